@@ -1,0 +1,1 @@
+//! Endpoints and the algorithms that choose among them.

@@ -1,0 +1,1 @@
+//! Names, units, clock, randomness and the failure taxonomy.

@@ -1,0 +1,1 @@
+//! Sans-io protocols: bytes in, events out.

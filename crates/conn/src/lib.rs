@@ -1,0 +1,1 @@
+//! Drives codecs over a stream.

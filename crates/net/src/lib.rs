@@ -1,0 +1,1 @@
+//! Listen, accept, socket options, splice.

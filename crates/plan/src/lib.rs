@@ -1,0 +1,1 @@
+//! The compiled, immutable configuration and its swap cell.

@@ -1,0 +1,1 @@
+//! The corridor a request walks through.

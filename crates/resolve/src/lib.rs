@@ -1,0 +1,1 @@
+//! Documents to plan: attach, check, compile.

@@ -1,0 +1,1 @@
+//! Shared test parts: certificates, ports, scripted peers.

@@ -1,0 +1,1 @@
+//! TLS on the data path, certificates and their swap.

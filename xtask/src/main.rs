@@ -1,0 +1,3 @@
+//! Project tasks: check, test, bench, gen.
+
+fn main() {}
