@@ -1,1 +1,9 @@
-//! Names, units, clock, randomness and the failure taxonomy.
+//! Names, units, randomness and the failure taxonomy: what every other crate speaks about.
+//!
+//! No I/O, no async, no serialisation. Start with [`failure`]: every error of the request path becomes a
+//! [`Failure`](failure::Failure), and status, gRPC code and log token derive from it in one table.
+
+pub mod name;
+pub mod unit;
+pub mod failure;
+pub mod rng;

@@ -1,0 +1,703 @@
+//! Fields of a message (RFC 9110 §5): one arena of bytes and a list of lines that point into it.
+//!
+//! Order and spelling of what a peer sent are kept. Nothing is allocated per field. Names that the proxy or its
+//! policies care about are recognised once, when a line is added ([`Known`]); asking for one of them afterwards is a
+//! bit test when it is absent.
+
+use std::fmt;
+
+/// Where some bytes lie in a message's arena.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl Span {
+    /// The span of `len` bytes from `start`. Arenas are far below 4 GiB (field limits); what would not fit is empty.
+    #[inline]
+    pub fn new(start: usize, len: usize) -> Self {
+        match (u32::try_from(start), u32::try_from(len)) {
+            (Ok(start), Ok(len)) => Self { start, len },
+            _ => Self::default(),
+        }
+    }
+
+    /// Number of bytes.
+    #[inline]
+    pub fn len(self) -> usize {
+        self.len as usize
+    }
+
+    /// True when the span has no bytes.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes in `arena`; empty when the span does not lie in it.
+    #[inline]
+    pub fn of(self, arena: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        arena.get(start..start + self.len as usize).unwrap_or_default()
+    }
+
+    /// The part of this span from `from` (relative) to its end.
+    #[inline]
+    pub fn from(self, from: usize) -> Self {
+        let from = from.min(self.len());
+        Self::new(self.start as usize + from, self.len() - from)
+    }
+
+    /// The first `len` bytes of this span.
+    #[inline]
+    pub fn to(self, len: usize) -> Self {
+        Self::new(self.start as usize, len.min(self.len()))
+    }
+}
+
+macro_rules! known_names {
+    ($($variant:ident = $name:literal,)*) => {
+        /// Field names that are recognised when a line is added.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        #[allow(missing_docs)] // each variant is its field name in camel case
+        pub enum Known { $($variant,)* Other }
+
+        impl Known {
+            /// Every recognised name.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            const NAMES: &'static [&'static str] = &[$($name,)*];
+        }
+    };
+}
+
+known_names! {
+    Accept = "accept",
+    AcceptEncoding = "accept-encoding",
+    AcceptLanguage = "accept-language",
+    AcceptRanges = "accept-ranges",
+    AccessControlAllowCredentials = "access-control-allow-credentials",
+    AccessControlAllowHeaders = "access-control-allow-headers",
+    AccessControlAllowMethods = "access-control-allow-methods",
+    AccessControlAllowOrigin = "access-control-allow-origin",
+    AccessControlExposeHeaders = "access-control-expose-headers",
+    AccessControlMaxAge = "access-control-max-age",
+    AccessControlRequestHeaders = "access-control-request-headers",
+    AccessControlRequestMethod = "access-control-request-method",
+    Age = "age",
+    Allow = "allow",
+    AltSvc = "alt-svc",
+    Authorization = "authorization",
+    Baggage = "baggage",
+    CacheControl = "cache-control",
+    Connection = "connection",
+    ContentDisposition = "content-disposition",
+    ContentEncoding = "content-encoding",
+    ContentLanguage = "content-language",
+    ContentLength = "content-length",
+    ContentLocation = "content-location",
+    ContentRange = "content-range",
+    ContentType = "content-type",
+    Cookie = "cookie",
+    Date = "date",
+    Etag = "etag",
+    Expect = "expect",
+    Expires = "expires",
+    Forwarded = "forwarded",
+    From = "from",
+    GrpcMessage = "grpc-message",
+    GrpcStatus = "grpc-status",
+    GrpcTimeout = "grpc-timeout",
+    Host = "host",
+    Http2Settings = "http2-settings",
+    IfMatch = "if-match",
+    IfModifiedSince = "if-modified-since",
+    IfNoneMatch = "if-none-match",
+    IfRange = "if-range",
+    IfUnmodifiedSince = "if-unmodified-since",
+    KeepAlive = "keep-alive",
+    LastModified = "last-modified",
+    Link = "link",
+    Location = "location",
+    MaxForwards = "max-forwards",
+    Origin = "origin",
+    ProxyAuthenticate = "proxy-authenticate",
+    ProxyAuthorization = "proxy-authorization",
+    ProxyConnection = "proxy-connection",
+    ProxyStatus = "proxy-status",
+    Range = "range",
+    Referer = "referer",
+    RetryAfter = "retry-after",
+    SecWebsocketAccept = "sec-websocket-accept",
+    SecWebsocketExtensions = "sec-websocket-extensions",
+    SecWebsocketKey = "sec-websocket-key",
+    SecWebsocketProtocol = "sec-websocket-protocol",
+    SecWebsocketVersion = "sec-websocket-version",
+    Server = "server",
+    SetCookie = "set-cookie",
+    StrictTransportSecurity = "strict-transport-security",
+    Te = "te",
+    Traceparent = "traceparent",
+    Tracestate = "tracestate",
+    Trailer = "trailer",
+    TransferEncoding = "transfer-encoding",
+    Upgrade = "upgrade",
+    UserAgent = "user-agent",
+    Vary = "vary",
+    Via = "via",
+    WwwAuthenticate = "www-authenticate",
+    XForwardedClientCert = "x-forwarded-client-cert",
+    XForwardedFor = "x-forwarded-for",
+    XForwardedHost = "x-forwarded-host",
+    XForwardedPort = "x-forwarded-port",
+    XForwardedPrefix = "x-forwarded-prefix",
+    XForwardedProto = "x-forwarded-proto",
+    XRealIp = "x-real-ip",
+    XRequestId = "x-request-id",
+}
+
+const LONGEST_KNOWN: usize = 32;
+const PER_LENGTH: usize = 12;
+const _: () = assert!(Known::ALL.len() < 128, "KnownSet has 128 bits");
+
+/// For each length, the names of that length; `Other` fills the rest.
+static BY_LENGTH: [[Known; PER_LENGTH]; LONGEST_KNOWN + 1] = by_length();
+
+#[allow(clippy::indexing_slicing)] // evaluated at compile time: out of bounds would not build
+const fn by_length() -> [[Known; PER_LENGTH]; LONGEST_KNOWN + 1] {
+    let mut table = [[Known::Other; PER_LENGTH]; LONGEST_KNOWN + 1];
+    let mut used = [0; LONGEST_KNOWN + 1];
+    let mut i = 0;
+    while i < Known::ALL.len() {
+        let len = Known::NAMES[i].len();
+        table[len][used[len]] = Known::ALL[i];
+        used[len] += 1;
+        i += 1;
+    }
+    table
+}
+
+impl Known {
+    /// The recognised name that `name` spells, in any case; `Other` when it is none.
+    #[inline]
+    pub fn of(name: &[u8]) -> Self {
+        let Some(candidates) = BY_LENGTH.get(name.len()) else { return Self::Other };
+        let Some(first) = name.first().map(u8::to_ascii_lowercase) else { return Self::Other };
+        for &known in candidates {
+            if known == Self::Other {
+                break;
+            }
+            let spelled = known.name().as_bytes();
+            if spelled.first() == Some(&first) && spelled.eq_ignore_ascii_case(name) {
+                return known;
+            }
+        }
+        Self::Other
+    }
+
+    /// The name in lower case; empty for `Other`.
+    #[inline]
+    pub fn name(self) -> &'static str {
+        Self::NAMES.get(self as usize).copied().unwrap_or("")
+    }
+}
+
+/// A set of recognised names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnownSet(u128);
+
+impl KnownSet {
+    /// The set of `names`.
+    pub const fn of(names: &[Known]) -> Self {
+        let mut bits = 0u128;
+        let mut rest = names;
+        while let [first, tail @ ..] = rest {
+            bits |= 1 << (*first as u32);
+            rest = tail;
+        }
+        Self(bits)
+    }
+
+    /// True when `name` is in the set. `Other` never is.
+    #[inline]
+    pub fn contains(self, name: Known) -> bool {
+        name != Known::Other && self.0 >> (name as u32) & 1 == 1
+    }
+
+    /// True when the two sets share a name.
+    #[inline]
+    pub fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[inline]
+    fn insert(&mut self, name: Known) {
+        if name != Known::Other {
+            self.0 |= 1 << (name as u32);
+        }
+    }
+
+    #[inline]
+    fn remove(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+}
+
+/// A field name from configuration: a valid token (RFC 9110 §5.6.2) in lower case.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct FieldName {
+    known: Known,
+    text: Box<[u8]>,
+}
+
+/// Text that is not a field name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a field name: use letters, digits and ! # $ % & ' * + - . ^ _ ` | ~")]
+pub struct InvalidFieldName;
+
+impl FieldName {
+    /// Reads a name in any case.
+    ///
+    /// # Errors
+    /// [`InvalidFieldName`] when it is empty or has a byte that no token may have.
+    pub fn parse(text: &[u8]) -> Result<Self, InvalidFieldName> {
+        if text.is_empty() || !text.iter().all(|&b| is_token_byte(b)) {
+            return Err(InvalidFieldName);
+        }
+        let text = text.to_ascii_lowercase().into_boxed_slice();
+        Ok(Self { known: Known::of(&text), text })
+    }
+
+    /// The name in lower case.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Which recognised name it is.
+    pub fn known(&self) -> Known {
+        self.known
+    }
+}
+
+impl From<Known> for FieldName {
+    fn from(known: Known) -> Self {
+        Self { known, text: known.name().as_bytes().into() }
+    }
+}
+
+impl fmt::Debug for FieldName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.text))
+    }
+}
+
+/// A field value from configuration: no CR, LF or NUL, no white space at either end (RFC 9110 §5.5).
+#[derive(Clone, PartialEq, Eq)]
+pub struct FieldValue(Box<[u8]>);
+
+/// Text that is not a field value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a field value: control characters and line breaks are not allowed")]
+pub struct InvalidFieldValue;
+
+impl FieldValue {
+    /// Reads a value; surrounding white space is not part of it.
+    ///
+    /// # Errors
+    /// [`InvalidFieldValue`] when it has a control character other than tab.
+    pub fn parse(text: &[u8]) -> Result<Self, InvalidFieldValue> {
+        let text = text.trim_ascii();
+        if !text.iter().all(|&b| is_value_byte(b)) {
+            return Err(InvalidFieldValue);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The value's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for FieldValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// True for bytes of a token (RFC 9110 §5.6.2).
+#[inline]
+pub fn is_token_byte(byte: u8) -> bool {
+    TOKEN.get(byte as usize).copied().unwrap_or(false)
+}
+
+/// True for bytes that a field value may have: VCHAR, obs-text, space and tab (RFC 9110 §5.5).
+#[inline]
+pub fn is_value_byte(byte: u8) -> bool {
+    byte >= 0x20 && byte != 0x7f || byte == b'\t'
+}
+
+static TOKEN: [bool; 256] = token_table();
+
+#[allow(clippy::indexing_slicing)] // evaluated at compile time
+const fn token_table() -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut i = 0;
+    while i < 256 {
+        let b = i as u8;
+        table[i] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        i += 1;
+    }
+    table
+}
+
+#[derive(Clone, Copy)]
+struct Line {
+    name: Span,
+    value: Span,
+    known: Known,
+    live: bool,
+}
+
+/// One field line as seen by a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldLine<'a> {
+    /// Which recognised name it is.
+    pub known: Known,
+    /// The name as it was spelled.
+    pub name: &'a [u8],
+    /// The value without surrounding white space.
+    pub value: &'a [u8],
+}
+
+/// The fields of one message. See the module.
+#[derive(Clone, Default)]
+pub struct Fields {
+    arena: Vec<u8>,
+    lines: Vec<Line>,
+    present: KnownSet,
+    live: u32,
+}
+
+impl Fields {
+    /// No fields, no memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets every line and byte, keeps the memory.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.lines.clear();
+        self.present = KnownSet::default();
+        self.live = 0;
+    }
+
+    /// Number of lines.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.live as usize
+    }
+
+    /// True when there is no line.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Heap bytes held, for memory accounting.
+    pub fn capacity(&self) -> usize {
+        self.arena.capacity() + self.lines.capacity() * size_of::<Line>()
+    }
+
+    /// Which recognised names are present.
+    #[inline]
+    pub fn present(&self) -> KnownSet {
+        self.present
+    }
+
+    /// True when a recognised name is present.
+    #[inline]
+    pub fn has(&self, name: Known) -> bool {
+        self.present.contains(name)
+    }
+
+    /// Every line in order.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = FieldLine<'_>> {
+        self.lines.iter().filter(|line| line.live).map(|line| self.view(line))
+    }
+
+    /// The first value of a recognised name.
+    #[inline]
+    pub fn get(&self, name: Known) -> Option<&[u8]> {
+        if !self.has(name) {
+            return None;
+        }
+        self.lines.iter().find(|line| line.live && line.known == name).map(|line| line.value.of(&self.arena))
+    }
+
+    /// The value of a recognised name when exactly one line has it.
+    #[inline]
+    pub fn get_only(&self, name: Known) -> Option<&[u8]> {
+        let mut all = self.get_all(name);
+        let first = all.next()?;
+        all.next().is_none().then_some(first)
+    }
+
+    /// Every value of a recognised name, in order.
+    #[inline]
+    pub fn get_all(&self, name: Known) -> impl Iterator<Item = &[u8]> {
+        let lines = if self.has(name) { self.lines.as_slice() } else { &[] };
+        lines
+            .iter()
+            .filter(move |line| line.live && line.known == name)
+            .map(|line| line.value.of(&self.arena))
+    }
+
+    /// The first value of any name.
+    pub fn find(&self, name: &FieldName) -> Option<&[u8]> {
+        self.find_all(name).next()
+    }
+
+    /// Every value of any name, in order.
+    pub fn find_all<'a, 'n>(&'a self, name: &'n FieldName) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        let lines =
+            if name.known == Known::Other || self.has(name.known) { self.lines.as_slice() } else { &[] };
+        lines
+            .iter()
+            .filter(move |line| line.live && self.is_named(line, name))
+            .map(|line| line.value.of(&self.arena))
+    }
+
+    /// Adds a line whose name and value are valid already: taken from configuration, made here, or checked by a codec.
+    #[inline]
+    pub fn append(&mut self, name: Known, value: &[u8]) {
+        debug_assert!(name != Known::Other && value.iter().all(|&b| is_value_byte(b)));
+        // A recognised name costs no arena bytes: `view` knows its spelling.
+        let value = self.store(value);
+        self.push(Line { name: Span::default(), value, known: name, live: true });
+    }
+
+    /// Adds a line with a name from configuration.
+    pub fn append_named(&mut self, name: &FieldName, value: &FieldValue) {
+        self.append_raw(name.known, &name.text, &value.0);
+    }
+
+    /// Adds a line whose value comes from elsewhere (a token's claim, a request's part).
+    ///
+    /// # Errors
+    /// [`InvalidFieldValue`] when the value has a control character: nothing is added.
+    pub fn append_checked(&mut self, name: &FieldName, value: &[u8]) -> Result<(), InvalidFieldValue> {
+        let value = value.trim_ascii();
+        if !value.iter().all(|&b| is_value_byte(b)) {
+            return Err(InvalidFieldValue);
+        }
+        self.append_raw(name.known, &name.text, value);
+        Ok(())
+    }
+
+    /// Adds a line with checked bytes and a name that the caller has looked up. For codecs.
+    #[inline]
+    pub fn append_raw(&mut self, known: Known, name: &[u8], value: &[u8]) {
+        let name = if known == Known::Other { self.store(name) } else { Span::default() };
+        let value = self.store(value);
+        self.push(Line { name, value, known, live: true });
+    }
+
+    /// Adds a line whose name and value lie in the arena already ([`Fields::store`]). For codecs.
+    #[inline]
+    pub fn append_spans(&mut self, known: Known, name: Span, value: Span) {
+        self.push(Line { name, value, known, live: true });
+    }
+
+    /// Replaces every line of a recognised name by one at the end.
+    pub fn set(&mut self, name: Known, value: &[u8]) {
+        self.remove(name);
+        self.append(name, value);
+    }
+
+    /// Replaces every line of a name by one at the end.
+    pub fn set_named(&mut self, name: &FieldName, value: &FieldValue) {
+        self.remove_named(name);
+        self.append_named(name, value);
+    }
+
+    /// Removes every line of a recognised name; true when there was one.
+    #[inline]
+    pub fn remove(&mut self, name: Known) -> bool {
+        self.remove_set(KnownSet::of(&[name]))
+    }
+
+    /// Removes every line of the recognised names in `names`; true when there was one.
+    #[inline]
+    pub fn remove_set(&mut self, names: KnownSet) -> bool {
+        if !self.present.intersects(names) {
+            return false;
+        }
+        for line in self.lines.iter_mut().filter(|line| line.live && names.contains(line.known)) {
+            line.live = false;
+            self.live -= 1;
+        }
+        self.present.remove(names);
+        true
+    }
+
+    /// Removes every line of a name; true when there was one.
+    pub fn remove_named(&mut self, name: &FieldName) -> bool {
+        if name.known != Known::Other {
+            return self.remove(name.known);
+        }
+        self.remove_spelled(&name.text)
+    }
+
+    /// Removes every line whose name is spelled so, in any case. For names that a peer's Connection field lists.
+    pub fn remove_spelled(&mut self, name: &[u8]) -> bool {
+        let known = Known::of(name);
+        if known != Known::Other {
+            return self.remove(known);
+        }
+        let arena = &self.arena;
+        let mut removed = false;
+        for line in &mut self.lines {
+            if line.live && line.known == Known::Other && line.name.of(arena).eq_ignore_ascii_case(name) {
+                line.live = false;
+                self.live -= 1;
+                removed = true;
+            }
+        }
+        removed
+    }
+
+    /// Puts bytes into the arena without making a line of them.
+    #[inline]
+    pub fn store(&mut self, bytes: &[u8]) -> Span {
+        let span = Span::new(self.arena.len(), bytes.len());
+        self.arena.extend_from_slice(bytes);
+        span
+    }
+
+    /// The bytes that a span of this arena stands for.
+    #[inline]
+    pub fn bytes(&self, span: Span) -> &[u8] {
+        span.of(&self.arena)
+    }
+
+    /// The arena, for codecs that decode straight into it (HPACK Huffman). Only append to it.
+    #[inline]
+    pub fn arena_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.arena
+    }
+
+    #[inline]
+    fn push(&mut self, line: Line) {
+        self.present.insert(line.known);
+        self.live += 1;
+        self.lines.push(line);
+    }
+
+    #[inline]
+    fn view<'a>(&'a self, line: &Line) -> FieldLine<'a> {
+        let name =
+            if line.name.is_empty() { line.known.name().as_bytes() } else { line.name.of(&self.arena) };
+        FieldLine { known: line.known, name, value: line.value.of(&self.arena) }
+    }
+
+    #[inline]
+    fn is_named(&self, line: &Line, name: &FieldName) -> bool {
+        line.known == name.known
+            && (name.known != Known::Other || line.name.of(&self.arena).eq_ignore_ascii_case(&name.text))
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        f.debug_map().entries(self.iter().map(|line| (text(line.name), text(line.value)))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(text: &str) -> FieldName {
+        FieldName::parse(text.as_bytes()).unwrap()
+    }
+
+    fn lines(fields: &Fields) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        fields.iter().map(|line| (text(line.name), text(line.value))).collect()
+    }
+
+    #[test]
+    fn every_known_name_is_found_in_any_case() {
+        for &known in Known::ALL {
+            assert_eq!(Known::of(known.name().as_bytes()), known);
+            assert_eq!(Known::of(known.name().to_ascii_uppercase().as_bytes()), known);
+        }
+        for name in ["", "x", "hos", "hosts", "content-lengtg", "x-forwarded-fox"] {
+            assert_eq!(Known::of(name.as_bytes()), Known::Other, "{name}");
+        }
+    }
+
+    #[test]
+    fn order_and_repetition_are_kept() {
+        let mut fields = Fields::new();
+        fields.append_raw(Known::Other, b"X-One", b"1");
+        fields.append(Known::Via, b"a");
+        fields.append_raw(Known::Via, b"VIA", b"b");
+        assert_eq!(fields.get_all(Known::Via).collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(fields.get_only(Known::Via), None);
+        assert_eq!(fields.find(&named("x-ONE")), Some(&b"1"[..]));
+        assert_eq!(
+            lines(&fields),
+            [("X-One".into(), "1".into()), ("via".into(), "a".into()), ("via".into(), "b".into())]
+        );
+    }
+
+    #[test]
+    fn removal_hides_every_line_of_a_name() {
+        let mut fields = Fields::new();
+        fields.append(Known::Via, b"a");
+        fields.append_raw(Known::Other, b"X-One", b"1");
+        fields.append_raw(Known::Other, b"x-one", b"2");
+        fields.append(Known::Via, b"b");
+        assert!(fields.remove(Known::Via) && !fields.remove(Known::Via));
+        assert!(!fields.has(Known::Via) && fields.len() == 2);
+        assert!(fields.remove_spelled(b"X-oNe") && fields.is_empty());
+        fields.set(Known::Via, b"c");
+        assert_eq!(fields.get_only(Known::Via), Some(&b"c"[..]));
+    }
+
+    #[test]
+    fn values_that_would_split_a_message_are_refused() {
+        let mut fields = Fields::new();
+        for value in [&b"a\r\nb"[..], b"a\nb", b"a\0b", b"\x7f"] {
+            assert!(fields.append_checked(&named("x-a"), value).is_err());
+            assert!(FieldValue::parse(value).is_err());
+        }
+        assert!(fields.is_empty());
+        for name in ["", "a b", "a:", "ä"] {
+            assert!(FieldName::parse(name.as_bytes()).is_err(), "{name}");
+        }
+    }
+}
