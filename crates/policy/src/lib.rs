@@ -1,1 +1,27 @@
-//! Policies, one file each, and the chain that runs them.
+//! Policies: what users attach to routes, and the chain that runs them.
+//!
+//! One file per policy; [`policies!`] below is the one ordered list of them, and a policy's place in the list is its
+//! place in the chain. Hooks are synchronous; a policy that has to wait returns [`Verdict::Wait`] with a future that
+//! owns what it needs. Knows no sockets, no clock, no configuration files. Read [`policy`] for the trait, then
+//! [`header_modifier`] for an example, then [`chain`].
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+mod list;
+
+pub mod policy;
+pub mod chain;
+pub mod exchange;
+pub mod cors;
+pub mod redirect;
+pub mod direct_response;
+pub mod rewrite;
+pub mod header_modifier;
+pub mod path_modifier;
+
+pub use chain::{Chain, ChainState, Item, Step};
+pub use exchange::{Exchange, Reply};
+pub use list::{KINDS, Kind, Policy, Rank, parse};
+pub use policy::{Attach, Edit, Hooks, HttpPolicy, Invalid, Merge, Outcome, Verdict};

@@ -1,0 +1,187 @@
+//! The chain: the policies of one rule in order, and what runs per request.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use rhumb_codec::head::{RequestHead, ResponseHead};
+
+use crate::exchange::{Exchange, Reply};
+use crate::list::{Policy, State};
+use crate::policy::{Edit, Hooks, Outcome, Verdict};
+
+/// A policy in a chain with the place that attached it.
+#[derive(Clone)]
+pub struct Item {
+    /// The compiled policy, shared by every chain that inherits it.
+    pub policy: Arc<Policy>,
+    /// Which document attached it, for `rhumb explain` and dumps.
+    pub origin: Arc<str>,
+}
+
+/// The policies of one rule, in order. Immutable.
+#[derive(Clone, Default)]
+pub struct Chain {
+    items: Box<[Item]>,
+    request: Box<[u16]>,
+    response: Box<[u16]>,
+    is_stateful: bool,
+}
+
+/// What the chain remembers of one exchange.
+#[derive(Default)]
+pub struct ChainState {
+    slots: Vec<State>,
+    /// Policies with a lower index ran their request hook.
+    reached: u16,
+}
+
+/// Where the request hooks stand.
+pub enum Step {
+    /// All ran.
+    Done,
+    /// One answered.
+    Respond(Box<Reply>),
+    /// One waits; give its outcome to [`Chain::resume`].
+    Wait(Pin<Box<dyn Future<Output = Outcome>>>),
+}
+
+impl Chain {
+    /// Puts policies into chain order; those of equal rank keep theirs.
+    pub fn new(mut items: Vec<Item>) -> Self {
+        items.sort_by_key(|item| item.policy.rank());
+        items.truncate(usize::from(u16::MAX));
+        let with = |hook| {
+            let has = |(index, item): (u16, &Item)| item.policy.hooks().has(hook).then_some(index);
+            (0u16..).zip(&items).filter_map(has).collect::<Vec<u16>>()
+        };
+        let (request, mut response) = (with(Hooks::REQUEST), with(Hooks::RESPONSE));
+        response.reverse();
+        let is_stateful = items.iter().any(|item| item.policy.is_stateful());
+        Self { items: items.into(), request: request.into(), response: response.into(), is_stateful }
+    }
+
+    /// Every policy in chain order.
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// True when nothing is attached.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Runs the request hooks from the beginning.
+    #[inline]
+    pub fn on_request(&self, req: &mut RequestHead, state: &mut ChainState, cx: &mut Exchange<'_>) -> Step {
+        state.reached = 0;
+        if self.items.is_empty() {
+            return Step::Done;
+        }
+        state.slots.clear();
+        if self.is_stateful {
+            state.slots.resize_with(self.items.len(), || State::Unused);
+        }
+        self.run(req, state, cx)
+    }
+
+    /// Applies what the waiting policy came back with and runs the hooks behind it.
+    pub fn resume(
+        &self,
+        outcome: Outcome,
+        req: &mut RequestHead,
+        state: &mut ChainState,
+        cx: &mut Exchange<'_>,
+    ) -> Step {
+        match outcome {
+            Outcome::Respond(reply) => Step::Respond(reply),
+            Outcome::Continue(edits) => {
+                for edit in edits {
+                    match edit {
+                        Edit::Set(name, value) => req.fields.set_named(&name, &value),
+                        Edit::Remove(name) => {
+                            req.fields.remove_named(&name);
+                        }
+                    }
+                }
+                self.run(req, state, cx)
+            }
+        }
+    }
+
+    fn run(&self, req: &mut RequestHead, state: &mut ChainState, cx: &mut Exchange<'_>) -> Step {
+        let mut unused = State::Unused;
+        let from = state.reached;
+        for &index in self.request.iter().filter(|&&index| index >= from) {
+            let Some(item) = self.items.get(usize::from(index)) else { break };
+            state.reached = index + 1;
+            let slot = state.slots.get_mut(usize::from(index)).unwrap_or(&mut unused);
+            match item.policy.on_request(req, slot, cx) {
+                Verdict::Continue => {}
+                Verdict::Respond(reply) => return Step::Respond(reply),
+                Verdict::Wait(future) => return Step::Wait(future),
+            }
+        }
+        state.reached = u16::MAX;
+        Step::Done
+    }
+
+    /// Runs the response hooks, last policy first, of those that saw the request.
+    #[inline]
+    pub fn on_response(&self, rsp: &mut ResponseHead, state: &mut ChainState, cx: &mut Exchange<'_>) {
+        let mut unused = State::Unused;
+        for &index in self.response.iter().filter(|&&index| index < state.reached) {
+            let Some(item) = self.items.get(usize::from(index)) else { continue };
+            let slot = state.slots.get_mut(usize::from(index)).unwrap_or(&mut unused);
+            item.policy.on_response(rsp, slot, cx);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+    use rhumb_codec::field::Known;
+    use rhumb_codec::head::Scheme;
+    use serde_json::json;
+
+    fn item(kind: &str, body: serde_json::Value) -> Item {
+        Item { policy: Arc::new(parse(kind, &body).unwrap().unwrap()), origin: "test".into() }
+    }
+
+    fn exchange() -> Exchange<'static> {
+        let client = std::net::Ipv4Addr::LOCALHOST.into();
+        Exchange { client, scheme: Scheme::Http, port: 80, matched_prefix: None, request_id: "" }
+    }
+
+    #[test]
+    fn policies_run_in_list_order_and_stop_at_a_reply() {
+        let chain = Chain::new(vec![
+            item(
+                "headerModifier",
+                json!({ "request": { "set": [{ "name": "via", "value": "x" }] }, "response": { "set": [{ "name": "server", "value": "x" }] } }),
+            ),
+            item("directResponse", json!({ "status": 418 })),
+        ]);
+        assert_eq!(chain.items().first().unwrap().policy.kind(), "directResponse");
+        let (mut req, mut state) = (RequestHead::new(), ChainState::default());
+        let Step::Respond(mut reply) = chain.on_request(&mut req, &mut state, &mut exchange()) else {
+            panic!("no reply")
+        };
+        assert_eq!(reply.head.status, 418);
+        assert!(!req.fields.has(Known::Via));
+        chain.on_response(&mut reply.head, &mut state, &mut exchange());
+        assert!(
+            !reply.head.fields.has(Known::Server),
+            "a policy that never saw the request changed the response"
+        );
+    }
+
+    #[test]
+    fn an_empty_chain_does_nothing() {
+        let (mut req, mut state) = (RequestHead::new(), ChainState::default());
+        assert!(matches!(Chain::default().on_request(&mut req, &mut state, &mut exchange()), Step::Done));
+    }
+}

@@ -1,0 +1,180 @@
+//! The trait of a policy: everything the engine must know about one, nothing it must guess.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use rhumb_codec::field::{FieldName, FieldValue};
+use rhumb_codec::head::{RequestHead, ResponseHead};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::exchange::{Exchange, Reply};
+
+/// A policy of the HTTP request path.
+pub trait HttpPolicy: Sized + Send + Sync + 'static {
+    /// The key in documents, camel case.
+    const KIND: &'static str;
+    /// Which hooks it has: a chain never calls the others.
+    const HOOKS: Hooks;
+    /// What it may be attached to.
+    const ATTACH: Attach;
+    /// What happens when several attachments apply to one request.
+    const MERGE: Merge;
+    /// The document's shape.
+    type Spec: DeserializeOwned + JsonSchema;
+    /// What the request hook leaves for the response hook.
+    type State: Default;
+
+    /// Compiles a document. Everything that can be wrong with it is found here.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field and says how to mend it.
+    fn compile(spec: Self::Spec) -> Result<Self, Invalid>;
+
+    /// Runs after routing, before a backend is chosen.
+    fn on_request(
+        &self,
+        _req: &mut RequestHead,
+        _state: &mut Self::State,
+        _cx: &mut Exchange<'_>,
+    ) -> Verdict {
+        Verdict::Continue
+    }
+
+    /// Runs on every final response, also on those the proxy makes itself, in reverse order of the list.
+    fn on_response(&self, _rsp: &mut ResponseHead, _state: &mut Self::State, _cx: &mut Exchange<'_>) {}
+}
+
+/// What a request hook decided.
+pub enum Verdict {
+    /// Go on with the next policy.
+    Continue,
+    /// Answer now; the backend never sees the request.
+    Respond(Box<Reply>),
+    /// Wait for something outside of this worker. The future owns what it needs and is dropped when the client leaves.
+    Wait(Pin<Box<dyn Future<Output = Outcome>>>),
+}
+
+/// What a waiting policy came back with, applied by the chain.
+pub enum Outcome {
+    /// Change the request so, then go on.
+    Continue(Vec<Edit>),
+    /// Answer now.
+    Respond(Box<Reply>),
+}
+
+/// A change of the request's fields.
+pub enum Edit {
+    /// Replace every line of that name.
+    Set(FieldName, FieldValue),
+    /// Remove every line of that name.
+    Remove(FieldName),
+}
+
+/// The hooks a policy has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hooks(u8);
+
+impl Hooks {
+    /// [`HttpPolicy::on_request`].
+    pub const REQUEST: Self = Self(1);
+    /// [`HttpPolicy::on_response`].
+    pub const RESPONSE: Self = Self(2);
+
+    /// Both sets together.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// True when every hook of `other` is in this set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What a policy may be attached to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Attach(u8);
+
+impl Attach {
+    /// A whole Gateway.
+    pub const GATEWAY: Self = Self(1);
+    /// One listener of a Gateway.
+    pub const LISTENER: Self = Self(2);
+    /// A route document.
+    pub const ROUTE: Self = Self(4);
+    /// One rule of a route.
+    pub const RULE: Self = Self(8);
+    /// A backend, or one backendRef of a rule.
+    pub const BACKEND: Self = Self(16);
+    /// Gateway, listener, route and rule.
+    pub const FRONT: Self = Self(15);
+
+    /// Both sets together.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// True when every place of `other` is in this set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl fmt::Debug for Attach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = [
+            (Self::GATEWAY, "gateway"),
+            (Self::LISTENER, "listener"),
+            (Self::ROUTE, "route"),
+            (Self::RULE, "rule"),
+            (Self::BACKEND, "backend"),
+        ];
+        let names: Vec<_> =
+            places.iter().filter(|(place, _)| self.has(*place)).map(|(_, name)| *name).collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
+/// How several attachments of one kind combine. Worked out when configuration is compiled, never per request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// The one nearest to the request wins: rule over route over listener over gateway (GEP-713 direct policies).
+    MostSpecific,
+    /// All of them run, the widest first.
+    Union,
+}
+
+/// What is wrong with a policy's document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// The field, as a path within the policy's body: `allowOrigins[1]`. Empty for the body itself.
+    pub field: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// How to mend it; empty when `why` says all.
+    pub fix: String,
+}
+
+impl Invalid {
+    /// Says what is wrong with a field and how to mend it.
+    pub fn new(field: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { field: field.into(), why: why.into(), fix: fix.into() }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.why)?;
+        if !self.fix.is_empty() {
+            write!(f, "; {}", self.fix)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Invalid {}
