@@ -1,1 +1,11 @@
-//! Listen, accept, socket options, splice.
+//! Sockets, buffers and timers of a worker: listen, connect, read, write, splice.
+//!
+//! Everything here belongs to one worker thread and its single-threaded runtime. Knows no protocol. Start with
+//! [`buffer`]: how connections read and write without holding memory while they are idle.
+
+pub mod listen;
+pub mod connect;
+pub mod socket;
+pub mod buffer;
+pub mod splice;
+pub mod timer;

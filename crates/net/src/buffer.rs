@@ -1,0 +1,81 @@
+//! Buffers that a worker lends to its connections.
+//!
+//! A connection holds a buffer only while it has bytes that cannot go on: an idle one holds none. Each worker keeps a
+//! few buffers for the next reader, so taking one costs no allocation.
+
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+
+/// Size of a lent buffer, in bytes: holds the largest message head, and one read of a body.
+pub const SIZE: usize = 64 << 10;
+
+/// Buffers that a worker keeps for reuse; more are freed.
+pub const KEPT: usize = 16;
+
+thread_local! {
+    static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer of [`SIZE`] bytes that goes back to its worker when dropped.
+pub struct Buffer(Option<Box<[u8]>>);
+
+impl Buffer {
+    /// Takes a buffer. Its content is whatever was there.
+    #[inline]
+    pub fn take() -> Self {
+        let kept = FREE.with(|free| free.borrow_mut().pop());
+        Self(Some(kept.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice())))
+    }
+}
+
+impl Drop for Buffer {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(bytes) = self.0.take() else { return };
+        // During thread exit the list is gone: then the buffer is simply freed.
+        let _ = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT {
+                free.push(bytes);
+            }
+        });
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl DerefMut for Buffer {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0.as_deref_mut().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_returned_buffer_is_lent_again() {
+        let mut first = Buffer::take();
+        first[0] = 7;
+        let at = first.as_ptr();
+        drop(first);
+        let second = Buffer::take();
+        assert_eq!((second.as_ptr(), second[0], second.len()), (at, 7, SIZE));
+    }
+
+    #[test]
+    fn only_a_few_are_kept() {
+        let many: Vec<_> = (0..KEPT + 5).map(|_| Buffer::take()).collect();
+        drop(many);
+        assert_eq!(FREE.with(|free| free.borrow().len()), KEPT);
+    }
+}

@@ -1,0 +1,51 @@
+//! Listening sockets: one per worker and port, the kernel spreads connections over them (SO_REUSEPORT).
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+/// Connections that the kernel keeps ready for `accept`; the kernel lowers it to `net.core.somaxconn`.
+pub const BACKLOG: i32 = 4096;
+
+/// Opens a listening socket that other workers can share.
+///
+/// # Errors
+/// What the operating system says: the address is in use by another program, is not of this machine, or needs privilege.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // Inherited by accepted sockets on Linux: one system call less per connection.
+    socket.set_tcp_nodelay(true)?;
+    if address.is_ipv6() {
+        // [::] means both families, as users of every peer expect.
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// True when no other program listens on `address`. A socket that shares the port cannot tell, so this one does not.
+///
+/// # Errors
+/// The reason why the address cannot be bound.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
+
+/// Gives a socket of [`listen`] to the runtime of this thread.
+///
+/// # Errors
+/// When the runtime cannot register it (descriptor limit of epoll).
+pub fn register(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    TcpListener::from_std(listener)
+}

@@ -1,0 +1,58 @@
+//! Non-blocking reads and writes on a connected socket.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Reads into `dst`; 0 means the peer has finished sending.
+///
+/// A short read tells the runtime that the socket is empty, so the next call waits without a system call.
+///
+/// # Errors
+/// The socket's error; the connection is useless then.
+#[inline]
+pub fn poll_read(stream: &mut TcpStream, cx: &mut Context<'_>, dst: &mut [u8]) -> Poll<io::Result<usize>> {
+    let mut buf = ReadBuf::new(dst);
+    match Pin::new(stream).poll_read(cx, &mut buf) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(buf.filled().len())),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Writes what the socket takes of `src`.
+///
+/// # Errors
+/// The socket's error; the connection is useless then.
+#[inline]
+pub fn poll_write(stream: &mut TcpStream, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+    Pin::new(stream).poll_write(cx, src)
+}
+
+/// Writes what the socket takes of two buffers in one system call.
+///
+/// # Errors
+/// The socket's error; the connection is useless then.
+#[inline]
+pub fn poll_write_both(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    first: &[u8],
+    second: &[u8],
+) -> Poll<io::Result<usize>> {
+    Pin::new(stream).poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)])
+}
+
+/// Ends the sending side. Never waits.
+///
+/// # Errors
+/// When the connection is gone already.
+pub fn shutdown(stream: &TcpStream) -> io::Result<()> {
+    match rustix::net::shutdown(stream, rustix::net::Shutdown::Write) {
+        Ok(()) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
