@@ -1,7 +1,7 @@
 //! What Rhumb tells about the traffic it carries.
 //!
 //! The data path fills one [`Record`] per finished exchange. From it come a line of the access log and the series of
-//! metrics; [`id`] makes the names by which an exchange is found again elsewhere (request id, W3C trace context).
+//! [`metrics`]; [`id`] makes the names by which an exchange is found again elsewhere (request id, W3C trace context).
 //!
 //! The crate knows no sockets, no configuration documents and no routes: names come in as text, times as arguments.
 //! What runs per request takes no lock, allocates nothing and uses no read-modify-write atomics; what may block (files,
@@ -9,6 +9,8 @@
 
 pub mod id;
 pub mod record;
+pub mod metrics;
 
 pub use id::{IdSource, RequestId, TraceContext};
+pub use metrics::{Metric, Registry, WorkerMetrics};
 pub use record::{Note, NoteSet, Protocol, Record, Scheme, StatusSource};

@@ -1,0 +1,215 @@
+//! Every metric of Rhumb: the table of names, and the registry that counts and renders them.
+//!
+//! What runs per request has one writer and no lock: each worker owns its series ([`WorkerMetrics`]) and writes them
+//! with a relaxed load and store; a scrape reads them and adds up. What happens seldom is a shared [`Counter`] or
+//! [`Gauge`], or is asked for at the scrape ([`Registry::collect`]).
+//!
+//! Labels never come from a peer, with two exceptions that are closed sets: the method (others become `_OTHER`) and the
+//! status. Each metric has at most [`SERIES_LIMIT`] series; what comes later is counted together, with the label value
+//! `other` (and the class of the status, `2xx`). A series lives as long as the process, across reloads, as long as its
+//! labels stay the same; series of routes and backends that are gone stay and count against the limit.
+
+mod exchange;
+mod registry;
+mod worker;
+mod process;
+mod render;
+
+pub use exchange::BOUNDS;
+pub use registry::{BackendId, Counter, Emit, Gauge, ListenerId, Registry, RuleId, SERIES_LIMIT};
+pub use render::CONTENT_TYPE;
+pub use worker::{LocalCounter, LocalGauge, WorkerMetrics};
+
+/// How the values of a metric are to be read (Prometheus text exposition format 0.0.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by upper bounds, with sum and count.
+    Histogram,
+    /// Sum and count, without quantiles.
+    Summary,
+}
+
+impl Kind {
+    /// The word in a `# TYPE` line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Summary => "summary",
+        }
+    }
+}
+
+/// What is to be known about a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Name as scraped; the name in code has to follow it.
+    pub name: &'static str,
+    /// How values are to be read.
+    pub kind: Kind,
+    /// Unit of values; empty: a count.
+    pub unit: &'static str,
+    /// Label names, in the order of label values in calls.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($variant:ident = $name:literal, $kind:ident, $unit:literal, [$($label:literal),*], $help:literal;)*) => {
+        /// The metrics. [`Metric::family`] has the details.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Metric { $(#[doc = $help] $variant),* }
+
+        impl Metric {
+            /// Every metric, in the order of the exposition.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// Name, kind, unit, labels and help.
+            pub const fn family(self) -> &'static Family {
+                match self {
+                    $(Self::$variant => &Family {
+                        name: $name, kind: Kind::$kind, unit: $unit, labels: &[$($label),*], help: $help,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+// The names of OpenTelemetry's semantic conventions for HTTP, as its Prometheus exporters write them; own names begin
+// with `rhumb_`; `process_` is what every Prometheus client library has.
+metrics! {
+    // Requests.
+    ServerRequestDuration = "http_server_request_duration_seconds", Histogram, "seconds",
+        ["server_listener", "route", "http_route", "http_request_method", "http_response_status_code", "url_scheme", "network_protocol_version"],
+        "Time from the first byte of a request to the last byte of its response.";
+    ServerRequestBodySize = "http_server_request_body_size_bytes", Summary, "bytes",
+        ["server_listener", "route", "http_route", "http_request_method", "http_response_status_code", "url_scheme", "network_protocol_version"],
+        "Content of requests.";
+    ServerResponseBodySize = "http_server_response_body_size_bytes", Summary, "bytes",
+        ["server_listener", "route", "http_route", "http_request_method", "http_response_status_code", "url_scheme", "network_protocol_version"],
+        "Content of responses.";
+    ServerActiveRequests = "http_server_active_requests", Gauge, "", ["server_listener"],
+        "Requests that are being served.";
+    ClientRequestDuration = "http_client_request_duration_seconds", Histogram, "seconds",
+        ["backend", "http_request_method", "http_response_status_code"],
+        "Time from the first attempt at a backend to the last byte of its response; no status: none arrived.";
+    Failures = "rhumb_failures_total", Counter, "", ["code", "side"],
+        "Exchanges that failed, by machine code and by who failed.";
+    Notes = "rhumb_notes_total", Counter, "", ["note"],
+        "Odd branches that exchanges took.";
+    Retries = "rhumb_upstream_retries_total", Counter, "", ["backend"],
+        "Attempts after the first of an exchange.";
+
+    // Client connections.
+    ConnectionsOpen = "rhumb_connections_open", Gauge, "", ["server_listener"],
+        "Client connections that are open.";
+    ConnectionsAccepted = "rhumb_connections_accepted_total", Counter, "", ["server_listener"],
+        "Client connections accepted.";
+    ConnectionsRefused = "rhumb_connections_refused_total", Counter, "", ["server_listener", "reason"],
+        "Client connections closed before anything was read.";
+    AcceptErrors = "rhumb_accept_errors_total", Counter, "", ["server_listener", "reason"],
+        "Errors of accept(2).";
+    Handshakes = "rhumb_tls_handshakes_total", Counter, "", ["server_listener", "version", "resumed"],
+        "TLS handshakes completed with clients.";
+    HandshakeFailures = "rhumb_tls_handshake_failures_total", Counter, "", ["server_listener", "reason"],
+        "TLS handshakes with clients that failed.";
+    ProtocolErrors = "rhumb_protocol_errors_total", Counter, "", ["side", "protocol", "code"],
+        "Messages and frames that broke the rules of their protocol.";
+    LimitHits = "rhumb_limit_hits_total", Counter, "", ["limit"],
+        "How often a bound was reached, by the name of the bound.";
+
+    // Backends.
+    UpstreamConnectionsOpen = "rhumb_upstream_connections_open", Gauge, "", ["backend"],
+        "Upstream connections that are open.";
+    UpstreamConnectionsIdle = "rhumb_upstream_connections_idle", Gauge, "", ["backend"],
+        "Upstream connections that wait in a pool.";
+    UpstreamConnectionsCreated = "rhumb_upstream_connections_created_total", Counter, "", ["backend"],
+        "Upstream connections made.";
+    UpstreamConnectionsReused = "rhumb_upstream_connections_reused_total", Counter, "", ["backend"],
+        "Times a pooled upstream connection was taken.";
+    UpstreamConnectionFailures = "rhumb_upstream_connection_failures_total", Counter, "", ["backend", "reason"],
+        "Upstream connections that could not be made.";
+    Endpoints = "rhumb_endpoints", Gauge, "", ["backend", "state"],
+        "Endpoints by state.";
+    Resolutions = "rhumb_backend_resolutions_total", Counter, "", ["backend", "result"],
+        "DNS resolutions of backends.";
+
+    // Configuration and certificates.
+    ConfigRevision = "rhumb_config_revision", Gauge, "", [],
+        "Revision of the configuration that is live.";
+    ConfigReloads = "rhumb_config_reloads_total", Counter, "", ["result"],
+        "Attempts to make a configuration live.";
+    ConfigDiagnostics = "rhumb_config_diagnostics", Gauge, "", ["severity"],
+        "Diagnostics of the latest attempt to make a configuration live.";
+    ConfigLastSuccess = "rhumb_config_last_success_timestamp_seconds", Gauge, "seconds", [],
+        "When a configuration last became live, since the Unix epoch.";
+    CertificateExpiry = "rhumb_certificate_expiry_timestamp_seconds", Gauge, "seconds", ["certificate"],
+        "When a certificate in use expires, since the Unix epoch.";
+
+    // The process.
+    LogLines = "rhumb_log_lines_total", Counter, "", [],
+        "Access-log lines written.";
+    LogLinesDropped = "rhumb_log_lines_dropped_total", Counter, "", ["reason"],
+        "Access-log lines lost.";
+    Series = "rhumb_metric_series", Gauge, "", ["metric"],
+        "Series in use, of those metrics that have any beyond a fixed set.";
+    SeriesOverflow = "rhumb_metric_series_overflow", Gauge, "", ["metric"],
+        "1 if a metric has reached its limit of series, so that some are counted together.";
+    Workers = "rhumb_workers", Gauge, "", [],
+        "Worker threads.";
+    Draining = "rhumb_draining", Gauge, "", [],
+        "1 while the proxy drains.";
+    BuildInfo = "rhumb_build_info", Gauge, "", ["version"],
+        "Always 1; the labels tell the build.";
+    ProcessCpu = "process_cpu_seconds_total", Counter, "seconds", [],
+        "Processor time of the process, user and system.";
+    ProcessResident = "process_resident_memory_bytes", Gauge, "bytes", [],
+        "Resident memory.";
+    ProcessVirtual = "process_virtual_memory_bytes", Gauge, "bytes", [],
+        "Virtual memory.";
+    ProcessOpenFds = "process_open_fds", Gauge, "", [],
+        "Open file descriptors.";
+    ProcessMaxFds = "process_max_fds", Gauge, "", [],
+        "Most file descriptors that may be open.";
+    ProcessThreads = "process_threads", Gauge, "", [],
+        "Threads of the process.";
+    ProcessStart = "process_start_time_seconds", Gauge, "seconds", [],
+        "When the process started, since the Unix epoch.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let mut names = BTreeSet::new();
+        for metric in Metric::ALL {
+            let Family { name, kind, unit, labels, help } = *metric.family();
+            assert!(names.insert(name), "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert!(["http_", "rhumb_", "process_"].iter().any(|prefix| name.starts_with(prefix)), "{name}");
+            assert_eq!(kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            assert!(name.trim_end_matches("_total").ends_with(unit), "{name}");
+            assert!(help.ends_with('.') && !help.contains(['\n', '\\']), "{name}");
+            assert_eq!(labels.iter().collect::<BTreeSet<_>>().len(), labels.len(), "{name}");
+            assert!(!labels.contains(&"le") && !labels.contains(&"quantile"), "{name}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_numbered_in_order() {
+        for (at, metric) in Metric::ALL.into_iter().enumerate() {
+            assert_eq!(metric as usize, at);
+        }
+    }
+}
