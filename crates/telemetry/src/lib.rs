@@ -1,6 +1,6 @@
 //! What Rhumb tells about the traffic it carries.
 //!
-//! The data path fills one [`Record`] per finished exchange. From it come a line of the access log and the series of
+//! The data path fills one [`Record`] per finished exchange. From it come a line of the [`access_log`] and the series of
 //! [`metrics`]; [`id`] makes the names by which an exchange is found again elsewhere (request id, W3C trace context).
 //!
 //! The crate knows no sockets, no configuration documents and no routes: names come in as text, times as arguments.
@@ -9,8 +9,11 @@
 
 pub mod id;
 pub mod record;
+mod text;
+pub mod access_log;
 pub mod metrics;
 
+pub use access_log::{AccessLog, AccessLogConfig, WorkerLog};
 pub use id::{IdSource, RequestId, TraceContext};
 pub use metrics::{Metric, Registry, WorkerMetrics};
 pub use record::{Note, NoteSet, Protocol, Record, Scheme, StatusSource};

@@ -206,6 +206,7 @@ const BOUND_LABELS: [&str; BOUNDS.len()] = [
 mod tests {
     use super::*;
     use crate::record::{Note, NoteSet, Protocol, Record, Scheme, Timing};
+    use crate::{AccessLog, AccessLogConfig};
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
     use std::time::Duration;
@@ -556,5 +557,16 @@ mod tests {
         for (bound, label) in BOUNDS.into_iter().zip(BOUND_LABELS) {
             assert_eq!(label, format!("le=\"{}\"", bound as f64 / 1e6));
         }
+    }
+
+    #[test]
+    fn log_counters_are_in_the_page() {
+        let registry = Registry::new();
+        let dir = tempfile::tempdir().unwrap();
+        let sink = crate::access_log::Sink::File(dir.path().join("access.log"));
+        let log = AccessLog::open(AccessLogConfig { sink, ..AccessLogConfig::default() }, &registry).unwrap();
+        log.worker().push(&ok(), std::time::Instant::now());
+        assert!(log.flush(Duration::from_secs(60)));
+        assert_eq!(rendered(&registry).get("rhumb_log_lines_total"), Some(&1.0));
     }
 }

@@ -1,0 +1,281 @@
+//! Writing values as text without allocation: escapes, numbers, addresses, times.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How bytes of a peer are made harmless inside a line.
+pub(crate) type Escape = fn(&mut Vec<u8>, &[u8]);
+
+/// Writes bytes as the inside of a JSON string (RFC 8259 §7): valid UTF-8, one line, no control character.
+///
+/// Bytes that are not UTF-8 become U+FFFD. Controls of both ranges and the two Unicode line separators are written as
+/// `\uXXXX`, so that neither a terminal nor a line-based tool can be fooled.
+pub(crate) fn json(out: &mut Vec<u8>, bytes: &[u8]) {
+    if is_plain(bytes) {
+        out.extend_from_slice(bytes);
+    } else {
+        json_slow(out, bytes);
+    }
+}
+
+#[cold]
+fn json_slow(out: &mut Vec<u8>, bytes: &[u8]) {
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                '\n' => out.extend_from_slice(b"\\n"),
+                '\r' => out.extend_from_slice(b"\\r"),
+                '\t' => out.extend_from_slice(b"\\t"),
+                c if must_hide(c) => {
+                    out.extend_from_slice(b"\\u");
+                    for shift in [12, 8, 4, 0] {
+                        out.push(HEX[(u32::from(c) >> shift & 15) as usize]);
+                    }
+                }
+                c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice(b"\\ufffd");
+        }
+    }
+}
+
+// Controls, line and paragraph separators, and the marks that reorder text on a terminal; all are below U+10000.
+fn must_hide(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Writes bytes for a line of quoted fields: quote, backslash and all but printable ASCII become `\xHH`.
+pub(crate) fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
+    if is_plain(bytes) {
+        out.extend_from_slice(bytes);
+        return;
+    }
+    for byte in bytes {
+        if is_plain(&[*byte]) {
+            out.push(*byte);
+        } else {
+            out.extend_from_slice(&[b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+// No early exit: this form becomes vector code.
+fn is_plain(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (*byte != b'"') & (*byte != b'\\'))
+}
+
+/// Writes a number in decimal.
+pub(crate) fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Writes a duration in milliseconds with three decimals.
+pub(crate) fn millis(out: &mut Vec<u8>, value: Duration) {
+    let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+    number(out, micros / 1000);
+    out.push(b'.');
+    out.extend_from_slice(&digits::<3>(micros % 1000));
+}
+
+/// Writes an IP address; an IPv4 address that arrived on an IPv6 socket in its IPv4 form.
+pub(crate) fn ip(out: &mut Vec<u8>, address: IpAddr) {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            for (at, part) in v4.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                number(out, part);
+            }
+        }
+        // A Vec takes every write.
+        IpAddr::V6(v6) => write!(out, "{v6}").unwrap_or_default(),
+    }
+}
+
+/// Writes times as text, remembering the last second: most records share it with the one before.
+#[derive(Debug)]
+pub(crate) struct TimeText {
+    second: u64,
+    rfc3339: [u8; 19],
+    ncsa: [u8; 26],
+}
+
+impl TimeText {
+    pub(crate) fn new() -> Self {
+        let mut text = Self { second: 1, rfc3339: [0; 19], ncsa: [0; 26] };
+        text.at(0);
+        text
+    }
+
+    /// Writes `2026-02-03T04:05:06.000789Z` (RFC 3339, UTC, microseconds).
+    pub(crate) fn rfc3339(&mut self, out: &mut Vec<u8>, unix_nanos: u64) {
+        self.at(unix_nanos / NANOS_PER_SECOND);
+        out.extend_from_slice(&self.rfc3339);
+        out.push(b'.');
+        out.extend_from_slice(&digits::<6>(unix_nanos % NANOS_PER_SECOND / 1000));
+        out.push(b'Z');
+    }
+
+    /// Writes `03/Feb/2026:04:05:06 +0000` (NCSA, always UTC).
+    pub(crate) fn ncsa(&mut self, out: &mut Vec<u8>, unix_nanos: u64) {
+        self.at(unix_nanos / NANOS_PER_SECOND);
+        out.extend_from_slice(&self.ncsa);
+    }
+
+    fn at(&mut self, second: u64) {
+        if second == self.second {
+            return;
+        }
+        self.second = second;
+        let (year, month, day) = civil(second / 86_400);
+        let of_day = second % 86_400;
+        let [hour, minute, sec] = [of_day / 3600, of_day / 60 % 60, of_day % 60].map(digits::<2>);
+        let (year, month_digits, day) = (digits::<4>(year), digits::<2>(month), digits::<2>(day));
+        let name = MONTHS[(month - 1) as usize];
+        join(
+            &mut self.rfc3339,
+            &[&year, b"-", &month_digits, b"-", &day, b"T", &hour, b":", &minute, b":", &sec],
+        );
+        join(
+            &mut self.ncsa,
+            &[&day, b"/", name, b"/", &year, b":", &hour, b":", &minute, b":", &sec, b" +0000"],
+        );
+    }
+}
+
+fn join(into: &mut [u8], parts: &[&[u8]]) {
+    let bytes = parts.iter().copied().flatten();
+    for (place, byte) in into.iter_mut().zip(bytes) {
+        *place = *byte;
+    }
+}
+
+// The last N decimal digits.
+fn digits<const N: usize>(mut value: u64) -> [u8; N] {
+    let mut text = [b'0'; N];
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+    text
+}
+
+// Days since 1970-01-01 to the Gregorian date. Years are counted from March, so that the leap day comes last, in
+// periods of 400 years, which all have the same number of days.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + DAYS_FROM_YEAR_0_TO_1970;
+    let (period, day) = (days / DAYS_PER_400_YEARS, days % DAYS_PER_400_YEARS);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (400 * period + year + carry, month, day)
+}
+
+const HEX: [u8; 16] = *b"0123456789abcdef";
+const MONTHS: [&[u8; 3]; 12] =
+    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+const DAYS_PER_400_YEARS: u64 = 146_097;
+/// From 0000-03-01.
+const DAYS_FROM_YEAR_0_TO_1970: u64 = 719_468;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn json_strings_stay_on_one_line_and_parse_back() {
+        let cases: [(&[u8], &str); 9] = [
+            (b"plain /path?x=~", "plain /path?x=~"),
+            (b"a\"b\\c", r#"a\"b\\c"#),
+            (b"\r\n\t\0", r"\r\n\t\u0000"),
+            (b"\x1b[31mred\x7f", r"\u001b[31mred\u007f"),
+            (b"caf\xc3\xa9", "caf\u{e9}"),
+            (b"\xff\xfe!", r"\ufffd\ufffd!"),
+            (b"\xc2\x85\xe2\x80\xa8", r"\u0085\u2028"),
+            (b"\xe2\x80\xaeevil", r"\u202eevil"),
+            (b"cut \xf0\x9f\x98", r"cut \ufffd"),
+        ];
+        for (bytes, expected) in cases {
+            let text = written(|out| json(out, bytes));
+            assert_eq!(text, expected);
+            let parsed: String = serde_json::from_str(&format!("\"{text}\"")).unwrap();
+            assert_eq!(parsed, String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn every_byte_is_harmless_in_both_escapes() {
+        for byte in 0..=255_u8 {
+            for escape in [json as Escape, quoted] {
+                let text = written(|out| escape(out, &[b'a', byte, b'z']));
+                assert!(!text.bytes().any(|b| b < b' ' || b == 0x7f), "{byte:#x} {text:?}");
+                assert!(!text.replace("\\\"", "").contains('"'), "{byte:#x} {text:?}");
+            }
+        }
+        assert_eq!(written(|out| quoted(out, b"a\"\\\n\xe9z")), r"a\x22\x5c\x0a\xe9z");
+    }
+
+    #[test]
+    fn times_are_right_across_the_calendar() {
+        let cases = [
+            (0, "1970-01-01T00:00:00.000000Z", "01/Jan/1970:00:00:00 +0000"),
+            (951_782_400_000_000_000, "2000-02-29T00:00:00.000000Z", "29/Feb/2000:00:00:00 +0000"),
+            (951_868_799_999_999_999, "2000-02-29T23:59:59.999999Z", "29/Feb/2000:23:59:59 +0000"),
+            (971_211_336_000_001_000, "2000-10-10T20:55:36.000001Z", "10/Oct/2000:20:55:36 +0000"),
+            (1_709_164_800_000_000_000, "2024-02-29T00:00:00.000000Z", "29/Feb/2024:00:00:00 +0000"),
+            (4_107_542_400_000_000_000, "2100-03-01T00:00:00.000000Z", "01/Mar/2100:00:00:00 +0000"),
+        ];
+        let mut times = TimeText::new();
+        for (nanos, rfc3339, ncsa) in cases {
+            assert_eq!(written(|out| times.rfc3339(out, nanos)), rfc3339);
+            assert_eq!(written(|out| times.ncsa(out, nanos)), ncsa);
+        }
+    }
+
+    #[test]
+    fn each_day_follows_the_one_before() {
+        let (mut year, mut month, mut day) = civil(0);
+        for days in 1..200_000 {
+            let next = civil(days);
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let last =
+                [31, 28 + u64::from(leap), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][(month - 1) as usize];
+            (year, month, day) = match (month, day) {
+                (12, 31) => (year + 1, 1, 1),
+                (_, day) if day == last => (year, month + 1, 1),
+                _ => (year, month, day + 1),
+            };
+            assert_eq!(next, (year, month, day));
+        }
+    }
+
+    #[test]
+    fn numbers_and_addresses_are_plain() {
+        assert_eq!(written(|out| millis(out, Duration::from_micros(1_234_567))), "1234.567");
+        assert_eq!(written(|out| millis(out, Duration::from_nanos(999))), "0.000");
+        assert_eq!(written(|out| millis(out, Duration::MAX)), "18446744073709551.615");
+        for (address, expected) in
+            [("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::1")]
+        {
+            assert_eq!(written(|out| ip(out, address.parse().unwrap())), expected);
+        }
+    }
+}
