@@ -5,5 +5,6 @@
 
 pub mod name;
 pub mod unit;
+pub mod cidr;
 pub mod failure;
 pub mod rng;

@@ -587,6 +587,26 @@ impl Fields {
         removed
     }
 
+    /// Removes every line whose name begins with `prefix` (lower case); true when there was one.
+    pub fn remove_prefixed(&mut self, prefix: &[u8]) -> bool {
+        let mut removed = false;
+        for line in &mut self.lines {
+            let name = if line.name.is_empty() { line.known.name().as_bytes() } else { line.name.of(&self.arena) };
+            let begins = |begin: &[u8]| begin.eq_ignore_ascii_case(prefix);
+            if line.live && name.get(..prefix.len()).is_some_and(begins) {
+                line.live = false;
+                self.live -= 1;
+                removed = true;
+            }
+        }
+        if removed {
+            let mut present = KnownSet::default();
+            self.lines.iter().filter(|line| line.live).for_each(|line| present.insert(line.known));
+            self.present = present;
+        }
+        removed
+    }
+
     /// Puts bytes into the arena without making a line of them.
     #[inline]
     pub fn store(&mut self, bytes: &[u8]) -> Span {

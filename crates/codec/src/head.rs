@@ -240,6 +240,11 @@ impl RequestHead {
         self.fields.bytes(self.received_authority)
     }
 
+    /// Where the authority that the client sent lies in the fields' arena.
+    pub fn received_authority_span(&self) -> Span {
+        self.received_authority
+    }
+
     /// The path, without query. `*` for server-wide OPTIONS, empty for CONNECT without a path.
     #[inline]
     pub fn path(&self) -> &[u8] {

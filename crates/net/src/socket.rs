@@ -56,3 +56,11 @@ pub fn shutdown(stream: &TcpStream) -> io::Result<()> {
         Err(errno) => Err(errno.into()),
     }
 }
+
+/// Makes closing send RST instead of FIN: the only way to say that data which ends with the connection is incomplete.
+///
+/// # Errors
+/// When the connection is gone already.
+pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))
+}

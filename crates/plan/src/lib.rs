@@ -1,1 +1,18 @@
-//! The compiled, immutable configuration and its swap cell.
+//! The compiled configuration: an immutable snapshot, and the cell that workers read it from.
+//!
+//! What is in a plan cannot be wrong: `resolve` is the only way to make one. Nothing here is changed in place; a change
+//! makes a new plan that shares with the old one whatever did not change, and swaps it in. Health, counters and pools
+//! live outside and are found again by their keys. Start with [`snapshot`].
+
+pub mod snapshot;
+pub mod port;
+pub mod rule;
+pub mod backend;
+pub mod process;
+pub mod current;
+
+pub use backend::{Backend, HashOn, Protocol};
+pub use current::{Current, Reader};
+pub use port::{Port, PortSettings};
+pub use rule::{Rule, Timeouts, WeightedBackend};
+pub use snapshot::Plan;

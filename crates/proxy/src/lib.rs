@@ -1,1 +1,20 @@
-//! The corridor a request walks through.
+//! The corridor that a request walks through, one file per door.
+//!
+//! [`listener`] accepts → [`downstream`] speaks TLS and chooses the protocol → [`exchange`] serves one request: route,
+//! policies, [`forward`] to a backend, [`pump`] for the content, [`respond`] for answers of our own → one record. Read
+//! [`exchange::serve`] first. Everything runs on one [`worker`]; nothing here is shared between threads but what the
+//! plan, the endpoints and the metrics registry share.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod worker;
+pub mod listener;
+mod downstream;
+mod exchange;
+mod fields;
+mod forward;
+mod side;
+mod pump;
+mod respond;
+mod date;
+
+pub use worker::{Shared, Worker};

@@ -1,1 +1,12 @@
-//! Connections to endpoints: connect, pools, DNS.
+//! Connections to endpoints: made, kept, lent to exchanges, and given up.
+//!
+//! Everything belongs to one worker: a connection never leaves the thread that opened it. Knows no routes and no
+//! policies; which endpoint is asked is `balance`'s choice. Start with [`pool`].
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod target;
+pub mod connect;
+pub mod pool;
+
+pub use pool::{Lease, Pools};
+pub use target::{Protocol, Target};

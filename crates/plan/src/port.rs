@@ -1,0 +1,79 @@
+//! A listening socket: who may connect, how the connection is spoken, and where its requests go.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rhumb_base::cidr::Cidr;
+use rhumb_base::name::ListenerName;
+use rhumb_codec::h1;
+use rhumb_route::{Table, normalize};
+use rhumb_tls::ServerTlsSet;
+
+use crate::rule::Rule;
+
+/// A listening socket. Several Gateway listeners may share one; they differ by host name.
+pub struct Port {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its first listener's name: the label of connection metrics.
+    pub name: ListenerName,
+    /// TLS by server name; `None` is plain text.
+    pub tls: Option<ServerTlsSet>,
+    /// Rules by host and request.
+    pub table: Table<Rule>,
+    /// Limits and habits.
+    pub settings: PortSettings,
+}
+
+/// Limits and habits of a port.
+#[derive(Clone, Debug)]
+pub struct PortSettings {
+    /// Sizes of HTTP/1 heads.
+    pub limits: h1::Limits,
+    /// HTTP/2 is spoken when the client asks for it (ALPN h2, or prior knowledge in plain text). Default: true.
+    pub http2: bool,
+    /// Streams that one HTTP/2 connection may have open. Default: 100.
+    pub max_concurrent_streams: u32,
+    /// How long a request head may take, TLS handshake included. Default: 10 s.
+    pub header_timeout: Duration,
+    /// How long a connection may rest between requests. Default: 75 s.
+    pub idle_timeout: Duration,
+    /// Request content beyond this is refused with 413. Default: none.
+    pub max_content: Option<u64>,
+    /// Connections of one worker; more are closed at once and counted. Default: 100 000.
+    pub max_connections: u32,
+    /// Peers whose forwarding fields count. Default: none.
+    pub trusted_proxies: Box<[Cidr]>,
+    /// How paths are brought into normal form; `None` leaves them as they are.
+    pub path: Option<normalize::Options>,
+    /// Also write RFC 7239 `Forwarded`. Default: true.
+    pub forwarded: bool,
+    /// Tell failures to clients in RFC 9209 `Proxy-Status`. Default: false.
+    pub proxy_status: bool,
+}
+
+impl Default for PortSettings {
+    fn default() -> Self {
+        Self {
+            limits: h1::Limits::default(),
+            http2: true,
+            max_concurrent_streams: 100,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            max_content: None,
+            max_connections: 100_000,
+            trusted_proxies: Box::default(),
+            path: Some(normalize::Options::default()),
+            forwarded: true,
+            proxy_status: false,
+        }
+    }
+}
+
+impl PortSettings {
+    /// True when forwarding fields that come from `peer` count.
+    #[inline]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|block| block.contains(peer))
+    }
+}

@@ -1,0 +1,70 @@
+//! Settings of the process itself, written beside the documents.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the admin listener is when nothing is written: this machine only.
+pub const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
+
+/// Settings of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Worker threads. Default: one per core that the process may use. Read at start only.
+    pub workers: Option<usize>,
+    /// Admin listener; `None` is off. Read at start only.
+    pub admin: Option<SocketAddr>,
+    /// Access logs.
+    pub access_logs: Vec<AccessLog>,
+    /// How long a drain may take before connections are cut. Default: 30 s.
+    pub drain_timeout: Duration,
+    /// How long the process keeps serving after readiness went off, before it stops accepting. Default: 0.
+    pub drain_delay: Duration,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            admin: DEFAULT_ADMIN.parse().ok(),
+            access_logs: vec![AccessLog::default()],
+            drain_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// One access log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessLog {
+    /// How a line is written. Default: JSON.
+    pub format: AccessLogFormat,
+    /// File to append to; `None` is standard output.
+    pub file: Option<PathBuf>,
+    /// How much of the query is shown. Default: nothing.
+    pub query: AccessLogQuery,
+    /// Only exchanges whose status is at least this. Default: all.
+    pub min_status: Option<u16>,
+    /// Only exchanges that took at least this long. Default: all.
+    pub min_duration: Option<Duration>,
+}
+
+/// Format of an access log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// One JSON object per line.
+    #[default]
+    Json,
+    /// NCSA combined.
+    Combined,
+}
+
+/// How much of the query an access log shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessLogQuery {
+    /// Nothing.
+    #[default]
+    Omit,
+    /// Everything but values of parameters whose names look like credentials.
+    Redact,
+}

@@ -1,0 +1,72 @@
+//! The Date field (RFC 9110 §5.6.7), formatted once a second.
+
+use std::cell::RefCell;
+
+const LEN: usize = 29;
+
+thread_local! {
+    static LAST: RefCell<(u64, [u8; LEN])> = const { RefCell::new((u64::MAX, [0; LEN])) };
+}
+
+/// Gives the IMF-fixdate of a time in seconds since 1970 to `f`.
+pub(crate) fn with_date<R>(unix_seconds: u64, f: impl FnOnce(&[u8]) -> R) -> R {
+    LAST.with(|last| {
+        let last = &mut *last.borrow_mut();
+        if last.0 != unix_seconds {
+            *last = (unix_seconds, format(unix_seconds));
+        }
+        f(&last.1)
+    })
+}
+
+fn format(unix_seconds: u64) -> [u8; LEN] {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let weekday = DAYS.get((days % 7) as usize).copied().unwrap_or("Thu");
+    let month = MONTHS.get(month as usize).copied().unwrap_or("Jan");
+    let text = format!(
+        "{weekday}, {day:02} {month} {year:04} {:02}:{:02}:{:02} GMT",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    );
+    let mut out = [b' '; LEN];
+    for (to, from) in out.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    out
+}
+
+/// Year, month from 0, day from 1 of a day since 1970-01-01 in the proleptic Gregorian calendar.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Counted from 0000-03-01, so that the leap day is the last of its year.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12;
+    let year = era * 400 + year_of_era + u64::from(month < 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_imf_fixdates() {
+        for (seconds, expected) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (1_709_210_096, "Thu, 29 Feb 2024 12:34:56 GMT"),
+            (4_102_444_799, "Thu, 31 Dec 2099 23:59:59 GMT"),
+        ] {
+            assert_eq!(std::str::from_utf8(&format(seconds)).unwrap(), expected);
+        }
+    }
+}

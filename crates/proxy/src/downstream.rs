@@ -1,0 +1,312 @@
+//! One client connection: TLS, the choice of protocol, and its life from the first byte to the last.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use rhumb_codec::head::{RequestHead, Scheme};
+use rhumb_conn::io::Io;
+use rhumb_conn::{h1, h2};
+use rhumb_net::timer::Timer;
+use rhumb_plan::Port;
+use rhumb_telemetry::Metric;
+use rhumb_telemetry::metrics::{ListenerId, LocalGauge};
+use rhumb_tls::{HandshakeError, TlsStream};
+use tokio::net::TcpStream;
+
+use crate::exchange::{self, After};
+use crate::respond;
+use crate::side::Down;
+use crate::worker::{Member, Worker};
+
+/// How long a refused client may go on sending before the connection is closed under it.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What the exchanges of a connection know about it.
+pub(crate) struct Connection {
+    pub(crate) address: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) peer_ip: IpAddr,
+    pub(crate) peer_text: Box<str>,
+    pub(crate) scheme: Scheme,
+    pub(crate) is_trusted: bool,
+    pub(crate) listener: ListenerId,
+    /// The port as of the connection's last request, and the revision it belongs to.
+    pub(crate) port: RefCell<(u64, Arc<Port>)>,
+    pub(crate) tls: Option<Box<TlsFacts>>,
+    _open: LocalGauge,
+}
+
+/// What the handshake settled.
+pub(crate) struct TlsFacts {
+    pub(crate) version: &'static str,
+    pub(crate) cipher: &'static str,
+    pub(crate) server_name: Option<Box<str>>,
+    pub(crate) client_subject: Option<Box<str>>,
+}
+
+impl Connection {
+    fn new(worker: &Worker, port: &Arc<Port>, peer: SocketAddr) -> Self {
+        let peer_ip = peer.ip().to_canonical();
+        let open = worker.metrics.borrow_mut().gauge(Metric::ConnectionsOpen, &[port.name.as_str()]);
+        open.increment();
+        Self {
+            address: port.address,
+            peer,
+            peer_ip,
+            peer_text: peer_ip.to_string().into(),
+            scheme: if port.tls.is_some() { Scheme::Https } else { Scheme::Http },
+            is_trusted: port.settings.trusts(peer_ip),
+            listener: worker.registry.listener(port.name.as_str()),
+            port: RefCell::new((worker.plan().revision, Arc::clone(port))),
+            tls: None,
+            _open: open,
+        }
+    }
+
+    /// The port as the plan in force has it; a removed listener's connections keep the last one.
+    pub(crate) fn port(&self, worker: &Worker) -> (u64, Arc<Port>) {
+        let mut reader = worker.reader.borrow_mut();
+        let plan = reader.load();
+        let mut port = self.port.borrow_mut();
+        if port.0 != plan.revision {
+            port.0 = plan.revision;
+            if let Some(current) = plan.port(self.address) {
+                port.1 = Arc::clone(current);
+            }
+        }
+        (port.0, Arc::clone(&port.1))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self._open.decrement();
+    }
+}
+
+/// Serves a new connection in a task of its own.
+pub(crate) fn start(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: SocketAddr) {
+    let member = worker.join();
+    let connection = Connection::new(worker, port, peer);
+    let worker = Rc::clone(worker);
+    if port.tls.is_some() {
+        let port = Arc::clone(port);
+        tokio::task::spawn_local(async move {
+            // The handshake's future is large and short-lived: its own box, freed before the connection rests.
+            let accepted = Box::pin(handshake(&worker, &port, stream, connection)).await;
+            drop(port);
+            if let Some((io, connection)) = accepted {
+                let is_h2 = io.tls().and_then(TlsStream::alpn) == Some(b"h2");
+                if is_h2 {
+                    serve_h2(worker, h2_input(io), connection, member).await;
+                } else {
+                    serve_h1(worker, io, connection, member).await;
+                }
+            }
+        });
+    } else {
+        tokio::task::spawn_local(serve_h1(worker, Io::Plain(stream), connection, member));
+    }
+}
+
+fn h2_input(io: Io) -> (Io, rhumb_conn::input::Input) {
+    (io, rhumb_conn::input::Input::default())
+}
+
+async fn handshake(worker: &Worker, port: &Port, stream: TcpStream, mut connection: Connection) -> Option<(Io, Connection)> {
+    let servers = port.tls.clone()?;
+    let mut io = Io::Tls(Box::new(TlsStream::server(stream, servers)));
+    let mut timer = Timer::new();
+    timer.set(Instant::now() + port.settings.header_timeout);
+    let result = poll_fn(|cx| {
+        if let Poll::Ready(result) = io.poll_handshake(cx) {
+            return Poll::Ready(Some(result));
+        }
+        timer.poll(cx).map(|()| None)
+    })
+    .await;
+    let name = port.name.as_str();
+    let reason = match result {
+        Some(Ok(())) => {
+            let tls = io.tls()?;
+            let facts = TlsFacts {
+                version: tls.version().map_or("", |version| version.as_str()),
+                cipher: tls.cipher().unwrap_or_default(),
+                server_name: tls.server_name().map(Into::into),
+                client_subject: tls.peer().and_then(|peer| peer.spiffe_id().map(Into::into)),
+            };
+            let resumed = if tls.is_resumed() { "true" } else { "false" };
+            worker.metrics.borrow_mut().add(Metric::Handshakes, &[name, facts.version, resumed], 1);
+            connection.tls = Some(Box::new(facts));
+            return Some((io, connection));
+        }
+        None => "timeout",
+        Some(Err(error)) => {
+            tracing::debug!(peer = %connection.peer, %error, "TLS handshake failed");
+            if matches!(error, HandshakeError::PlainHttp) {
+                answer_plain(&mut io).await;
+            }
+            error.reason()
+        }
+    };
+    worker.metrics.borrow_mut().add(Metric::HandshakeFailures, &[name, reason], 1);
+    None
+}
+
+/// Tells a client that speaks plain HTTP to a TLS port what is wrong, in its own protocol.
+async fn answer_plain(io: &mut Io) {
+    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 49\r\nconnection: close\r\n\r\nThis port speaks TLS: use https:// instead.     \n";
+    let Io::Tls(stream) = io else { return };
+    let socket = stream.transport_mut();
+    let _ = poll_fn(|cx| rhumb_net::socket::poll_write(socket, cx, ANSWER)).await;
+}
+
+/// Why a wait for a request ended.
+enum Next {
+    Request,
+    Preface,
+    Refused(rhumb_codec::h1::RequestError),
+    TimedOut,
+    Gone,
+}
+
+/// Serves HTTP/1, until the client turns out to speak HTTP/2.
+async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member: Member) {
+    let settings = |worker: &Worker| connection.port(worker).1.settings.clone();
+    let first = settings(&worker);
+    let may_be_h2 = first.http2 && io.plain().is_some();
+    let mut server = h1::Server::new(io, connection.scheme, first.limits);
+    let (header_timeout, idle_timeout) = (first.header_timeout, first.idle_timeout);
+    drop(first);
+    let mut timer = Timer::new();
+    timer.set(Instant::now() + header_timeout);
+    let mut is_first = true;
+    loop {
+        let mut head: Option<Box<RequestHead>> = None;
+        let mut is_waiting = true;
+        let next = poll_fn(|cx| {
+            member.watch(cx.waker());
+            loop {
+                if server.peeked().is_empty() {
+                    // Between requests nothing is held, and a drain may close.
+                    if worker.is_draining() && !is_first {
+                        return Poll::Ready(Next::Gone);
+                    }
+                    match server.poll_more(cx) {
+                        Poll::Ready(Ok(true)) => {}
+                        Poll::Ready(_) => return Poll::Ready(Next::Gone),
+                        Poll::Pending => return timer.poll(cx).map(|()| Next::Gone),
+                    }
+                }
+                if is_waiting {
+                    is_waiting = false;
+                    if !is_first {
+                        timer.set(Instant::now() + header_timeout);
+                    }
+                }
+                if is_first && may_be_h2 {
+                    match h2::is_preface(server.peeked()) {
+                        Some(true) => return Poll::Ready(Next::Preface),
+                        None => match server.poll_more(cx) {
+                            Poll::Ready(Ok(true)) => continue,
+                            Poll::Ready(_) => return Poll::Ready(Next::Gone),
+                            Poll::Pending => return timer.poll(cx).map(|()| Next::Gone),
+                        },
+                        Some(false) => {}
+                    }
+                }
+                let head = head.get_or_insert_with(|| worker.take_request());
+                return match server.poll_request(cx, head) {
+                    Poll::Ready(Ok(())) => Poll::Ready(Next::Request),
+                    Poll::Ready(Err(h1::NoRequest::Refused(error))) => Poll::Ready(Next::Refused(error)),
+                    Poll::Ready(Err(_)) => Poll::Ready(Next::Gone),
+                    Poll::Pending => timer.poll(cx).map(|()| Next::TimedOut),
+                };
+            }
+        })
+        .await;
+        let request = match next {
+            Next::Preface => {
+                let (io, input) = server.into_io();
+                return Box::pin(serve_h2(worker, (io, input), connection, member)).await;
+            }
+            Next::Request => Ok(()),
+            Next::Refused(error) => Err(error.cause()),
+            Next::TimedOut => Err(rhumb_base::failure::Cause::RequestTimeout),
+            Next::Gone => break,
+        };
+        is_first = false;
+        let Some(head) = head else { break };
+        let after = match request {
+            // One allocation per exchange, so that a resting connection does not hold an exchange's state.
+            Ok(()) => Box::pin(exchange::serve(&worker, &connection, Down::H1(&mut server), head, &mut timer)).await,
+            Err(cause) => {
+                Box::pin(respond::refuse_unread(&worker, &connection, &mut server, head, cause, &mut timer)).await;
+                After::Linger
+            }
+        };
+        match after {
+            After::KeepAlive => {
+                timer.set(Instant::now() + idle_timeout);
+            }
+            After::Close => break,
+            After::Linger => {
+                Box::pin(linger(&mut server, &mut timer)).await;
+                return;
+            }
+        }
+    }
+    let _ = poll_fn(|cx| match server.poll_shutdown(cx) {
+        Poll::Pending => Poll::Ready(Ok(())),
+        ready => ready,
+    })
+    .await;
+}
+
+/// Closes without a reset racing the answer to the client (RFC 9112 §9.6).
+async fn linger(server: &mut h1::Server, timer: &mut Timer) {
+    timer.set(Instant::now() + LINGER);
+    poll_fn(|cx| {
+        if timer.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match server.poll_shutdown(cx) {
+            Poll::Ready(Ok(())) => server.poll_linger(cx),
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+async fn serve_h2(worker: Rc<Worker>, (io, input): (Io, rhumb_conn::input::Input), connection: Connection, mut member: Member) {
+    let settings = connection.port(&worker).1.settings.clone();
+    let connection = Rc::new(connection);
+    let config = h2::server_config(settings.max_concurrent_streams, settings.limits.head_bytes);
+    let mut driver = h2::Driver::new(io, input, config, settings.idle_timeout);
+    let mut is_leaving = false;
+    poll_fn(|cx| {
+        member.watch(cx.waker());
+        if worker.is_draining() && !is_leaving {
+            is_leaving = true;
+            driver.leave();
+        }
+        driver.poll_serve(cx, |stream, head| {
+            let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
+            tokio::task::spawn_local(async move {
+                let mut stream = stream;
+                let mut timer = Timer::new();
+                exchange::serve(&worker, &connection, Down::H2(&mut stream), head, &mut timer).await;
+            });
+        })
+    })
+    .await;
+    if let Some(code) = driver.error_code() {
+        worker.metrics.borrow_mut().add(Metric::ProtocolErrors, &["client", "HTTP/2", code], 1);
+    }
+}

@@ -1,0 +1,63 @@
+//! Accepting connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rhumb_telemetry::Metric;
+use tokio::net::TcpListener;
+
+use crate::downstream;
+use crate::worker::Worker;
+
+/// How long accepting pauses when the process is out of descriptors or memory: trying at once would only burn CPU.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections until its task is aborted.
+pub(crate) async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: TcpListener) {
+    let Some(name) = worker.plan().port(address).map(|port| port.name.clone()) else { return };
+    let (accepted, refused) = {
+        let mut metrics = worker.metrics.borrow_mut();
+        let accepted = metrics.counter(Metric::ConnectionsAccepted, &[name.as_str()]);
+        (accepted, metrics.counter(Metric::ConnectionsRefused, &[name.as_str(), "connection_limit"]))
+    };
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => {
+                accepted.increment();
+                let plan = worker.plan();
+                // The listener was removed while this connection was in the queue.
+                let Some(port) = plan.port(address) else { continue };
+                if worker.open() >= port.settings.max_connections {
+                    refused.increment();
+                    continue;
+                }
+                downstream::start(&worker, port, stream, peer);
+            }
+            Err(error) => {
+                worker.metrics.borrow_mut().add(Metric::AcceptErrors, &[name.as_str(), reason(&error)], 1);
+                // A connection that was reset in the queue is the client's business; anything else needs time.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    tracing::warn!(%address, %error, "accepting connections failed");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+fn reason(error: &io::Error) -> &'static str {
+    match rustix_errno(error) {
+        Some(24) => "process_descriptors",
+        Some(23) => "system_descriptors",
+        Some(12 | 105) => "memory",
+        _ if error.kind() == io::ErrorKind::ConnectionAborted => "aborted",
+        _ => "other",
+    }
+}
+
+// EMFILE 24, ENFILE 23, ENOMEM 12, ENOBUFS 105 on Linux.
+fn rustix_errno(error: &io::Error) -> Option<i32> {
+    error.raw_os_error()
+}

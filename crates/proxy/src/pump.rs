@@ -1,0 +1,378 @@
+//! Moving content between the two sides: bounded buffers, back-pressure both ways, both directions at once.
+
+use std::task::{Context, Poll};
+
+use rhumb_base::failure::{Cause, Failure};
+use rhumb_codec::head::{Content, RequestHead, ResponseHead};
+use rhumb_conn::Part;
+use rhumb_net::splice::{Moved, Splice, SpliceError};
+
+use crate::side::{Down, Up};
+
+/// Content with at least this many bytes to come moves inside the kernel when both sides are plain.
+pub(crate) const SPLICE_MIN: u64 = 64 << 10;
+
+/// Request content kept for a second attempt, in bytes (RFC 9110 §9.2.2: what may be repeated must be at hand).
+pub(crate) const REPLAY_MAX: usize = 64 << 10;
+
+/// What one direction does next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// Content comes.
+    Open,
+    /// The end was passed on; in a tunnel the sending side still has to be closed.
+    Closing,
+    /// Nothing more to do.
+    Done,
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Request,
+    Response,
+}
+
+/// What one exchange has moved, and what it still has to.
+pub(crate) struct Pump {
+    request: Flow,
+    response: Flow,
+    request_pipe: Option<Box<Splice>>,
+    response_pipe: Option<Box<Splice>>,
+    /// The backend no longer takes request content; its answer may still come.
+    request_refused: bool,
+    is_tunnel: bool,
+    no_pipes: bool,
+    /// Request content bytes taken from the client.
+    pub(crate) bytes_in: u64,
+    /// Response content bytes given to the client.
+    pub(crate) bytes_out: u64,
+    /// Request content beyond this is refused.
+    pub(crate) max_content: u64,
+    /// Request content for a second attempt; `None` once it is too much or was not wanted.
+    replay: Option<Vec<u8>>,
+    /// Something moved since the last look: timers start anew.
+    pub(crate) has_moved: bool,
+    pub(crate) has_spliced: bool,
+}
+
+/// Who broke the exchange.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The client: nobody is left to answer.
+    Client(Failure),
+    /// The client's request content is refused: it can still be told.
+    Request(Failure),
+    /// The backend.
+    Backend(Failure),
+}
+
+impl Pump {
+    pub(crate) fn new(max_content: Option<u64>) -> Self {
+        Self {
+            request: Flow::Open,
+            response: Flow::Open,
+            request_pipe: None,
+            response_pipe: None,
+            request_refused: false,
+            is_tunnel: false,
+            no_pipes: false,
+            bytes_in: 0,
+            bytes_out: 0,
+            max_content: max_content.unwrap_or(u64::MAX),
+            replay: Some(Vec::new()),
+            has_moved: false,
+            has_spliced: false,
+        }
+    }
+
+    /// Starts an attempt: the head of the request and what is kept of its content are on their way after this.
+    pub(crate) fn begin(&mut self, req: &RequestHead, up: &mut Up, cx: &mut Context<'_>, may_repeat: bool) -> Result<(), Failure> {
+        up.send_head(req);
+        self.request_refused = false;
+        self.response = Flow::Open;
+        if req.content.is_empty() {
+            self.request = Flow::Done;
+            return Ok(());
+        }
+        match &self.replay {
+            Some(kept) if !kept.is_empty() => up.send_data(cx, kept).map_err(|_| up.reset())?,
+            _ => {}
+        }
+        if !may_repeat {
+            self.replay = None;
+        }
+        if self.request != Flow::Open {
+            up.send_end(None);
+        }
+        Ok(())
+    }
+
+    /// True while everything that was taken from the client could be sent again.
+    pub(crate) fn can_replay(&self) -> bool {
+        self.replay.is_some() || self.bytes_in == 0
+    }
+
+    /// True when the whole request was passed on.
+    pub(crate) fn is_request_done(&self) -> bool {
+        self.request != Flow::Open
+    }
+
+    /// From here on both directions run until both have ended.
+    pub(crate) fn begin_tunnel(&mut self, down: &mut Down<'_>, up: &mut Up) {
+        down.begin_tunnel();
+        up.begin_tunnel();
+        self.is_tunnel = true;
+        self.request = Flow::Open;
+        self.max_content = u64::MAX;
+        self.replay = None;
+    }
+
+    /// Moves request content, and ready when a response head has come.
+    pub(crate) fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down<'_>,
+        up: &mut Up,
+        head: &mut ResponseHead,
+    ) -> Poll<Result<(), Broken>> {
+        self.move_request(cx, down, up)?;
+        if let Poll::Ready(result) = up.poll_response(cx, head) {
+            return Poll::Ready(result.map_err(Broken::Backend));
+        }
+        if down.poll_closed(cx).is_ready() {
+            return Poll::Ready(Err(Broken::Client(Cause::ClientClosed.into())));
+        }
+        // An interim response waits in the output for its turn.
+        if let Poll::Ready(Err(_)) = down.poll_flush(cx) {
+            return Poll::Ready(Err(Broken::Client(Cause::ClientClosed.into())));
+        }
+        Poll::Pending
+    }
+
+    /// Moves content both ways; ready when the response is complete and written.
+    pub(crate) fn poll_content(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Poll<Result<(), Broken>> {
+        if self.request != Flow::Done {
+            match self.move_request(cx, down, up) {
+                // The answer is under way: a request that breaks off now is the connection's problem, not the answer's.
+                Err(Broken::Client(failure)) if self.is_tunnel => return Poll::Ready(Err(Broken::Client(failure))),
+                Err(Broken::Backend(failure)) if self.is_tunnel => return Poll::Ready(Err(Broken::Backend(failure))),
+                Err(Broken::Client(failure)) => return Poll::Ready(Err(Broken::Client(failure))),
+                Err(_) => self.request = Flow::Done,
+                Ok(()) => {}
+            }
+        }
+        self.move_response(cx, down, up)?;
+        match down.poll_flush(cx) {
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client(Cause::ClientClosed.into()))),
+            Poll::Ready(Ok(())) if self.response == Flow::Closing => {
+                if !self.is_tunnel {
+                    self.response = Flow::Done;
+                } else if let Poll::Ready(result) = down.poll_shutdown(cx) {
+                    let _ = result;
+                    self.response = Flow::Done;
+                }
+            }
+            _ => {}
+        }
+        let is_done = self.response == Flow::Done && (!self.is_tunnel || self.request == Flow::Done);
+        if is_done {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.is_tunnel && down.poll_closed(cx).is_ready() {
+            return Poll::Ready(Err(Broken::Client(Cause::ClientClosed.into())));
+        }
+        Poll::Pending
+    }
+
+    fn move_request(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Result<(), Broken> {
+        while self.request == Flow::Open && !self.request_refused {
+            let wanted = !self.no_pipes && wants_splice(down.splice_source(), up.splice_sink());
+            if self.request_pipe.is_some() || wanted && self.open_pipe(Direction::Request) {
+                match self.splice_request(cx, down, up)? {
+                    Poll::Ready(()) => continue,
+                    Poll::Pending => break,
+                }
+            }
+            match up.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => self.refuse_request(up)?,
+                Poll::Pending => break,
+            }
+            match down.poll_body(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Err(failure)) => {
+                    let is_gone = failure.cause == Cause::ClientClosed;
+                    return Err(if is_gone { Broken::Client(failure) } else { Broken::Request(failure) });
+                }
+                Poll::Ready(Ok(Part::Data(data))) => {
+                    self.has_moved = true;
+                    self.bytes_in += data.len() as u64;
+                    if self.bytes_in > self.max_content {
+                        return Err(Broken::Request(Cause::ContentTooLarge.into()));
+                    }
+                    if let Some(kept) = &mut self.replay {
+                        if kept.len() + data.len() <= REPLAY_MAX {
+                            kept.extend_from_slice(data);
+                        } else {
+                            self.replay = None;
+                        }
+                    }
+                    if up.send_data(cx, data).is_err() {
+                        self.refuse_request(up)?;
+                    }
+                }
+                Poll::Ready(Ok(Part::End(trailers))) => {
+                    self.has_moved = true;
+                    up.send_end(trailers.as_deref());
+                    self.request = Flow::Closing;
+                }
+            }
+        }
+        match up.poll_flush(cx) {
+            Poll::Ready(Err(_)) => self.refuse_request(up)?,
+            Poll::Ready(Ok(())) if self.request == Flow::Closing => {
+                if !self.is_tunnel {
+                    self.request = Flow::Done;
+                } else if let Poll::Ready(result) = up.poll_shutdown(cx) {
+                    let _ = result;
+                    self.request = Flow::Done;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The backend does not read on. It may have answered before (413, 401): its answer decides, so reading goes on.
+    fn refuse_request(&mut self, up: &Up) -> Result<(), Broken> {
+        if self.is_tunnel {
+            return Err(Broken::Backend(up.reset()));
+        }
+        self.request_refused = true;
+        Ok(())
+    }
+
+    fn move_response(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Result<(), Broken> {
+        while self.response == Flow::Open {
+            let wanted = !self.no_pipes && wants_splice(up.splice_source(), down.splice_sink());
+            if self.response_pipe.is_some() || wanted && self.open_pipe(Direction::Response) {
+                match self.splice_response(cx, down, up)? {
+                    Poll::Ready(()) => continue,
+                    Poll::Pending => break,
+                }
+            }
+            match down.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Err(Broken::Client(Cause::ClientClosed.into())),
+                Poll::Pending => break,
+            }
+            match up.poll_body(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Err(failure)) => return Err(Broken::Backend(failure)),
+                Poll::Ready(Ok(Part::Data(data))) => {
+                    self.has_moved = true;
+                    self.bytes_out += data.len() as u64;
+                    if down.send_data(cx, data).is_err() {
+                        return Err(Broken::Client(Cause::ClientClosed.into()));
+                    }
+                }
+                Poll::Ready(Ok(Part::End(trailers))) => {
+                    self.has_moved = true;
+                    down.send_end(trailers.as_deref());
+                    self.response = Flow::Closing;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// False when the system grants no pipe (out of descriptors): content is copied then.
+    fn open_pipe(&mut self, direction: Direction) -> bool {
+        let Ok(pipe) = Splice::new() else {
+            self.no_pipes = true;
+            return false;
+        };
+        match direction {
+            Direction::Request => self.request_pipe = Some(Box::new(pipe)),
+            Direction::Response => self.response_pipe = Some(Box::new(pipe)),
+        }
+        true
+    }
+
+    fn splice_request(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Result<Poll<()>, Broken> {
+        let Some(pipe) = self.request_pipe.as_deref_mut() else { return Ok(Poll::Ready(())) };
+        let limit = down.splice_source().map_or(0, |(_, limit)| limit);
+        if limit == 0 && pipe.held() == 0 {
+            self.request_pipe = None;
+            return Ok(Poll::Ready(()));
+        }
+        let moved = match (down.splice_source(), up.splice_sink()) {
+            (Some((source, _)), Some(sink)) => pipe.poll(cx, source, sink, limit),
+            _ => return Err(Broken::Backend(up.reset())),
+        };
+        self.replay = None;
+        self.has_spliced = true;
+        match moved {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(Moved::In(n))) => {
+                self.has_moved = true;
+                self.bytes_in += n as u64;
+                if self.bytes_in > self.max_content {
+                    return Err(Broken::Request(Cause::ContentTooLarge.into()));
+                }
+                down.spliced(n as u64);
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Ok(Moved::Out(_))) => {
+                self.has_moved = true;
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Ok(Moved::Eof) | Err(SpliceError::Source(_))) => Err(Broken::Client(Cause::ClientClosed.into())),
+            Poll::Ready(Err(SpliceError::Sink(_))) => {
+                self.request_pipe = None;
+                self.refuse_request(up)?;
+                Ok(Poll::Pending)
+            }
+        }
+    }
+
+    fn splice_response(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Result<Poll<()>, Broken> {
+        let Some(pipe) = self.response_pipe.as_deref_mut() else { return Ok(Poll::Ready(())) };
+        let limit = up.splice_source().map_or(0, |(_, limit)| limit);
+        if limit == 0 && pipe.held() == 0 {
+            self.response_pipe = None;
+            return Ok(Poll::Ready(()));
+        }
+        let moved = match (up.splice_source(), down.splice_sink()) {
+            (Some((source, _)), Some(sink)) => pipe.poll(cx, source, sink, limit),
+            _ => return Err(Broken::Client(Cause::ClientClosed.into())),
+        };
+        self.has_spliced = true;
+        match moved {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(Moved::In(n))) => {
+                self.has_moved = true;
+                up.spliced(n as u64);
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Ok(Moved::Out(n))) => {
+                self.has_moved = true;
+                self.bytes_out += n as u64;
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Ok(Moved::Eof) | Err(SpliceError::Source(_))) => Err(Broken::Backend(Cause::ResponseIncomplete.into())),
+            Poll::Ready(Err(SpliceError::Sink(_))) => Err(Broken::Client(Cause::ClientClosed.into())),
+        }
+    }
+}
+
+/// True when enough content is to come between two plain sockets.
+#[inline]
+fn wants_splice(source: Option<(&tokio::net::TcpStream, u64)>, sink: Option<&tokio::net::TcpStream>) -> bool {
+    sink.is_some() && source.is_some_and(|(_, limit)| limit >= SPLICE_MIN)
+}
+
+/// True for content that will never come to an end by itself.
+pub(crate) fn is_unbounded(content: Content) -> bool {
+    matches!(content, Content::Streamed | Content::UntilClose)
+}

@@ -1,0 +1,247 @@
+//! A worker: one thread, one single-threaded runtime, and everything that its connections share.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rhumb_base::rng::Rng;
+use rhumb_codec::head::{RequestHead, ResponseHead};
+use rhumb_plan::{Current, Plan, Reader};
+use rhumb_telemetry::{AccessLog, IdSource, Registry, WorkerLog, WorkerMetrics};
+use rhumb_upstream::Pools;
+use tokio::sync::mpsc;
+
+use crate::listener;
+
+/// Heads that a worker keeps for the next request.
+const KEPT_HEADS: usize = 64;
+
+/// Memory that a kept head may hold, in bytes; larger ones are freed.
+const KEPT_HEAD_BYTES: usize = 16 << 10;
+
+/// How often idle connections are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// How often access-log lines are handed over when there are few.
+const LOG_TICK: Duration = Duration::from_millis(100);
+
+/// What every worker of the process shares.
+#[derive(Clone)]
+pub struct Shared {
+    /// The plan in force.
+    pub current: Current,
+    /// Metrics.
+    pub registry: Arc<Registry>,
+}
+
+/// A command to a worker. Commands of one sender arrive in order.
+pub enum Command {
+    /// Accept connections on this socket, which is bound already.
+    Listen(SocketAddr, std::net::TcpListener),
+    /// Stop accepting on this address; open connections stay.
+    Unlisten(SocketAddr),
+    /// Write the access log there from now on.
+    Log(Vec<Arc<AccessLog>>),
+    /// Stop accepting, tell clients to go, and stop when the last connection is gone or at this time.
+    Drain(Instant),
+}
+
+/// Everything that the connections of one worker share. Lives on its thread.
+pub struct Worker {
+    pub(crate) reader: RefCell<Reader>,
+    pub(crate) pools: Rc<Pools>,
+    pub(crate) metrics: RefCell<WorkerMetrics>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) logs: RefCell<Vec<WorkerLog>>,
+    pub(crate) ids: RefCell<IdSource>,
+    pub(crate) rng: RefCell<Rng>,
+    requests: RefCell<Vec<Box<RequestHead>>>,
+    responses: RefCell<Vec<Box<ResponseHead>>>,
+    draining: Cell<bool>,
+    /// Tasks to wake when draining begins, by place; free places are chained in `free_places`.
+    watchers: RefCell<Vec<Option<Waker>>>,
+    free_places: RefCell<Vec<usize>>,
+    open: Cell<u32>,
+    /// Wall clock minus monotonic clock, for log timestamps: one clock reading per exchange less.
+    epoch: Cell<(Instant, u64)>,
+}
+
+impl Worker {
+    fn new(shared: &Shared) -> std::io::Result<Rc<Self>> {
+        Ok(Rc::new(Self {
+            reader: RefCell::new(shared.current.reader()),
+            pools: Pools::new(),
+            metrics: RefCell::new(shared.registry.worker()),
+            registry: Arc::clone(&shared.registry),
+            logs: RefCell::default(),
+            ids: RefCell::new(IdSource::from_os()?),
+            rng: RefCell::new(Rng::from_os()),
+            requests: RefCell::default(),
+            responses: RefCell::default(),
+            draining: Cell::new(false),
+            watchers: RefCell::default(),
+            free_places: RefCell::default(),
+            open: Cell::new(0),
+            epoch: Cell::new(read_epoch()),
+        }))
+    }
+
+    /// The plan in force.
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        Arc::clone(self.reader.borrow_mut().load())
+    }
+
+    /// True once the process shuts down.
+    #[inline]
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(crate) fn take_request(&self) -> Box<RequestHead> {
+        self.requests.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_request(&self, mut head: Box<RequestHead>) {
+        let mut kept = self.requests.borrow_mut();
+        if kept.len() < KEPT_HEADS && head.fields.capacity() <= KEPT_HEAD_BYTES {
+            head.clear();
+            kept.push(head);
+        }
+    }
+
+    pub(crate) fn take_response(&self) -> Box<ResponseHead> {
+        self.responses.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_response(&self, mut head: Box<ResponseHead>) {
+        let mut kept = self.responses.borrow_mut();
+        if kept.len() < KEPT_HEADS && head.fields.capacity() <= KEPT_HEAD_BYTES {
+            head.clear();
+            kept.push(head);
+        }
+    }
+
+    /// Nanoseconds since 1970 at `now`.
+    pub(crate) fn unix_nanos(&self, now: Instant) -> u64 {
+        let (at, nanos) = self.epoch.get();
+        nanos + u64::try_from(now.saturating_duration_since(at).as_nanos()).unwrap_or(0)
+    }
+
+    /// Connections that are open.
+    pub(crate) fn open(&self) -> u32 {
+        self.open.get()
+    }
+
+    /// Counts a connection and has its task woken when draining begins.
+    pub(crate) fn join(self: &Rc<Self>) -> Member {
+        self.open.set(self.open.get() + 1);
+        Member { worker: Rc::clone(self), place: None }
+    }
+
+    fn begin_drain(&self) {
+        self.draining.set(true);
+        let watchers: Vec<_> = self.watchers.borrow().iter().flatten().cloned().collect();
+        watchers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A task's membership in its worker.
+pub(crate) struct Member {
+    worker: Rc<Worker>,
+    place: Option<usize>,
+}
+
+impl Member {
+    /// Has this task woken when draining begins. Its waker must stay the same.
+    pub(crate) fn watch(&mut self, waker: &Waker) {
+        if self.place.is_some() {
+            return;
+        }
+        let mut watchers = self.worker.watchers.borrow_mut();
+        let place = self.worker.free_places.borrow_mut().pop().unwrap_or(watchers.len());
+        match watchers.get_mut(place) {
+            Some(slot) => *slot = Some(waker.clone()),
+            None => watchers.push(Some(waker.clone())),
+        }
+        self.place = Some(place);
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.worker.open.set(self.worker.open.get().saturating_sub(1));
+        if let Some(place) = self.place {
+            if let Some(slot) = self.worker.watchers.borrow_mut().get_mut(place) {
+                *slot = None;
+            }
+            self.worker.free_places.borrow_mut().push(place);
+        }
+    }
+}
+
+/// Runs a worker on this thread until it has drained.
+///
+/// # Errors
+/// When the runtime or the randomness of the operating system is not to be had.
+pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    let worker = Worker::new(shared)?;
+    local.block_on(&runtime, async {
+        tokio::task::spawn_local(rhumb_net::timer::drive());
+        tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
+        let mut listeners: Vec<(SocketAddr, tokio::task::JoinHandle<()>)> = Vec::new();
+        let deadline = loop {
+            match commands.recv().await {
+                Some(Command::Listen(address, socket)) => match rhumb_net::listen::register(socket) {
+                    Ok(socket) => {
+                        let task = tokio::task::spawn_local(listener::accept(Rc::clone(&worker), address, socket));
+                        listeners.push((address, task));
+                    }
+                    Err(error) => tracing::error!(%address, %error, "listener cannot be registered"),
+                },
+                Some(Command::Unlisten(address)) => listeners.retain(|(at, task)| {
+                    if *at == address {
+                        task.abort();
+                    }
+                    *at != address
+                }),
+                Some(Command::Log(logs)) => *worker.logs.borrow_mut() = logs.iter().map(|log| log.worker()).collect(),
+                Some(Command::Drain(deadline)) => break deadline,
+                None => break Instant::now(),
+            }
+        };
+        listeners.iter().for_each(|(_, task)| task.abort());
+        worker.begin_drain();
+        while worker.open() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if worker.open() > 0 {
+            tracing::warn!(connections = worker.open(), "drain time is over, connections are cut");
+        }
+        worker.logs.borrow_mut().iter_mut().for_each(WorkerLog::flush);
+    });
+    Ok(())
+}
+
+async fn housekeeping(worker: Rc<Worker>) {
+    let mut swept = Instant::now();
+    loop {
+        tokio::time::sleep(LOG_TICK).await;
+        let now = Instant::now();
+        worker.logs.borrow_mut().iter_mut().for_each(|log| log.tick(now));
+        if now.duration_since(swept) >= SWEEP {
+            swept = now;
+            worker.epoch.set(read_epoch());
+            worker.pools.sweep(now);
+        }
+    }
+}
+
+fn read_epoch() -> (Instant, u64) {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (Instant::now(), u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX))
+}

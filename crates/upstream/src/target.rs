@@ -1,0 +1,41 @@
+//! What a connection must be, to serve a backend.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rhumb_codec::h1;
+use rhumb_tls::ClientTls;
+
+/// The protocol spoken with a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: by ALPN over TLS, by prior knowledge without.
+    Http2,
+}
+
+/// How connections to a backend's endpoints are made and kept.
+#[derive(Clone)]
+pub struct Target {
+    /// Connections are shared by everything with the same key: backend, protocol and TLS settings. A reload that
+    /// changes none of them keeps the pool.
+    pub key: u64,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// TLS; `None` is plain text.
+    pub tls: Option<Arc<ClientTls>>,
+    /// How long connecting may take, TLS handshake included. Default: 5 s.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept. Default: 60 s; shorter than what backends do keeps races rare.
+    pub idle_timeout: Duration,
+    /// Sizes of response heads.
+    pub limits: h1::Limits,
+}
+
+/// Default of [`Target::connect_timeout`].
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Default of [`Target::idle_timeout`].
+pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
