@@ -1,5 +1,5 @@
 //! What one finished exchange costs a worker: ids, log line, metrics. `cargo run --release --example record_cost -p
-//! rhumb-telemetry`. Prints nanoseconds per record, best of several rounds.
+//! rhumb-telemetry [-- RECORDS [PART OF A NAME]]`. Prints nanoseconds per record, best of several rounds.
 #![allow(clippy::print_stdout, reason = "a program for a terminal")]
 
 use std::hint::black_box;
@@ -72,13 +72,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn measure(name: &str, mut work: impl FnMut(u32)) {
+    let mut args = std::env::args().skip(1);
+    let records = args.next().and_then(|n| n.parse().ok()).unwrap_or(RECORDS);
+    if args.next().is_some_and(|part| !name.contains(&part)) {
+        return;
+    }
     let mut best = Duration::MAX;
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        (0..RECORDS).for_each(&mut work);
+        (0..records).for_each(&mut work);
         best = best.min(start.elapsed());
     }
-    println!("{name:36} {:7.1} ns", best.as_secs_f64() * 1e9 / f64::from(RECORDS));
+    println!("{name:36} {:7.1} ns", best.as_secs_f64() * 1e9 / f64::from(records));
 }
 
 fn record(request_id: &[u8], trace: TraceContext) -> Record<'_> {

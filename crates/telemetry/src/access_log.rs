@@ -323,8 +323,13 @@ impl WorkerLog {
         let (Some(pipe), false) = (&self.pipe, self.buffer.is_empty()) else { return };
         let lines = std::mem::take(&mut self.lines);
         if pipe.shared.admit(self.buffer.len()) {
-            // The next buffer starts at the size of this one: small while little is logged.
-            let next = Vec::with_capacity(self.buffer.len().min(FLUSH_AT + LINE_GUESS));
+            // The next buffer is one that was written before, or has the size of this one: small while little is logged.
+            let next = match self.buffer.len() {
+                FLUSH_AT.. => {
+                    pipe.shared.spare().unwrap_or_else(|| Vec::with_capacity(FLUSH_AT + LINE_GUESS))
+                }
+                len => Vec::with_capacity(len),
+            };
             let bytes = std::mem::replace(&mut self.buffer, next);
             if let Err(refused) = pipe.sender.send(Message::Batch { bytes, lines }) {
                 pipe.shared.refuse(refused.0);

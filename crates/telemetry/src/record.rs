@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rhumb_base::failure::Cause;
+
 use crate::id::TraceContext;
 
 /// One finished exchange: a request and what became of it.
@@ -35,7 +37,7 @@ pub struct Record<'a> {
     pub status: u16,
     /// Who chose the status.
     pub status_source: StatusSource,
-    /// Machine code of the failure (DESIGN.md D14), if there was one.
+    /// Machine code of the failure, if there was one; see [`Record::fail`].
     pub failure_code: Option<&'static str>,
     /// Who failed: `client`, `gateway` or `backend`.
     pub failure_side: Option<&'static str>,
@@ -76,6 +78,13 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// Writes down why the exchange failed, and who did.
+    pub fn fail(&mut self, cause: Cause) {
+        let facts = cause.facts();
+        self.failure_code = Some(facts.code);
+        self.failure_side = Some(facts.side.as_str());
+    }
+
     /// How often the exchange was tried again after its first try.
     pub fn retries(&self) -> u16 {
         self.tries.saturating_sub(1)
@@ -363,6 +372,15 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), [Note::ClientGone, Note::Spliced]);
         assert!(set.contains(Note::Spliced) && !set.contains(Note::Upgraded));
         assert!(!set.is_empty() && NoteSet::EMPTY.is_empty());
+    }
+
+    #[test]
+    fn a_failure_says_who_failed() {
+        let mut record = Record::default();
+        assert!(!record.is_error());
+        record.fail(Cause::ConnectRefused);
+        assert_eq!((record.failure_code, record.failure_side), (Some("connect_refused"), Some("backend")));
+        assert!(record.is_error());
     }
 
     #[test]

@@ -65,11 +65,38 @@ pub(crate) fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-// No early exit: this form becomes vector code.
+/// Whether nothing needs an escape: printable ASCII without quote and backslash.
 fn is_plain(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (*byte != b'"') & (*byte != b'\\'))
+    // The last bytes are looked at twice instead of one by one. A block of 16 is a handful of vector instructions.
+    if let Some(last) = bytes.last_chunk::<16>() {
+        // The exit from the loop also keeps the compiler from unrolling it across blocks, which is slower.
+        return bytes.as_chunks::<16>().0.iter().all(is_plain_block) && is_plain_block(last);
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        return (hits_in(u64::from_ne_bytes(*first)) | hits_in(u64::from_ne_bytes(*last))) & HIGH_BITS == 0;
+    }
+    bytes.iter().all(|byte| hit(*byte) == 0)
+}
+
+#[inline(always)]
+fn is_plain_block(block: &[u8; 16]) -> bool {
+    block.iter().fold(0, |hits, byte| hits | hit(*byte)) == 0
+}
+
+#[inline(always)]
+fn hit(byte: u8) -> u8 {
+    u8::from(byte < b' ') | u8::from(byte > b'~') | u8::from(byte == b'"') | u8::from(byte == b'\\')
+}
+
+/// Sets the high bit of a byte below space, of DEL, quote, backslash and all beyond ASCII. A borrow or carry can only
+/// come from such a byte and can only set more high bits, so "none is set" is exact.
+fn hits_in(word: u64) -> u64 {
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let below_space = word.wrapping_sub(ONES * b' ' as u64) & !word;
+    word | below_space
+        | word.wrapping_add(ONES)
+        | zero(word ^ (ONES * b'"' as u64))
+        | zero(word ^ (ONES * b'\\' as u64))
 }
 
 /// Writes a number in decimal.
@@ -81,20 +108,24 @@ pub(crate) fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
 pub(crate) fn millis(out: &mut Vec<u8>, value: Duration) {
     let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
     number(out, micros / 1000);
-    out.push(b'.');
-    out.extend_from_slice(&digits::<3>(micros % 1000));
+    let [a, b, c] = digits::<3>(micros % 1000);
+    out.extend_from_slice(&[b'.', a, b, c]);
 }
 
 /// Writes an IP address; an IPv4 address that arrived on an IPv6 socket in its IPv4 form.
 pub(crate) fn ip(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            for (at, part) in v4.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
-                }
-                number(out, part);
+            let mut text = [b'.'; 15];
+            let mut len = 0;
+            for part in v4.octets() {
+                let mut buffer = itoa::Buffer::new();
+                let part = buffer.format(part).as_bytes();
+                text[len..len + part.len()].copy_from_slice(part);
+                // The dot that follows stands there already.
+                len += part.len() + 1;
             }
+            out.extend_from_slice(&text[..len - 1]);
         }
         // A Vec takes every write.
         IpAddr::V6(v6) => write!(out, "{v6}").unwrap_or_default(),
@@ -105,13 +136,13 @@ pub(crate) fn ip(out: &mut Vec<u8>, address: IpAddr) {
 #[derive(Debug)]
 pub(crate) struct TimeText {
     second: u64,
-    rfc3339: [u8; 19],
+    rfc3339: [u8; 27],
     ncsa: [u8; 26],
 }
 
 impl TimeText {
     pub(crate) fn new() -> Self {
-        let mut text = Self { second: 1, rfc3339: [0; 19], ncsa: [0; 26] };
+        let mut text = Self { second: 1, rfc3339: *b"0000-00-00T00:00:00.000000Z", ncsa: [0; 26] };
         text.at(0);
         text
     }
@@ -119,10 +150,8 @@ impl TimeText {
     /// Writes `2026-02-03T04:05:06.000789Z` (RFC 3339, UTC, microseconds).
     pub(crate) fn rfc3339(&mut self, out: &mut Vec<u8>, unix_nanos: u64) {
         self.at(unix_nanos / NANOS_PER_SECOND);
+        self.rfc3339[20..26].copy_from_slice(&digits::<6>(unix_nanos % NANOS_PER_SECOND / 1000));
         out.extend_from_slice(&self.rfc3339);
-        out.push(b'.');
-        out.extend_from_slice(&digits::<6>(unix_nanos % NANOS_PER_SECOND / 1000));
-        out.push(b'Z');
     }
 
     /// Writes `03/Feb/2026:04:05:06 +0000` (NCSA, always UTC).
@@ -185,6 +214,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
 const HEX: [u8; 16] = *b"0123456789abcdef";
 const MONTHS: [&[u8; 3]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH_BITS: u64 = ONES << 7;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const DAYS_PER_400_YEARS: u64 = 146_097;
 /// From 0000-03-01.
@@ -231,6 +262,20 @@ mod tests {
             }
         }
         assert_eq!(written(|out| quoted(out, b"a\"\\\n\xe9z")), r"a\x22\x5c\x0a\xe9z");
+    }
+
+    #[test]
+    fn a_byte_that_needs_an_escape_is_found_wherever_it_stands() {
+        for len in 1..40 {
+            for at in 0..len {
+                for byte in 0..=255_u8 {
+                    let mut bytes = vec![b'~'; len];
+                    bytes[at] = byte;
+                    let expected = matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+                    assert_eq!(is_plain(&bytes), expected, "{byte:#x} at {at} of {len}");
+                }
+            }
+        }
     }
 
     #[test]

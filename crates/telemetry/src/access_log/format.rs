@@ -89,7 +89,7 @@ impl Json<'_> {
         self.client(r);
         if !node.is_empty() {
             self.lit(b",\"node\":\"");
-            self.lit(node);
+            self.raw(node);
             self.lit(b"\"");
         }
         self.number(b",\"config_revision\":", r.config_revision);
@@ -99,7 +99,7 @@ impl Json<'_> {
     fn request(&mut self, r: &Record<'_>) {
         self.bytes(b",\"method\":\"", r.method);
         self.lit(b",\"scheme\":\"");
-        self.lit(r.scheme.as_str().as_bytes());
+        self.raw(r.scheme.as_str().as_bytes());
         self.lit(b"\"");
         if !r.authority.is_empty() {
             self.lit(b",\"host\":\"");
@@ -115,7 +115,7 @@ impl Json<'_> {
             self.lit(b"\"");
         }
         self.lit(b",\"protocol\":\"");
-        self.lit(r.protocol.as_str().as_bytes());
+        self.raw(r.protocol.as_str().as_bytes());
         self.lit(b"\"");
         self.bytes(b",\"upgrade\":\"", r.upgrade);
     }
@@ -123,7 +123,7 @@ impl Json<'_> {
     fn outcome(&mut self, r: &Record<'_>) {
         self.number(b",\"status\":", r.status);
         self.lit(b",\"status_source\":\"");
-        self.lit(r.status_source.as_str().as_bytes());
+        self.raw(r.status_source.as_str().as_bytes());
         self.lit(b"\"");
         self.bytes(b",\"failure_code\":\"", r.failure_code.unwrap_or_default().as_bytes());
         self.bytes(b",\"failure_side\":\"", r.failure_side.unwrap_or_default().as_bytes());
@@ -132,8 +132,8 @@ impl Json<'_> {
         }
         if !r.notes.is_empty() {
             for (at, note) in r.notes.iter().enumerate() {
-                self.lit(if at == 0 { b",\"notes\":[\"" } else { b"\",\"" });
-                self.lit(note.name().as_bytes());
+                self.raw(if at == 0 { b",\"notes\":[\"" } else { b"\",\"" });
+                self.raw(note.name().as_bytes());
             }
             self.lit(b"\"]");
         }
@@ -144,22 +144,11 @@ impl Json<'_> {
     fn timing(&mut self, r: &Record<'_>) {
         self.lit(b",\"duration_ms\":{\"total\":");
         text::millis(self.out, r.timing.total);
-        if let Some(gateway) = gateway_time(r) {
-            self.lit(b",\"gateway\":");
-            text::millis(self.out, gateway);
-        }
-        let steps: [(&[u8], _); 4] = [
-            (b",\"request_body\":", r.timing.request_body),
-            (b",\"connect\":", r.timing.connect),
-            (b",\"upstream_first_byte\":", r.timing.upstream_first_byte),
-            (b",\"upstream_total\":", r.timing.upstream_total),
-        ];
-        for (key, duration) in steps {
-            if let Some(duration) = duration {
-                self.lit(key);
-                text::millis(self.out, duration);
-            }
-        }
+        self.step(b",\"gateway\":", gateway_time(r));
+        self.step(b",\"request_body\":", r.timing.request_body);
+        self.step(b",\"connect\":", r.timing.connect);
+        self.step(b",\"upstream_first_byte\":", r.timing.upstream_first_byte);
+        self.step(b",\"upstream_total\":", r.timing.upstream_total);
         self.lit(b"}");
     }
 
@@ -181,20 +170,36 @@ impl Json<'_> {
         }
     }
 
-    fn lit(&mut self, text: &[u8]) {
+    // Keys have a length known to the compiler, so that copying them is a few moves and no call.
+    #[inline(always)]
+    fn lit<const N: usize>(&mut self, text: &[u8; N]) {
         self.out.extend_from_slice(text);
     }
 
-    fn number(&mut self, key: &[u8], value: impl itoa::Integer) {
+    fn raw(&mut self, text: &[u8]) {
+        self.out.extend_from_slice(text);
+    }
+
+    #[inline(always)]
+    fn number<const N: usize>(&mut self, key: &[u8; N], value: impl itoa::Integer) {
         self.lit(key);
         text::number(self.out, value);
     }
 
-    fn bytes(&mut self, key: &[u8], value: &[u8]) {
+    #[inline(always)]
+    fn bytes<const N: usize>(&mut self, key: &[u8; N], value: &[u8]) {
         if !value.is_empty() {
             self.lit(key);
             text::json(self.out, clip(value, VALUE_LIMIT));
             self.lit(b"\"");
+        }
+    }
+
+    #[inline(always)]
+    fn step<const N: usize>(&mut self, key: &[u8; N], duration: Option<Duration>) {
+        if let Some(duration) = duration {
+            self.lit(key);
+            text::millis(self.out, duration);
         }
     }
 }

@@ -5,12 +5,13 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::FLUSH_AT;
 use crate::metrics::{Counter, Metric, Registry};
 
 /// What workers and operators send to the writer. Their order is the order of effects.
@@ -28,6 +29,8 @@ pub(super) enum Message {
 pub(super) struct Shared {
     queued: AtomicUsize,
     queue_limit: usize,
+    /// Written buffers for the next batches: their pages are mapped already.
+    spare: Mutex<Vec<Vec<u8>>>,
     written: Counter,
     pub(super) dropped_by_queue: Counter,
     dropped_by_error: Counter,
@@ -38,6 +41,7 @@ impl Shared {
         Self {
             queued: AtomicUsize::new(0),
             queue_limit,
+            spare: Mutex::default(),
             written: registry.counter(Metric::LogLines, &[]),
             dropped_by_queue: registry.counter(Metric::LogLinesDropped, &["queue_full"]),
             dropped_by_error: registry.counter(Metric::LogLinesDropped, &["write_failed"]),
@@ -59,6 +63,19 @@ impl Shared {
         if let Message::Batch { bytes, lines } = message {
             self.release(bytes.len());
             self.dropped_by_error.add(lines);
+        }
+    }
+
+    /// A written buffer, if there is one and nobody else is taking it: a worker does not wait.
+    pub(super) fn spare(&self) -> Option<Vec<u8>> {
+        self.spare.try_lock().ok()?.pop()
+    }
+
+    fn keep(&self, mut buffer: Vec<u8>) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE_BUFFERS && (FLUSH_AT..2 * FLUSH_AT).contains(&buffer.capacity()) {
+            buffer.clear();
+            spare.push(buffer);
         }
     }
 
@@ -123,6 +140,7 @@ impl Writer {
                 Message::Batch { bytes, lines } => {
                     self.batch(&bytes, lines);
                     self.shared.release(bytes.len());
+                    self.shared.keep(bytes);
                 }
                 Message::Reopen => self.reopen(),
                 // Who asked may have stopped waiting.
@@ -205,6 +223,8 @@ impl Writer {
 
 /// Stack of the writer thread: it formats nothing but its own messages.
 const WRITER_STACK: usize = 256 * 1024;
+/// How many written buffers are kept for the workers.
+const SPARE_BUFFERS: usize = 4;
 /// How often the writer waits for a non-blocking output before it gives up on a batch.
 const WOULD_BLOCK_WAITS: u32 = 500;
 /// How long one such wait is.
