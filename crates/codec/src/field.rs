@@ -161,36 +161,92 @@ const LONGEST_KNOWN: usize = 32;
 const PER_LENGTH: usize = 12;
 const _: () = assert!(Known::ALL.len() < 128, "KnownSet has 128 bits");
 
-/// For each length, the names of that length; `Other` fills the rest.
-static BY_LENGTH: [[Known; PER_LENGTH]; LONGEST_KNOWN + 1] = by_length();
+/// For each length, the names of that length with their keys; `Other` fills the rest.
+static BY_LENGTH: [[(Known, Key); PER_LENGTH]; LONGEST_KNOWN + 1] = by_length();
 
 #[allow(clippy::indexing_slicing)] // evaluated at compile time: out of bounds would not build
-const fn by_length() -> [[Known; PER_LENGTH]; LONGEST_KNOWN + 1] {
-    let mut table = [[Known::Other; PER_LENGTH]; LONGEST_KNOWN + 1];
+const fn by_length() -> [[(Known, Key); PER_LENGTH]; LONGEST_KNOWN + 1] {
+    let mut table = [[(Known::Other, [0; 4]); PER_LENGTH]; LONGEST_KNOWN + 1];
     let mut used = [0; LONGEST_KNOWN + 1];
     let mut i = 0;
     while i < Known::ALL.len() {
-        let len = Known::NAMES[i].len();
-        table[len][used[len]] = Known::ALL[i];
-        used[len] += 1;
+        let name = Known::NAMES[i].as_bytes();
+        let len = name.len();
+        if let Some(key) = key(name) {
+            table[len][used[len]] = (Known::ALL[i], key);
+            used[len] += 1;
+        }
         i += 1;
     }
     table
+}
+
+/// A name of up to 32 bytes in lower case, as words: names of one length are the same when their keys are. The words
+/// overlap where the length is not a multiple of eight, so each is one load.
+type Key = [u64; 4];
+
+#[inline]
+const fn key(name: &[u8]) -> Option<Key> {
+    let key = match name.len() {
+        8..=LONGEST_KNOWN => {
+            let (Some(first), Some(last)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) else {
+                return None;
+            };
+            let mut key = [u64::from_le_bytes(*first), u64::from_le_bytes(*last), 0, 0];
+            if name.len() > 16
+                && let Some((_, middle)) = name.split_first_chunk::<8>()
+                && let Some((second, rest)) = middle.split_first_chunk::<8>()
+            {
+                key[2] = u64::from_le_bytes(*second);
+                if name.len() > 24
+                    && let Some(third) = rest.first_chunk::<8>()
+                {
+                    key[3] = u64::from_le_bytes(*third);
+                }
+            }
+            key
+        }
+        4..=7 => {
+            let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) else {
+                return None;
+            };
+            [u32::from_le_bytes(*first) as u64 | (u32::from_le_bytes(*last) as u64) << 32, 0, 0, 0]
+        }
+        _ => match name {
+            [a] => [*a as u64, 0, 0, 0],
+            [a, b] => [*a as u64 | (*b as u64) << 8, 0, 0, 0],
+            [a, b, c] => [*a as u64 | (*b as u64) << 8 | (*c as u64) << 16, 0, 0, 0],
+            _ => return None,
+        },
+    };
+    Some([lower(key[0]), lower(key[1]), lower(key[2]), lower(key[3])])
+}
+
+/// Eight bytes with A to Z made a to z. Each byte's high bit tells, after an addition that cannot reach the next byte,
+/// whether its lower seven bits are at least some letter.
+#[inline]
+const fn lower(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * EACH;
+    let low_bits = word & !HIGH;
+    let from_a = low_bits + (0x80 - b'A' as u64) * EACH;
+    let after_z = low_bits + (0x80 - (b'Z' as u64 + 1)) * EACH;
+    word | (from_a & !after_z & !word & HIGH) >> 2
 }
 
 impl Known {
     /// The recognised name that `name` spells, in any case; `Other` when it is none.
     #[inline]
     pub fn of(name: &[u8]) -> Self {
-        let Some(candidates) = BY_LENGTH.get(name.len()) else { return Self::Other };
-        let Some(first) = name.first().map(u8::to_ascii_lowercase) else { return Self::Other };
-        for &known in candidates {
-            if known == Self::Other {
+        let (Some(candidates), Some(key)) = (BY_LENGTH.get(name.len()), key(name)) else {
+            return Self::Other;
+        };
+        for (known, candidate) in candidates {
+            if *known == Self::Other {
                 break;
             }
-            let spelled = known.name().as_bytes();
-            if spelled.first() == Some(&first) && spelled.eq_ignore_ascii_case(name) {
-                return known;
+            if *candidate == key {
+                return *known;
             }
         }
         Self::Other
@@ -561,6 +617,44 @@ impl Fields {
         true
     }
 
+    /// Appends every line but those in `skip` as HTTP/1 writes them. Lines that lie in the arena as they are written
+    /// (received by HTTP/1 and left alone) are copied in runs.
+    pub(crate) fn write_lines(&self, skip: KnownSet, out: &mut Vec<u8>) {
+        let skip = if self.present.intersects(skip) { skip } else { KnownSet::default() };
+        let mut run = 0..0;
+        for line in self.lines.iter().filter(|line| line.live && !skip.contains(line.known)) {
+            match self.written_form(line) {
+                Some(form) if form.start == run.end => run.end = form.end,
+                Some(form) => {
+                    out.extend_from_slice(self.arena.get(run).unwrap_or_default());
+                    run = form;
+                }
+                None => {
+                    out.extend_from_slice(self.arena.get(run).unwrap_or_default());
+                    run = 0..0;
+                    let FieldLine { name, value, .. } = self.view(line);
+                    out.extend_from_slice(name);
+                    out.extend_from_slice(b": ");
+                    out.extend_from_slice(value);
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+        }
+        out.extend_from_slice(self.arena.get(run).unwrap_or_default());
+    }
+
+    /// Where the arena holds `name: value` and CRLF of this line, exactly so.
+    #[inline]
+    fn written_form(&self, line: &Line) -> Option<std::ops::Range<usize>> {
+        let name = line.name.start as usize..line.name.start as usize + line.name.len();
+        let value = line.value.start as usize..line.value.start as usize + line.value.len();
+        let touches = !name.is_empty()
+            && name.end + 2 == value.start
+            && self.arena.get(name.end..value.start) == Some(b": ")
+            && self.arena.get(value.end..value.end + 2) == Some(b"\r\n");
+        touches.then_some(name.start..value.end + 2)
+    }
+
     /// Removes every line of a name; true when there was one.
     pub fn remove_named(&mut self, name: &FieldName) -> bool {
         if name.known != Known::Other {
@@ -676,6 +770,28 @@ mod tests {
         }
         for name in ["", "x", "hos", "hosts", "content-lengtg", "x-forwarded-fox"] {
             assert_eq!(Known::of(name.as_bytes()), Known::Other, "{name}");
+        }
+    }
+
+    #[test]
+    fn lower_case_changes_letters_only() {
+        for byte in 0..=u8::MAX {
+            let expected =
+                u64::from_le_bytes([byte.to_ascii_lowercase(), b'x', 0xff, 0, 0xc1, b'z', 0xda, b'-']);
+            assert_eq!(lower(u64::from_le_bytes([byte, b'X', 0xff, 0, 0xc1, b'Z', 0xda, b'-'])), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_with_one_byte_changed_is_not_known() {
+        for &known in Known::ALL {
+            for at in 0..known.name().len() {
+                let mut name = known.name().as_bytes().to_vec();
+                name[at] ^= 0x80;
+                assert_eq!(Known::of(&name), Known::Other);
+                name[at] ^= 0x81;
+                assert!(Known::of(&name) != known);
+            }
         }
     }
 
