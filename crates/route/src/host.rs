@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::index::ByteMap;
+use crate::index::Writer;
 
 /// Longest hostname in bytes, without a dot at the end (RFC 1123 §2.1, RFC 1035 §2.3.4).
 pub const HOSTNAME_LIMIT: usize = 253;
@@ -177,8 +177,8 @@ impl RequestHost {
 /// Values by hostname.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostMap {
-    exact: ByteMap,
-    wildcard: ByteMap,
+    exact: Writer,
+    wildcard: Writer,
     /// Bit n: a wildcard whose name has n bytes exists. A peer's host is looked up once per such length at most, not
     /// once per label.
     wildcard_lengths: [u64; 4],
@@ -200,16 +200,22 @@ impl HostMap {
         }
     }
 
+    /// No hostname will be added.
+    pub(crate) fn seal(&mut self) {
+        self.exact.seal();
+        self.wildcard.seal();
+    }
+
     /// Offers the values of the hostnames that mean `host`, the most specific first, until `visit` returns something.
     #[inline]
     pub(crate) fn first<R>(&self, host: &[u8], mut visit: impl FnMut(u32) -> Option<R>) -> Option<R> {
-        if !self.exact.is_empty()
-            && let Some(value) = self.exact.get(0, host)
+        if !self.exact.map.is_empty()
+            && let Some(value) = self.exact.map.get(0, host)
             && let Some(found) = visit(value)
         {
             return Some(found);
         }
-        if !self.wildcard.is_empty()
+        if !self.wildcard.map.is_empty()
             && let Some(found) = self.first_wildcard(host, &mut visit)
         {
             return Some(found);
@@ -224,7 +230,7 @@ impl HostMap {
             rest = rest.get(dot + 1..)?;
             let word = self.wildcard_lengths.get(rest.len() / 64).copied().unwrap_or(0);
             if word >> (rest.len() % 64) & 1 == 1
-                && let Some(value) = self.wildcard.get(0, rest)
+                && let Some(value) = self.wildcard.map.get(0, rest)
                 && let Some(found) = visit(value)
             {
                 return Some(found);

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use rhumb_codec::head::{Method, RequestHead};
 
 use crate::host::{Host, HostMap, RequestHost};
-use crate::index::{ByteMap, saturating};
+use crate::index::{ByteMap, Writer, saturating};
 use crate::path::{Class, Kind, PathMatch};
 use crate::rule::{RequestMatch, Rule};
 
@@ -56,7 +56,13 @@ struct Node {
     up: u32,
     /// Of a root: the node with rules that are not found by path elements; [`NONE`] when there is none.
     scans: u32,
+    /// The only child; [`NONE`] when there is no child, [`MANY`] when the edges tell.
+    child: u32,
+    /// Where the only child's path element lies among the keys of the edges.
+    element: u32,
 }
+
+const _: () = assert!(size_of::<Node>() == 32, "two nodes per cache line");
 
 /// A range of candidates, the best first.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,6 +82,7 @@ struct Candidate {
 }
 
 const NONE: u32 = u32::MAX;
+const MANY: u32 = u32::MAX - 1;
 const ANY_METHOD: u8 = u8::MAX;
 const CHECK_CONDITIONS: u8 = 1;
 const CHECK_PATH: u8 = 2;
@@ -213,8 +220,7 @@ impl<T> Table<T> {
         mut accepts: impl FnMut(&Candidate) -> bool,
     ) -> Option<&Candidate> {
         let mut pick = |leaf: Leaf| self.leaf(leaf).iter().find(|candidate| accepts(candidate));
-        let (deepest, is_whole) = self.walk(root, path);
-        let mut node = self.node(deepest)?;
+        let (mut node, is_whole) = self.walk(root, path)?;
         if is_whole && let Some(found) = pick(node.exact) {
             return Some(found);
         }
@@ -238,21 +244,26 @@ impl<T> Table<T> {
 
     /// The deepest node on the way of `path`, and whether it stands for the whole path.
     #[inline]
-    fn walk(&self, root: u32, path: &[u8]) -> (u32, bool) {
-        let mut node = root;
-        let Some(mut rest) = path.strip_prefix(b"/") else { return (node, false) };
-        loop {
+    fn walk(&self, root: u32, path: &[u8]) -> Option<(&Node, bool)> {
+        let mut index = root;
+        let mut node = self.node(root)?;
+        let Some(mut rest) = path.strip_prefix(b"/") else { return Some((node, false)) };
+        while node.child != NONE {
             let slash = memchr::memchr(b'/', rest);
             let element = rest.get(..slash.unwrap_or(rest.len())).unwrap_or_default();
-            match self.edges.get(node, element) {
-                Some(next) => node = next,
-                None => return (node, false),
-            }
+            // Most nodes have one child, next to them in memory: no hash, no probe, no cache miss.
+            let next = match node.child {
+                MANY => self.edges.get(index, element),
+                child => (self.edges.key(node.element) == element).then_some(child),
+            };
+            let Some(next) = next else { break };
+            (index, node) = (next, self.node(next)?);
             match slash.and_then(|at| rest.get(at + 1..)) {
                 Some(tail) => rest = tail,
-                None => return (node, true),
+                None => return Some((node, true)),
             }
         }
+        Some((node, false))
     }
 
     /// True when everything but the method holds.
@@ -369,6 +380,8 @@ impl<T> Builder<T> {
                 }
             }
         }
+        self.listeners.seal();
+        self.by_listener.iter_mut().for_each(|listener| listener.hosts.seal());
         let (nodes, edges, candidates) = tree.finish();
         Table {
             listeners: self.listeners,
@@ -403,7 +416,7 @@ pub(crate) fn precedence<T>(a: &Rule<T>, b: &Rule<T>) -> std::cmp::Ordering {
 struct Tree {
     nodes: Vec<Node>,
     parents: Vec<u32>,
-    edges: ByteMap,
+    edges: Writer,
     pending: Vec<Pending>,
 }
 
@@ -423,7 +436,7 @@ impl Tree {
 
     fn add(&mut self, parent: u32) -> u32 {
         let index = saturating(self.nodes.len());
-        self.nodes.push(Node { up: NONE, scans: NONE, ..Node::default() });
+        self.nodes.push(Node { up: NONE, scans: NONE, child: NONE, ..Node::default() });
         self.parents.push(parent);
         index
     }
@@ -483,6 +496,12 @@ impl Tree {
                 if first.leaf % 2 == 0 { node.exact = leaf } else { node.prefix = leaf }
             }
         }
+        for (parent, element, child) in self.edges.map.entries() {
+            if let Some(node) = self.nodes.get_mut(parent as usize) {
+                node.child = if node.child == NONE { child } else { MANY };
+                node.element = element;
+            }
+        }
         // Parents come before their children.
         for i in 0..self.nodes.len() {
             let Some(&parent) = self.parents.get(i) else { continue };
@@ -491,6 +510,6 @@ impl Tree {
                 node.up = if above.prefix.len > 0 { parent } else { above.up };
             }
         }
-        (self.nodes, self.edges, candidates)
+        (self.nodes, self.edges.map, candidates)
     }
 }
