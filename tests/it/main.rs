@@ -1,0 +1,3 @@
+//! The binary over real sockets. `cargo xtask test` builds it and installs the independent peers.
+
+mod smuggling;
