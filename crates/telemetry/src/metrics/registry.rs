@@ -1,7 +1,7 @@
 //! All series of a process, and the names that ids stand for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -274,16 +274,20 @@ pub(super) fn write_labels(out: &mut String, metric: Metric, values: &[&str]) {
 }
 
 pub(super) fn write_label(out: &mut String, name: &str, value: &str) {
-    // A String takes every write.
-    write!(out, "{name}=\"").unwrap_or_default();
-    for c in value.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            c => out.push(c),
-        }
+    out.push_str(name);
+    out.push_str("=\"");
+    let mut rest = value;
+    while let Some((plain, from)) = rest.find(['\\', '"', '\n']).and_then(|at| rest.split_at_checked(at)) {
+        out.push_str(plain);
+        out.push_str(match from.as_bytes().first() {
+            Some(b'\n') => "\\n",
+            Some(b'"') => "\\\"",
+            _ => "\\\\",
+        });
+        // Each of the three is one byte.
+        rest = from.get(1..).unwrap_or_default();
     }
+    out.push_str(rest);
     out.push('"');
 }
 
