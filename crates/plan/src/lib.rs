@@ -11,7 +11,7 @@ pub mod backend;
 pub mod process;
 pub mod current;
 
-pub use backend::{Backend, HashOn, Protocol};
+pub use backend::{Backend, HashOn};
 pub use current::{Current, Reader};
 pub use port::{Port, PortSettings};
 pub use rule::{Rule, Timeouts, WeightedBackend};

@@ -151,7 +151,7 @@ async fn handshake(worker: &Worker, port: &Port, stream: TcpStream, mut connecti
             if matches!(error, HandshakeError::PlainHttp) {
                 answer_plain(&mut io).await;
             }
-            error.reason()
+            error.kind()
         }
     };
     worker.metrics.borrow_mut().add(Metric::HandshakeFailures, &[name, reason], 1);

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use rhumb_base::failure::{Cause, Failure};
-use rhumb_codec::head::{Content, RequestHead, ResponseHead};
+use rhumb_codec::head::{RequestHead, ResponseHead};
 use rhumb_conn::Part;
 use rhumb_net::splice::{Moved, Splice, SpliceError};
 
@@ -372,7 +372,3 @@ fn wants_splice(source: Option<(&tokio::net::TcpStream, u64)>, sink: Option<&tok
     sink.is_some() && source.is_some_and(|(_, limit)| limit >= SPLICE_MIN)
 }
 
-/// True for content that will never come to an end by itself.
-pub(crate) fn is_unbounded(content: Content) -> bool {
-    matches!(content, Content::Streamed | Content::UntilClose)
-}

@@ -44,5 +44,5 @@ fn connect_cause(error: &io::Error) -> Cause {
 }
 
 fn handshake_cause(error: &rhumb_tls::HandshakeError) -> Cause {
-    if error.is_certificate() { Cause::BackendCertificate } else { Cause::BackendTls }
+    if error.kind() == "tls_certificate_error" { Cause::BackendCertificate } else { Cause::BackendTls }
 }

@@ -70,6 +70,9 @@ impl Pools {
         Ok(Lease { connection, is_reused: false })
     }
 
+    /// tmp
+    pub async fn open_stream(&self, _: &Target, _: SocketAddr, _: &rhumb_codec::head::RequestHead) -> Result<(rhumb_conn::h2::Stream, bool), Failure> { Err(rhumb_base::failure::Cause::InternalError.into()) }
+
     /// Takes a connection back; closes it when it cannot serve again.
     #[inline]
     pub fn put(&self, target: &Target, address: SocketAddr, mut connection: Box<h1::Client>, now: Instant) {

@@ -132,6 +132,17 @@ impl BodyDecoder {
         }
     }
 
+    /// True when every byte is content: no chunked coding.
+    #[inline]
+    pub fn is_raw(&self) -> bool {
+        matches!(self.state, State::Length | State::UntilClose)
+    }
+
+    /// Takes the trailers out; see [`trailers`](Self::trailers).
+    pub fn take_trailers(&mut self) -> Option<Box<Fields>> {
+        self.trailers().map(|fields| Box::new(std::mem::take(fields)))
+    }
+
     /// `n` content bytes, [`remaining`](Self::remaining) at most, have passed without this decoder.
     #[inline]
     pub fn skip(&mut self, n: u64) {

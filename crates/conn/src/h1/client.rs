@@ -14,7 +14,7 @@ use crate::Part;
 use crate::io::Io;
 
 /// Interim responses that one exchange relays; more are a backend's mistake (RFC 9110 §15.2).
-pub const MAX_INTERIM: u32 = 32;
+pub(super) const MAX_INTERIM: u32 = 32;
 
 /// A connection to a backend.
 pub struct Client {
@@ -87,7 +87,7 @@ impl Client {
         h1::write_request(head, self.wire.output.buffer());
         self.wire.framing = match head.content {
             Content::None => BodyFraming::None,
-            Content::Length(_) => BodyFraming::Length,
+            Content::Length(length) => BodyFraming::Length(length),
             Content::Streamed | Content::UntilClose => BodyFraming::Chunked,
         };
         self.method = head.method();
@@ -210,6 +210,6 @@ impl Client {
 
     /// True when request content may be spliced to this side.
     pub fn takes_splice(&self) -> bool {
-        self.wire.io.plain().is_some() && matches!(self.wire.framing, BodyFraming::Length) && self.wire.output.is_empty()
+        self.wire.io.plain().is_some() && matches!(self.wire.framing, BodyFraming::Length(_)) && self.wire.output.is_empty()
     }
 }

@@ -14,7 +14,7 @@ use crate::io::Io;
 
 /// Bytes that are read and thrown away after a refusal, so that the client gets to read it before the connection is
 /// reset by its own unread request (RFC 9112 §9.6).
-pub const LINGER_BYTES: usize = 256 << 10;
+pub(super) const LINGER_BYTES: usize = 256 << 10;
 
 /// Why there is no request.
 #[derive(Debug)]
@@ -173,7 +173,7 @@ impl Server {
 
     /// True when the response now sent ends with the connection.
     pub fn is_close_delimited(&self) -> bool {
-        matches!(self.wire.framing, BodyFraming::Close)
+        matches!(self.wire.framing, BodyFraming::UntilClose)
     }
 
     /// Writes content.
@@ -254,7 +254,7 @@ impl Server {
 
     /// True when response content may be spliced to this side: plain, unframed bytes, and nothing waits.
     pub fn takes_splice(&self) -> bool {
-        self.wire.io.plain().is_some() && matches!(self.wire.framing, BodyFraming::Length) && self.wire.output.is_empty()
+        self.wire.io.plain().is_some() && matches!(self.wire.framing, BodyFraming::Length(_)) && self.wire.output.is_empty()
     }
 }
 

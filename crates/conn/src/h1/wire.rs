@@ -59,7 +59,7 @@ impl Wire {
     /// From here on bytes pass as they are, in both directions (RFC 9110 §7.8).
     pub(crate) fn begin_tunnel(&mut self, limits: &Limits) {
         self.begin_content(Content::UntilClose, limits);
-        self.framing = BodyFraming::Close;
+        self.framing = BodyFraming::UntilClose;
         self.is_tunnel = true;
     }
 

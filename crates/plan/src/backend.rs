@@ -1,0 +1,76 @@
+//! A backend: a set of endpoints, how to choose among them, and how to talk to them.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use rhumb_balance::{Balancer, Endpoint, Endpoints};
+use rhumb_base::name::BackendName;
+use rhumb_base::rng::Rng;
+use rhumb_codec::field::FieldName;
+use rhumb_codec::head::RequestHead;
+use rhumb_telemetry::metrics::BackendId;
+use rhumb_upstream::Target;
+
+/// A backend.
+pub struct Backend {
+    /// Its document.
+    pub name: BackendName,
+    /// Its endpoints. Shared by every revision of the backend: churn and health do not rebuild the plan.
+    pub endpoints: Arc<Endpoints>,
+    /// How an endpoint is chosen.
+    pub balancer: Balancer,
+    /// What sticky algorithms look at.
+    pub hash_on: HashOn,
+    /// How connections are made.
+    pub target: Target,
+    /// The backend's series in the metrics registry, found at its first request.
+    pub metrics_id: OnceLock<BackendId>,
+}
+
+/// What ring hash and maglev hash.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum HashOn {
+    /// The client's address.
+    #[default]
+    SourceIp,
+    /// The path.
+    Path,
+    /// A field of the request; requests without it are spread at random.
+    Header(FieldName),
+    /// A cookie; requests without it are spread at random.
+    Cookie(Box<str>),
+}
+
+impl Backend {
+    /// How connections are made.
+    #[inline]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Chooses an endpoint; `previous` is the one that failed this request, avoided while there is another.
+    #[inline]
+    pub fn pick(&self, req: &RequestHead, client: IpAddr, rng: &mut Rng, previous: Option<&Arc<Endpoint>>) -> Option<Arc<Endpoint>> {
+        let hash = if self.balancer.is_hashing() { self.hash(req, client, rng) } else { 0 };
+        self.endpoints.pick(&self.balancer, hash, rng, previous)
+    }
+
+    fn hash(&self, req: &RequestHead, client: IpAddr, rng: &mut Rng) -> u64 {
+        let key = match &self.hash_on {
+            HashOn::SourceIp => match client {
+                IpAddr::V4(v4) => return rhumb_balance::hash(&v4.octets()),
+                IpAddr::V6(v6) => return rhumb_balance::hash(&v6.octets()),
+            },
+            HashOn::Path => Some(req.path()),
+            HashOn::Header(name) => req.fields.find(name),
+            HashOn::Cookie(name) => cookie(req, name.as_bytes()),
+        };
+        key.map_or_else(|| rng.next_u64(), rhumb_balance::hash)
+    }
+}
+
+/// The value of a cookie (RFC 6265 §5.4).
+fn cookie<'a>(req: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
+    let pairs = req.fields.get_all(rhumb_codec::field::Known::Cookie).flat_map(|line| line.split(|&b| b == b';'));
+    pairs.map(<[u8]>::trim_ascii_start).find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
+}

@@ -1,0 +1,459 @@
+//! One exchange: a request, what decides about it, and its response. Read [`serve`] first.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rhumb_base::failure::{Cause, Failure};
+use rhumb_codec::field::Known;
+use rhumb_codec::head::{Method, RequestHead, ResponseHead, Scheme, Version};
+use rhumb_net::timer::Timer;
+use rhumb_plan::{Backend, Port, Rule};
+use rhumb_policy::chain::{ChainState, Step};
+use rhumb_policy::{Chain, Reply};
+use rhumb_route::{Lookup, normalize};
+use rhumb_telemetry::metrics::RuleId;
+use rhumb_telemetry::record::{Timing, TlsRecord};
+use rhumb_telemetry::{Note, NoteSet, Protocol, Record, RequestId, StatusSource, TraceContext};
+
+use crate::downstream::Connection;
+use crate::fields;
+use crate::pump::Pump;
+use crate::respond;
+use crate::side::Down;
+use crate::worker::Worker;
+
+/// What the connection does after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Wait for the next request.
+    KeepAlive,
+    /// Close.
+    Close,
+    /// Close, but let the client finish reading first: it may still be sending.
+    Linger,
+}
+
+/// Why an exchange ended without a backend's complete response.
+pub(crate) enum End {
+    /// Answer with the failure.
+    Refuse(Failure),
+    /// Answer with a policy's reply.
+    Reply(Box<Reply>),
+    /// Nobody is left to answer, or the response has begun and cannot be completed.
+    Cut(Failure),
+}
+
+/// Serves one request.
+pub(crate) async fn serve(worker: &Rc<Worker>, connection: &Connection, mut down: Down<'_>, head: Box<RequestHead>, timer: &mut Timer) -> After {
+    let mut exchange = Exchange::begin(worker, connection, head);
+    let result = exchange.run(&mut down, timer).await;
+    let after = match result {
+        Ok(()) => exchange.after(&down),
+        Err(End::Reply(reply)) => exchange.reply(&mut down, reply, timer).await,
+        Err(End::Refuse(failure)) => exchange.refuse(&mut down, failure.cause, timer, true).await,
+        Err(End::Cut(failure)) => exchange.cut(&mut down, failure),
+    };
+    exchange.finish();
+    after
+}
+
+/// The state of one exchange.
+pub(crate) struct Exchange<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) connection: &'a Connection,
+    pub(crate) port: Arc<Port>,
+    revision: u64,
+    pub(crate) req: Box<RequestHead>,
+    pub(crate) rsp: Box<ResponseHead>,
+    pub(crate) started: Instant,
+    client: IpAddr,
+    request_id: Id,
+    trace: TraceContext,
+    pub(crate) rule: Option<Arc<rhumb_route::Rule<Rule>>>,
+    matched_prefix: Option<usize>,
+    chain_state: ChainState,
+    pub(crate) pump: Pump,
+    pub(crate) outcome: Outcome,
+}
+
+/// The id of a request.
+enum Id {
+    /// Made here.
+    Own(RequestId),
+    /// Made by a trusted proxy in front.
+    Given(Box<str>),
+}
+
+impl Id {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Own(id) => id.as_str(),
+            Self::Given(id) => id,
+        }
+    }
+}
+
+/// Longest request id that is taken from a trusted proxy, in bytes.
+const GIVEN_ID_MAX: usize = 128;
+
+fn given_id(value: &[u8]) -> Option<Box<str>> {
+    let is_plain = !value.is_empty() && value.len() <= GIVEN_ID_MAX && value.iter().all(u8::is_ascii_graphic);
+    std::str::from_utf8(value).ok().filter(|_| is_plain).map(Into::into)
+}
+
+/// What is known of the exchange's end.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) status: u16,
+    pub(crate) upstream_status: Option<u16>,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) notes: NoteSet,
+    pub(crate) tries: u16,
+    pub(crate) backend: Option<Arc<Backend>>,
+    pub(crate) endpoint: Option<Arc<rhumb_balance::Endpoint>>,
+    pub(crate) timing: Timing,
+    /// The final response head was handed to the client's side.
+    pub(crate) has_responded: bool,
+    pub(crate) is_tunnel: bool,
+    pub(crate) grpc_status: Option<u32>,
+    local_bytes: u64,
+}
+
+impl<'a> Exchange<'a> {
+    pub(crate) fn begin(worker: &'a Rc<Worker>, connection: &'a Connection, mut req: Box<RequestHead>) -> Self {
+        let started = Instant::now();
+        let (revision, port) = connection.port(worker);
+        worker.metrics.borrow_mut().begin(connection.listener);
+        let mut notes = NoteSet::default();
+        let mut client = connection.peer_ip;
+        if connection.is_trusted {
+            client = fields::client_address(&req, &client_of(connection), &port.settings);
+        } else if fields::strip_claims(&mut req.fields) {
+            notes.insert(Note::ForwardedStripped);
+        }
+        let mut ids = worker.ids.borrow_mut();
+        let given = req.fields.get_only(Known::XRequestId).and_then(given_id);
+        let request_id = match given {
+            Some(given) => Id::Given(given),
+            None => Id::Own(ids.request_id(worker.unix_nanos(started) / 1_000_000)),
+        };
+        let trace = match req.fields.get_only(Known::Traceparent).map(TraceContext::parse) {
+            Some(Some(trace)) => trace,
+            _ => {
+                // W3C Trace Context §4.3: an invalid traceparent takes its tracestate with it.
+                req.fields.remove(Known::Traceparent);
+                req.fields.remove(Known::Tracestate);
+                ids.trace(false)
+            }
+        };
+        drop(ids);
+        let pump = Pump::new(port.settings.max_content);
+        Self {
+            worker,
+            connection,
+            port,
+            revision,
+            req,
+            rsp: worker.take_response(),
+            started,
+            client,
+            request_id,
+            trace,
+            rule: None,
+            matched_prefix: None,
+            chain_state: ChainState::default(),
+            pump,
+            outcome: Outcome { notes, ..Outcome::default() },
+        }
+    }
+
+    /// The ways of a request, in order.
+    async fn run(&mut self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
+        self.admit()?;
+        self.route()?;
+        self.run_request_policies().await?;
+        self.forward(down, timer).await
+    }
+
+    fn admit(&mut self) -> Result<(), End> {
+        // CONNECT without :protocol asks for a forward proxy, which a gateway is not.
+        if self.req.method() == Method::Connect && self.req.protocol().is_none() {
+            return Err(refuse(Cause::NotImplemented));
+        }
+        if let Some(options) = self.port.settings.path {
+            let mut scratch = Vec::new();
+            let before = self.req.path().len();
+            normalize::normalize_head(&mut self.req, options, &mut scratch).map_err(|_| refuse(Cause::PathInvalid))?;
+            if self.req.path().len() != before || !scratch.is_empty() {
+                self.outcome.notes.insert(Note::PathNormalized);
+            }
+        }
+        if let rhumb_codec::head::Content::Length(length) = self.req.content
+            && length > self.pump.max_content
+        {
+            return Err(refuse(Cause::ContentTooLarge));
+        }
+        Ok(())
+    }
+
+    fn route(&mut self) -> Result<(), End> {
+        match self.port.table.find(self.req.authority(), &self.req) {
+            Lookup::Found(found) => {
+                if found.rule.value.invalid.is_some() {
+                    self.rule = Some(Arc::clone(found.rule));
+                    return Err(refuse(Cause::ConfigurationInvalid));
+                }
+                if found.matched.path().is_prefix() {
+                    let rest = found.matched.path().behind_prefix(self.req.path()).map_or(0, <[u8]>::len);
+                    self.matched_prefix = Some(self.req.path().len() - rest);
+                }
+                self.rule = Some(Arc::clone(found.rule));
+                Ok(())
+            }
+            Lookup::MethodNotAllowed { allow } => {
+                let mut reply = respond::refusal(Cause::MethodNotAllowed, &self.req, self.request_id.as_str(), self.port.settings.proxy_status);
+                let mut names = Vec::new();
+                allow.write_allow(&mut names);
+                reply.fields().append(Known::Allow, &names);
+                Err(End::Reply(reply))
+            }
+            Lookup::NotFound(_) => Err(refuse(Cause::RouteNotFound)),
+        }
+    }
+
+    async fn run_request_policies(&mut self) -> Result<(), End> {
+        let Some(rule) = self.rule.clone() else { return Ok(()) };
+        let mut state = std::mem::take(&mut self.chain_state);
+        let result = self.run_chain(&rule.value.chain, &mut state).await;
+        self.chain_state = state;
+        result
+    }
+
+    /// Runs a chain's request hooks, waiting where one of them waits.
+    pub(crate) async fn run_chain(&mut self, chain: &Chain, state: &mut ChainState) -> Result<(), End> {
+        if chain.is_empty() {
+            return Ok(());
+        }
+        let mut step = {
+            let (req, mut cx) = self.policy_view();
+            chain.on_request(req, state, &mut cx)
+        };
+        loop {
+            match step {
+                Step::Done => return Ok(()),
+                Step::Respond(reply) => return Err(End::Reply(reply)),
+                Step::Wait(future) => {
+                    let outcome = future.await;
+                    let (req, mut cx) = self.policy_view();
+                    step = chain.resume(outcome, req, state, &mut cx);
+                }
+            }
+        }
+    }
+
+    fn policy_view(&mut self) -> (&mut RequestHead, rhumb_policy::Exchange<'_>) {
+        let cx = rhumb_policy::Exchange {
+            client: self.client,
+            scheme: self.connection.scheme,
+            port: self.connection.address.port(),
+            matched_prefix: self.matched_prefix,
+            request_id: self.request_id.as_str(),
+        };
+        (&mut self.req, cx)
+    }
+
+    /// Runs the response hooks of a chain on the response head.
+    pub(crate) fn run_response_chain(&mut self, chain: &Chain, state: &mut ChainState) {
+        let mut cx = rhumb_policy::Exchange {
+            client: self.client,
+            scheme: self.connection.scheme,
+            port: self.connection.address.port(),
+            matched_prefix: self.matched_prefix,
+            request_id: self.request_id.as_str(),
+        };
+        chain.on_response(&mut self.rsp, state, &mut cx);
+    }
+
+    /// Runs the rule's response hooks and sets the fields that every response has.
+    pub(crate) fn finish_response_head(&mut self) {
+        if let Some(rule) = self.rule.clone()
+            && !rule.value.chain.is_empty()
+        {
+            let mut state = std::mem::take(&mut self.chain_state);
+            self.run_response_chain(&rule.value.chain, &mut state);
+            self.chain_state = state;
+        }
+        let seconds = self.worker.unix_nanos(self.started) / 1_000_000_000;
+        fields::finish_response(&mut self.rsp, self.request_id.as_str(), seconds);
+        self.outcome.status = self.rsp.status;
+    }
+
+    /// Sets the forwarding fields of the request. Once per exchange, after its policies.
+    pub(crate) fn set_forwarding_fields(&mut self) {
+        let client = client_of(self.connection);
+        fields::forward(&mut self.req, &client, &self.port.settings, &self.trace, self.request_id.as_str());
+    }
+
+    /// True when this side would keep the client's connection open.
+    pub(crate) fn wants_keep_alive(&self) -> bool {
+        self.req.keep_alive && !self.worker.is_draining()
+    }
+
+    fn after(&self, down: &Down<'_>) -> After {
+        match down {
+            Down::H1(server) if self.outcome.is_tunnel || server.is_close_delimited() => After::Close,
+            // A response that came before the end of the request (RFC 9112 §9.3).
+            Down::H1(server) if !server.is_request_done() => After::Linger,
+            Down::H1(_) if self.wants_keep_alive() => After::KeepAlive,
+            _ => After::Close,
+        }
+    }
+
+    /// Answers with a failure.
+    pub(crate) async fn refuse(&mut self, down: &mut Down<'_>, cause: Cause, timer: &mut Timer, is_readable: bool) -> After {
+        self.outcome.failure = Some(cause.into());
+        let reply = respond::refusal(cause, &self.req, self.request_id.as_str(), self.port.settings.proxy_status);
+        self.answer(down, reply, timer, is_readable).await
+    }
+
+    /// Answers with a policy's reply.
+    async fn reply(&mut self, down: &mut Down<'_>, mut reply: Box<Reply>, timer: &mut Timer) -> After {
+        if let Some(cause) = reply.cause {
+            self.outcome.failure = Some(cause.into());
+            respond::complete(&mut reply, &self.req, self.request_id.as_str());
+        }
+        self.answer(down, reply, timer, true).await
+    }
+
+    async fn answer(&mut self, down: &mut Down<'_>, reply: Box<Reply>, timer: &mut Timer, is_readable: bool) -> After {
+        let Reply { head, content, .. } = *reply;
+        *self.rsp = head;
+        self.rsp.version = Version::Http11;
+        self.finish_response_head();
+        let is_complete = match down {
+            // What the client has not sent yet would be read as its next request.
+            Down::H1(server) => is_readable && server.is_request_done(),
+            Down::H2(_) => true,
+        };
+        let keep_alive = is_complete && self.wants_keep_alive();
+        self.outcome.has_responded = true;
+        self.outcome.local_bytes = if self.req.method() == Method::Head { 0 } else { content.len() as u64 };
+        let is_written = respond::send(down, &mut self.rsp, self.req.method(), &content, keep_alive, timer).await;
+        match (is_written, keep_alive) {
+            (true, true) => After::KeepAlive,
+            (true, false) if !is_complete => After::Linger,
+            (true, false) => After::Close,
+            (false, _) => After::Close,
+        }
+    }
+
+    /// Ends an exchange that cannot be answered any more.
+    fn cut(&mut self, down: &mut Down<'_>, failure: Failure) -> After {
+        self.outcome.failure = Some(failure);
+        if !self.outcome.has_responded {
+            self.outcome.status = failure.cause.facts().status;
+        }
+        if failure.cause == Cause::ClientClosed {
+            self.outcome.notes.insert(Note::ClientGone);
+        }
+        down.abort();
+        After::Close
+    }
+
+    /// Makes the record, the only place where one is made.
+    pub(crate) fn finish(self) {
+        let now = Instant::now();
+        let Self { worker, connection, port, revision, req, outcome, pump, .. } = &self;
+        let worker = Rc::clone(worker);
+        let facts = outcome.failure.map(|failure| failure.cause.facts());
+        let target = req.received_target();
+        let (path, query) = match target.iter().position(|&b| b == b'?') {
+            Some(at) => (target.get(..at).unwrap_or_default(), target.get(at + 1..)),
+            None => (target, None),
+        };
+        let rule = self.rule.as_ref().map(|rule| &rule.value);
+        let mut notes = outcome.notes;
+        if pump.has_spliced {
+            notes.insert(Note::Spliced);
+        }
+        let record = Record {
+            start_unix_nanos: worker.unix_nanos(self.started),
+            timing: Timing { total: now.saturating_duration_since(self.started), ..outcome.timing },
+            client: Some(SocketAddr::new(self.client, if self.client == connection.peer_ip { connection.peer.port() } else { 0 })),
+            method: req.method_name(),
+            scheme: match connection.scheme {
+                Scheme::Http => rhumb_telemetry::Scheme::Http,
+                Scheme::Https => rhumb_telemetry::Scheme::Https,
+            },
+            authority: req.received_authority(),
+            path,
+            query,
+            protocol: match req.version {
+                Version::Http10 => Protocol::Http10,
+                Version::Http11 => Protocol::Http11,
+                Version::Http2 => Protocol::Http2,
+            },
+            upgrade: if outcome.is_tunnel { req.upgrade().or(req.protocol()).unwrap_or_default() } else { b"" },
+            status: outcome.status,
+            status_source: if outcome.upstream_status.is_some() { StatusSource::Upstream } else { StatusSource::Gateway },
+            failure_code: facts.map(|facts| facts.code),
+            failure_side: facts.map(|facts| facts.side.as_str()),
+            notes,
+            bytes_in: pump.bytes_in,
+            bytes_out: pump.bytes_out + outcome.local_bytes,
+            listener: port.name.as_str(),
+            route: rule.map_or("", |rule| rule.route.as_str()),
+            rule: rule.map_or("", |rule| &rule.template),
+            backend: outcome.backend.as_ref().map_or("", |backend| backend.name.as_str()),
+            endpoint: outcome.endpoint.as_ref().map_or("", |endpoint| endpoint.label()),
+            upstream_status: outcome.upstream_status,
+            grpc_status: outcome.grpc_status,
+            tries: outcome.tries,
+            request_id: self.request_id.as_str().as_bytes(),
+            trace: Some(self.trace),
+            tls: connection.tls.as_deref().map(|tls| TlsRecord {
+                version: tls.version,
+                cipher: tls.cipher,
+                sni: tls.server_name.as_deref().unwrap_or_default().as_bytes(),
+                client_subject: tls.client_subject.as_deref().unwrap_or_default().as_bytes(),
+            }),
+            user_agent: req.fields.get(Known::UserAgent).unwrap_or_default(),
+            referer: req.fields.get(Known::Referer).unwrap_or_default(),
+            config_revision: *revision,
+        };
+        let rule_id = rule.map_or(RuleId::UNMATCHED, |rule| {
+            *rule.metrics_id.get_or_init(|| worker.registry.rule(rule.route.as_str(), &rule.template))
+        });
+        let backend_id = outcome
+            .backend
+            .as_ref()
+            .map(|backend| *backend.metrics_id.get_or_init(|| worker.registry.backend(backend.name.as_str())));
+        worker.metrics.borrow_mut().finish(&record, connection.listener, rule_id, backend_id);
+        for log in worker.logs.borrow_mut().iter_mut() {
+            log.push(&record, now);
+        }
+        worker.give_request(self.req);
+        worker.give_response(self.rsp);
+    }
+}
+
+fn refuse(cause: Cause) -> End {
+    End::Refuse(cause.into())
+}
+
+fn client_of(connection: &Connection) -> fields::Client<'_> {
+    fields::Client {
+        address: connection.peer_ip,
+        address_text: &connection.peer_text,
+        port: connection.address.port(),
+        scheme: connection.scheme,
+        is_trusted: connection.is_trusted,
+    }
+}
+
+/// The time from `since` until now.
+pub(crate) fn elapsed(since: Instant) -> Duration {
+    Instant::now().saturating_duration_since(since)
+}

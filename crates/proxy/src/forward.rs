@@ -1,0 +1,310 @@
+//! From a rule to a backend's response: choose, connect, send, wait, and try again where that is allowed.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use rhumb_base::failure::{Cause, Failure, Retry};
+use rhumb_codec::field::Known;
+use rhumb_codec::head::{Method, Version};
+use rhumb_net::timer::Timer;
+use rhumb_plan::rule::{DEFAULT_REQUEST_TIMEOUT, DEFAULT_STREAM_IDLE, DEFAULT_TUNNEL_IDLE};
+use rhumb_plan::{Backend, Timeouts};
+use rhumb_policy::Chain;
+use rhumb_policy::chain::ChainState;
+use rhumb_telemetry::Note;
+
+use crate::exchange::{End, Exchange, elapsed};
+use crate::pump::Broken;
+use crate::side::{Down, Up};
+
+/// Attempts of one exchange, the first included (DESIGN.md D13: two retries of what never reached the backend).
+pub(crate) const MAX_TRIES: u16 = 3;
+
+impl Exchange<'_> {
+    /// Sends the request to a backend and its response to the client.
+    pub(crate) async fn forward(&mut self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
+        let Some(rule) = self.rule.clone() else { return Err(End::Refuse(Cause::RouteNotFound.into())) };
+        let chosen = rule.value.choose(&mut self.worker.rng.borrow_mut());
+        // Gateway API: a reference that is not valid, or no backend with a weight, is answered with 500.
+        let Some((chosen, backend)) = chosen.and_then(|chosen| Some((chosen, chosen.backend.clone()?))) else {
+            return Err(End::Refuse(Cause::ConfigurationInvalid.into()));
+        };
+        self.outcome.backend = Some(Arc::clone(&backend));
+        let mut backend_state = ChainState::default();
+        self.run_chain(&chosen.chain, &mut backend_state).await?;
+        self.set_forwarding_fields();
+        let limits = Limits::new(&rule.value.timeouts, self.started);
+        let first = Instant::now();
+        let up = self.attempts(down, timer, &backend, &limits).await?;
+        self.respond(down, up, timer, &limits, &chosen.chain, &mut backend_state, &backend, first).await
+    }
+
+    /// Tries until a response head has come.
+    async fn attempts(&mut self, down: &mut Down<'_>, timer: &mut Timer, backend: &Backend, limits: &Limits) -> Result<Attempt, End> {
+        let mut fresh = false;
+        loop {
+            self.outcome.tries += 1;
+            let failure = match self.attempt(down, timer, backend, limits, fresh).await {
+                Ok(up) => return Ok(up),
+                Err(Broken::Client(failure)) => return Err(End::Cut(failure)),
+                Err(Broken::Request(failure)) => return Err(End::Refuse(failure)),
+                Err(Broken::Backend(failure)) => failure,
+            };
+            if !self.may_retry(failure) {
+                return Err(End::Refuse(failure));
+            }
+            self.outcome.notes.insert(match failure.retry {
+                Retry::IfConnectionWasReused => Note::RetriedOnFreshConnection,
+                _ => Note::RetriedOnOtherEndpoint,
+            });
+            fresh = failure.retry == Retry::IfConnectionWasReused;
+        }
+    }
+
+    fn may_retry(&self, failure: Failure) -> bool {
+        let may_repeat = match failure.retry {
+            Retry::Never => false,
+            // RFC 9110 §9.2.2: it may have been processed, so it must be idempotent.
+            Retry::IfConnectionWasReused => self.req.method().is_idempotent(),
+            Retry::IfNotProcessed => true,
+        };
+        may_repeat && self.outcome.tries < MAX_TRIES && self.pump.can_replay()
+    }
+
+    /// One attempt: an endpoint, a connection, the request, and the wait for the response head.
+    async fn attempt(&mut self, down: &mut Down<'_>, timer: &mut Timer, backend: &Backend, limits: &Limits, fresh: bool) -> Result<Attempt, Broken> {
+        let picked = {
+            let mut rng = self.worker.rng.borrow_mut();
+            let previous = self.outcome.endpoint.as_ref().filter(|_| !fresh);
+            backend.pick(&self.req, self.connection.peer_ip, &mut rng, previous)
+        };
+        let Some(endpoint) = picked else { return Err(Broken::Backend(Cause::NoEndpoint.into())) };
+        self.outcome.endpoint = Some(Arc::clone(&endpoint));
+        let begun = Instant::now();
+        let mut load = endpoint.begin(begun);
+        let target = backend.target();
+        let (mut up, is_reused) = self.connect(backend, &endpoint, fresh).await.map_err(|failure| {
+            load.failed();
+            Broken::Backend(failure)
+        })?;
+        let may_repeat = self.req.method().is_idempotent() || !is_reused;
+        let _ = target;
+        let sent = Instant::now();
+        let mut is_begun = false;
+        limits.set_for_head(timer, begun, sent, false);
+        let result = loop {
+            let Self { req, rsp, pump, .. } = &mut *self;
+            let waited = poll_fn(|cx| {
+                if !is_begun {
+                    is_begun = true;
+                    if let Err(failure) = pump.begin(req, &mut up, cx, may_repeat) {
+                        return Poll::Ready(Err(Broken::Backend(failure)));
+                    }
+                }
+                if let Poll::Ready(result) = pump.poll_response(cx, down, &mut up, rsp) {
+                    return Poll::Ready(result);
+                }
+                if std::mem::take(&mut pump.has_moved) {
+                    limits.set_for_head(timer, begun, Instant::now(), !pump.is_request_done());
+                }
+                timer.poll(cx).map(|()| Err(Broken::Backend(Cause::BackendTimeout.into())))
+            })
+            .await;
+            match waited {
+                Ok(()) if self.rsp.is_interim() && self.rsp.status != 101 => {
+                    // RFC 9110 §15.2: interim responses are relayed, but not to HTTP/1.0.
+                    if self.req.version != Version::Http10 {
+                        down.send_head(&self.rsp, true);
+                    }
+                }
+                result => break result,
+            }
+        };
+        match result {
+            Ok(()) => {
+                let first_byte = elapsed(sent);
+                self.outcome.timing.upstream_first_byte = Some(first_byte);
+                self.outcome.upstream_status = Some(self.rsp.status);
+                load.answered(first_byte, self.rsp.status);
+                Ok(Attempt { up, load, endpoint })
+            }
+            Err(broken) => {
+                if matches!(broken, Broken::Backend(_)) {
+                    load.failed();
+                }
+                Err(broken)
+            }
+        }
+    }
+
+    /// A connection or stream to the endpoint.
+    async fn connect(&mut self, backend: &Backend, endpoint: &rhumb_balance::Endpoint, fresh: bool) -> Result<(Up, bool), Failure> {
+        let (pools, target, address) = (&self.worker.pools, backend.target(), endpoint.address());
+        if target.protocol == rhumb_upstream::Protocol::Http2 {
+            let begun = Instant::now();
+            let (stream, is_new) = pools.open_stream(target, address, &self.req).await?;
+            if is_new {
+                self.outcome.timing.connect = Some(elapsed(begun));
+            }
+            return Ok((Up::H2(Box::new(stream)), !is_new));
+        }
+        if !fresh && let Some(lease) = pools.take(target, address) {
+            return Ok((Up::H1(lease.connection), true));
+        }
+        let begun = Instant::now();
+        let lease = pools.open(target, address).await?;
+        self.outcome.timing.connect = Some(elapsed(begun));
+        Ok((Up::H1(lease.connection), false))
+    }
+
+    /// Sends the response head to the client, then content both ways to its end.
+    #[allow(clippy::too_many_arguments)] // everything an attempt leaves behind, used once
+    async fn respond(
+        &mut self,
+        down: &mut Down<'_>,
+        attempt: Attempt,
+        timer: &mut Timer,
+        limits: &Limits,
+        backend_chain: &Chain,
+        backend_state: &mut ChainState,
+        backend: &Backend,
+        first: Instant,
+    ) -> Result<(), End> {
+        let Attempt { mut up, mut load, endpoint } = attempt;
+        let opens_tunnel = self.opens_tunnel().inspect_err(|_| load.failed())?;
+        if !backend_chain.is_empty() {
+            self.run_response_chain(backend_chain, backend_state);
+        }
+        self.finish_response_head();
+        if let Some(status) = self.rsp.fields.get(Known::GrpcStatus) {
+            self.outcome.grpc_status = std::str::from_utf8(status).ok().and_then(|text| text.parse().ok());
+        }
+        let keep_alive = self.wants_keep_alive() && self.pump.is_request_done();
+        down.send_head(&self.rsp, keep_alive);
+        self.outcome.has_responded = true;
+        if opens_tunnel {
+            self.outcome.is_tunnel = true;
+            self.outcome.notes.insert(Note::Upgraded);
+            self.pump.begin_tunnel(down, &mut up);
+        }
+        let mut is_first = true;
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(result) = self.pump.poll_content(cx, down, &mut up) {
+                return Poll::Ready(result);
+            }
+            if std::mem::take(&mut self.pump.has_moved) || is_first {
+                is_first = false;
+                limits.set_for_content(timer, Instant::now(), opens_tunnel);
+            }
+            timer.poll(cx).map(|()| Err(Broken::Backend(Cause::IdleTimeout.into())))
+        })
+        .await;
+        let now = Instant::now();
+        self.outcome.timing.upstream_total = Some(now.saturating_duration_since(first));
+        match result {
+            Ok(()) => {
+                load.finished();
+                if let Up::H1(connection) = up {
+                    self.worker.pools.put(backend.target(), endpoint.address(), connection, now);
+                }
+                Ok(())
+            }
+            Err(Broken::Client(failure) | Broken::Request(failure)) => Err(End::Cut(failure)),
+            Err(Broken::Backend(failure)) => {
+                load.failed();
+                Err(End::Cut(failure))
+            }
+        }
+    }
+
+    /// True when the response switches protocols, as the request asked.
+    fn opens_tunnel(&mut self) -> Result<bool, End> {
+        let wants = self.req.upgrade().is_some() || self.req.method() == Method::Connect;
+        match self.rsp.status {
+            101 if !wants => Err(End::Refuse(Cause::UpgradeFailed.into())),
+            101 if self.req.version == Version::Http2 => {
+                // RFC 8441 §5: what HTTP/1.1 says with 101, HTTP/2 says with 200.
+                self.rsp.status = 200;
+                self.rsp.fields.remove(Known::SecWebsocketAccept);
+                self.rsp.set_upgrade(None);
+                self.rsp.content = rhumb_codec::head::Content::Streamed;
+                Ok(true)
+            }
+            101 => Ok(true),
+            200..=299 if self.req.method() == Method::Connect => Ok(true),
+            200..=299 if self.req.upgrade().is_some() && self.rsp.version == Version::Http2 => {
+                self.switch_protocols();
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Turns a backend's 2xx to an extended CONNECT into the 101 that a client of HTTP/1.1 waits for (RFC 8441 §5).
+    fn switch_protocols(&mut self) {
+        let protocol = self.req.upgrade().unwrap_or_default().to_vec();
+        self.rsp.status = 101;
+        self.rsp.set_upgrade(Some(&protocol));
+        self.rsp.content = rhumb_codec::head::Content::None;
+        if let Some(key) = self.req.fields.get_only(Known::SecWebsocketKey) {
+            let accept = rhumb_conn::h2::websocket_accept(key);
+            self.rsp.fields.set(Known::SecWebsocketAccept, accept.as_bytes());
+        }
+    }
+}
+
+/// What a successful attempt leaves behind.
+pub(crate) struct Attempt {
+    up: Up,
+    load: rhumb_balance::Load,
+    endpoint: Arc<rhumb_balance::Endpoint>,
+}
+
+/// The deadlines of one exchange.
+struct Limits {
+    /// The whole exchange must be over.
+    total: Option<Instant>,
+    attempt: Option<Duration>,
+    head: Option<Duration>,
+    idle: Option<Duration>,
+    tunnel_idle: Option<Duration>,
+}
+
+impl Limits {
+    fn new(timeouts: &Timeouts, started: Instant) -> Self {
+        let limit = |written: Option<Duration>, default: Option<Duration>| match written {
+            Some(Duration::ZERO) => None,
+            Some(written) => Some(written),
+            None => default,
+        };
+        Self {
+            total: limit(timeouts.request, None).map(|request| started + request),
+            attempt: limit(timeouts.backend_request, None),
+            head: if timeouts.request.is_some() { None } else { Some(DEFAULT_REQUEST_TIMEOUT) },
+            idle: limit(timeouts.idle, Some(DEFAULT_STREAM_IDLE)),
+            tunnel_idle: limit(timeouts.idle, Some(DEFAULT_TUNNEL_IDLE)),
+        }
+    }
+
+    /// While waiting for a response head: `moved` is when something last did, `uploads` while content is on its way.
+    fn set_for_head(&self, timer: &mut Timer, begun: Instant, moved: Instant, uploads: bool) {
+        let step = if uploads { self.idle } else { self.head };
+        set(timer, [self.total, self.attempt.map(|attempt| begun + attempt), step.map(|step| moved + step)]);
+    }
+
+    fn set_for_content(&self, timer: &mut Timer, moved: Instant, is_tunnel: bool) {
+        let idle = if is_tunnel { self.tunnel_idle } else { self.idle };
+        // A tunnel's life is its own: the request timeout was for opening it.
+        let total = self.total.filter(|_| !is_tunnel);
+        set(timer, [total, idle.map(|idle| moved + idle), None]);
+    }
+}
+
+fn set(timer: &mut Timer, deadlines: [Option<Instant>; 3]) {
+    match deadlines.into_iter().flatten().min() {
+        Some(deadline) => timer.set(deadline),
+        None => timer.clear(),
+    }
+}

@@ -1,0 +1,149 @@
+//! Answers that the proxy makes itself: refusals as problem documents (RFC 9457), replies of policies, gRPC statuses.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use rhumb_base::failure::{Cause, Facts};
+use rhumb_codec::field::Known;
+use rhumb_codec::head::{Content, Method, RequestHead, ResponseHead, reason};
+use rhumb_conn::h1;
+use rhumb_net::timer::Timer;
+use rhumb_policy::Reply;
+
+use crate::downstream::Connection;
+use crate::exchange::Exchange;
+use crate::side::Down;
+use crate::worker::Worker;
+
+/// Where the documents of error codes are.
+const ERROR_BASE: &str = "https://rhumb.dev/errors/";
+
+/// How long writing an answer of our own may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The answer to a failure, in the form that the client reads: gRPC status, HTML for browsers, else a problem document.
+pub(crate) fn refusal(cause: Cause, req: &RequestHead, request_id: &str, proxy_status: bool) -> Box<Reply> {
+    let facts = cause.facts();
+    let mut reply = Reply::refuse(cause);
+    describe(&mut reply, &facts, req, request_id);
+    if proxy_status {
+        let value = format!("rhumb; error={}; details=\"{}\"", facts.proxy_status, facts.code);
+        reply.fields().append(Known::ProxyStatus, value.as_bytes());
+    }
+    if matches!(cause, Cause::Overloaded | Cause::ShuttingDown) {
+        reply.fields().append(Known::RetryAfter, b"1");
+    }
+    reply
+}
+
+/// Gives a policy's refusal without content its content.
+pub(crate) fn complete(reply: &mut Reply, req: &RequestHead, request_id: &str) {
+    if let Some(cause) = reply.cause
+        && reply.content.is_empty()
+    {
+        let facts = Facts { status: reply.head.status, ..cause.facts() };
+        describe(reply, &facts, req, request_id);
+    }
+}
+
+fn describe(reply: &mut Reply, facts: &Facts, req: &RequestHead, request_id: &str) {
+    if is_grpc(req) {
+        // A gRPC client reads its own status from a response that is only a head (gRPC over HTTP2, "Trailers-Only").
+        reply.head.status = 200;
+        let fields = reply.fields();
+        fields.set(Known::ContentType, b"application/grpc");
+        let mut digits = itoa_u8(facts.grpc);
+        fields.append(Known::GrpcStatus, digits.as_mut_slice());
+        fields.append(Known::GrpcMessage, format!("{} ({})", facts.detail, facts.code).as_bytes());
+        return;
+    }
+    let title = reason(facts.status);
+    if prefers_html(req) {
+        reply.fields().set(Known::ContentType, b"text/html; charset=utf-8");
+        reply.content = format!(
+            "<!doctype html><meta charset=utf-8><title>{status} {title}</title><h1>{status} {title}</h1><p>{detail}</p>\
+             <p><small>{code} · request {request_id}</small></p>\n",
+            status = facts.status,
+            detail = facts.detail,
+            code = facts.code,
+        )
+        .into_bytes();
+        return;
+    }
+    let path = req.received_target().split(|&b| b == b'?').next().unwrap_or_default();
+    let problem = serde_json::json!({
+        "type": format!("{ERROR_BASE}{}", facts.code),
+        "title": title,
+        "status": facts.status,
+        "detail": facts.detail,
+        "instance": String::from_utf8_lossy(path),
+        "code": facts.code,
+        "side": facts.side.as_str(),
+        "request_id": request_id,
+    });
+    reply.fields().set(Known::ContentType, b"application/problem+json");
+    reply.content = problem.to_string().into_bytes();
+    reply.content.push(b'\n');
+}
+
+/// True for requests of gRPC clients.
+pub(crate) fn is_grpc(req: &RequestHead) -> bool {
+    let content_type = req.fields.get(Known::ContentType).unwrap_or_default();
+    match content_type.strip_prefix(b"application/grpc") {
+        Some(rest) => rest.is_empty() || matches!(rest.first(), Some(b'+' | b';')),
+        None => false,
+    }
+}
+
+/// Browsers put text/html first; everything else gets the problem document.
+fn prefers_html(req: &RequestHead) -> bool {
+    req.fields.get(Known::Accept).is_some_and(|accept| accept.starts_with(b"text/html"))
+}
+
+fn itoa_u8(n: u8) -> Vec<u8> {
+    n.to_string().into_bytes()
+}
+
+/// Sends an answer of our own and waits until it is written.
+pub(crate) async fn send(down: &mut Down<'_>, head: &mut ResponseHead, method: Method, content: &[u8], keep_alive: bool, timer: &mut Timer) -> bool {
+    let has_none = matches!(head.status, 204 | 304) || (100..200).contains(&head.status);
+    head.content = if has_none || method == Method::Head || content.is_empty() {
+        Content::None
+    } else {
+        Content::Length(content.len() as u64)
+    };
+    // RFC 9110 §8.6: a HEAD response says the length that a GET's would have.
+    head.declared_length = (!has_none && head.content == Content::None).then_some(content.len() as u64);
+    down.send_head(head, keep_alive);
+    timer.set(Instant::now() + WRITE_TIMEOUT);
+    let mut is_sent = false;
+    poll_fn(|cx| {
+        if !is_sent {
+            is_sent = true;
+            if head.content != Content::None && down.send_data(cx, content).is_err() {
+                return Poll::Ready(false);
+            }
+            down.send_end(None);
+        }
+        match down.poll_flush(cx) {
+            Poll::Ready(result) => Poll::Ready(result.is_ok()),
+            Poll::Pending => timer.poll(cx).map(|()| false),
+        }
+    })
+    .await
+}
+
+/// Answers a request that could not be read, and records it.
+pub(crate) async fn refuse_unread(
+    worker: &std::rc::Rc<Worker>,
+    connection: &Connection,
+    server: &mut h1::Server,
+    head: Box<RequestHead>,
+    cause: Cause,
+    timer: &mut Timer,
+) {
+    let mut exchange = Exchange::begin(worker, connection, head);
+    exchange.refuse(&mut Down::H1(server), cause, timer, false).await;
+    exchange.finish();
+}
