@@ -189,6 +189,24 @@ impl ServerTls {
         self.inner.certificates.current.load().all.iter().flat_map(|one| one.warnings(now_unix)).collect()
     }
 
+    /// The same server at another time.
+    #[cfg(test)]
+    pub(crate) fn at(&self, now: rustls_pki_types::UnixTime) -> Self {
+        #[derive(Debug)]
+        struct At(rustls_pki_types::UnixTime);
+        impl rustls::time_provider::TimeProvider for At {
+            fn current_time(&self) -> Option<rustls_pki_types::UnixTime> {
+                Some(self.0)
+            }
+        }
+        let mut config = ServerConfig::clone(&self.inner.config);
+        config.time_provider = Arc::new(At(now));
+        let Inner { certificates, limits, auth, origin, .. } = &*self.inner;
+        let (certificates, origin) = (Arc::clone(certificates), Arc::clone(origin));
+        let inner = Inner { config: Arc::new(config), certificates, limits: *limits, auth: *auth, origin };
+        Self { inner: Arc::new(inner) }
+    }
+
     pub(crate) fn config(&self) -> &Arc<ServerConfig> {
         &self.inner.config
     }

@@ -36,7 +36,8 @@ const MAX_SLICES: usize = 64;
 /// lose nothing when they are not called again, and each may be called at any time; reading and
 /// writing before the handshake is complete continue it.
 ///
-/// **Errors**: after any error the stream is dead, and each further call says so.
+/// **Errors**: after any error but [`io::ErrorKind::UnexpectedEof`] of
+/// [`poll_read`](Self::poll_read) the stream is dead, and each further call says so.
 pub struct TlsStream<T> {
     transport: T,
     session: Session,
@@ -64,6 +65,8 @@ struct Flags {
     is_blocked: bool,
     /// The peer's close_notify came.
     is_closed_by_peer: bool,
+    /// The transport ended without the peer's close_notify.
+    is_cut_short: bool,
     /// Our close_notify is in `pending` or behind it.
     is_closed_by_us: bool,
 }
@@ -237,7 +240,8 @@ impl<T: Transport> TlsStream<T> {
     /// memory of the connection until the next call. With an empty `dst` nothing is read.
     ///
     /// **Errors**: [`io::ErrorKind::UnexpectedEof`] where the connection ends without close_notify:
-    /// what was read may be cut short (RFC 8446 §6.1). [`io::ErrorKind::InvalidData`] for records
+    /// what was read may be cut short (RFC 8446 §6.1), and writing may still reach a peer that only
+    /// closed its sending side. [`io::ErrorKind::InvalidData`] for records
     /// that break the protocol. Otherwise the transport's.
     pub fn poll_read(
         &mut self,
@@ -256,6 +260,9 @@ impl<T: Transport> TlsStream<T> {
         }
         if self.flags.is_closed_by_peer {
             return Poll::Ready(Ok(0));
+        }
+        if self.flags.is_cut_short {
+            return Poll::Ready(Err(cut_short()));
         }
         if matches!(self.session, Session::Dead) {
             return Poll::Ready(Err(dead()));
@@ -281,7 +288,7 @@ impl<T: Transport> TlsStream<T> {
                 }
             };
             if len == 0 {
-                self.session = Session::Dead;
+                self.flags.is_cut_short = true;
                 return Poll::Ready(Err(cut_short()));
             }
             let filled = self.decrypt(cx, dst, len, scratch)?;

@@ -1,5 +1,7 @@
 //! The buffers: those lent by the thread, and those that a connection holds only while it must.
 
+use std::cell::Cell;
+
 /// The most plaintext that one [`TlsStream::poll_write`](crate::TlsStream::poll_write) takes: four full records. Unit: bytes.
 pub const MAX_WRITE: usize = 64 * 1024;
 
@@ -38,6 +40,20 @@ impl Scratch {
             input: vec![0; MAX_INCOMPLETE + MAX_READ].into(),
             output: vec![0; COALESCE + MAX_WRITE + WRITE_OVERHEAD].into(),
         }
+    }
+
+    /// Lends this thread's buffers, made on first use. Where they are lent already (a stream over
+    /// a stream) the inner caller gets others for the moment.
+    pub fn lend<R>(borrower: impl FnOnce(&mut Self) -> R) -> R {
+        thread_local! {
+            static OURS: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+        }
+        // During thread exit the cell is gone: then the buffers are simply made and freed.
+        let kept = OURS.try_with(Cell::take).ok().flatten();
+        let mut scratch = kept.unwrap_or_default();
+        let result = borrower(&mut scratch);
+        let _ = OURS.try_with(|ours| ours.set(Some(scratch)));
+        result
     }
 }
 

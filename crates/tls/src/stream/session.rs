@@ -175,7 +175,8 @@ fn with_writer<D>(
         return Err(io::ErrorKind::BrokenPipe.into());
     };
     let (mut taken, mut written) = (0, 0);
-    for slice in slices {
+    let parts = slices.iter().flat_map(|slice| <[&[u8]; 2]>::from(at_a_good_offset(slice)));
+    for slice in parts.filter(|slice| !slice.is_empty()) {
         let room = output.get_mut(written..).unwrap_or_default();
         match encrypt_one(&mut writer, slice, room) {
             Ok(len) => {
@@ -190,6 +191,33 @@ fn with_writer<D>(
     Ok((taken, written))
 }
 
+/// Cuts a short record off where the rest of a long slice would otherwise be copied slowly.
+///
+/// rustls copies plaintext behind the record header of a buffer of its own, which begins on a page.
+/// `rep movsb`, which glibc's memcpy is for such lengths, takes 4.4 µs instead of 0.4 for a record
+/// on AMD's Zen 3 and 4 when the destination lies up to 16 bytes above the source within a page
+/// (sourceware bug 30994): for a buffer that begins on a page, always. A short record more costs
+/// 0.2 µs.
+fn at_a_good_offset(slice: &[u8]) -> (&[u8], &[u8]) {
+    const PAGE: usize = 4096;
+    const HEADER: usize = 5;
+    let distance = (PAGE + HEADER - slice.as_ptr().addr() % PAGE) % PAGE;
+    if slice.len() >= LONG && (1..=SLOW_DISTANCE).contains(&distance) {
+        slice.split_at(SHORT.min(slice.len()))
+    } else {
+        (slice, &[])
+    }
+}
+
+/// From which length on a bad offset costs more than another record. Unit: bytes.
+const LONG: usize = 8 * 1024;
+
+/// The distances of destination to source that are slow, with some margin. Unit: bytes.
+const SLOW_DISTANCE: usize = 32;
+
+/// Plaintext of the short record. Unit: bytes.
+const SHORT: usize = 1024;
+
 fn encrypt_one<D>(writer: &mut WriteTraffic<'_, D>, plaintext: &[u8], room: &mut [u8]) -> io::Result<usize> {
     writer.encrypt(plaintext, room).map_err(|error| match error {
         // RFC 8446 §5.5: the keys may protect no more records, and TLS 1.2 cannot make new ones.
@@ -200,4 +228,27 @@ fn encrypt_one<D>(writer: &mut WriteTraffic<'_, D>, plaintext: &[u8], room: &mut
 
 pub(super) fn dead() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the TLS connection has failed before")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_at_a_bad_offset_begin_with_a_short_record() {
+        let bytes = vec![7; 40_000];
+        let mut cuts = 0;
+        for start in 0..4096 {
+            for len in [0, 1, LONG - 1, LONG, 30_000] {
+                let slice = &bytes[start..start + len];
+                let (short, rest) = at_a_good_offset(slice);
+                assert_eq!([short, rest].concat(), slice);
+                if !rest.is_empty() {
+                    cuts += 1;
+                    assert_eq!(at_a_good_offset(rest), (rest, &[][..]));
+                }
+            }
+        }
+        assert_eq!(cuts, 2 * SLOW_DISTANCE);
+    }
 }

@@ -641,6 +641,28 @@ fn a_proper_end_and_a_cut_are_told_apart() {
         let cut = read(&mut ours, &mut buf);
         assert!(matches!(cut, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof));
         assert!(matches!(read(&mut ours, &mut buf), Poll::Ready(Err(_))), "{version}");
+        assert_eq!(write(&mut ours, &mut theirs, scratch, b"answer"), b"answer", "{version}");
+    }
+}
+
+#[test]
+fn a_client_certificate_does_not_outlive_its_end_in_a_ticket() {
+    let ca = Authority::new("ca");
+    let me = ca.issue_with(&["client.test"], rcgen::KeyPair::generate().unwrap(), |params| {
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    });
+    let client_auth = ClientAuth::Required(ca.roots());
+    let tls = ServerTls::build(ServerSpec { client_auth, ..spec(vec![ca.issue(&["a.test"])]) }).unwrap();
+    let tls = tls.at(UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_600_000_000)));
+    for version in [Version::Tls12, Version::Tls13] {
+        let config = Arc::new(client_config_with(&ca.roots(), version, &me));
+        assert!(!connects(&tls, &config));
+        let (near, far) = pipe(None);
+        let mut ours = TlsStream::server(near, ServerTlsSet::single(tls.clone()));
+        let mut theirs = Buffered::client(&config, "a.test", far);
+        let (our_end, _) = shake(&mut ours, &mut theirs, &mut Scratch::new());
+        assert!(matches!(our_end, Err(HandshakeError::ExpiredPeer)), "{version} {our_end:?}");
+        assert_eq!(theirs.tls.handshake_kind(), Some(HandshakeKind::Resumed), "{version}");
     }
 }
 
