@@ -72,7 +72,7 @@ macro_rules! kinds {
         /// The body of a document.
         #[derive(Clone, Debug)]
         pub enum Spec {
-            $($(#[doc = $doc])+ $variant(Box<$type>),)+
+            $($(#[doc = $doc])+ $variant(Arc<$type>),)+
             /// It could not be read at all; the mistakes are noted.
             Unreadable,
         }
@@ -84,7 +84,7 @@ macro_rules! kinds {
             versions: $versions,
             scope: Scope::$scope,
             body: Body::$body,
-            decode: |node, cx| <$type>::decode(node, cx).map(|body| Spec::$variant(Box::new(body))),
+            decode: |node, cx| <$type>::decode(node, cx).map(|body| Spec::$variant(Arc::new(body))),
             schema: <$type>::schema,
             docs: concat!($($doc, "\n"),+),
         }),+];
