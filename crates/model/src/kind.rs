@@ -1,0 +1,13 @@
+//! The bodies of documents, one module per kind: Gateway API's shapes and ours.
+
+pub mod refs;
+pub mod gateway;
+pub mod filter;
+pub mod http_route;
+pub mod grpc_route;
+pub mod grant;
+pub mod secret;
+pub mod backend;
+pub mod backend_tls;
+pub mod policy;
+pub mod proxy_config;

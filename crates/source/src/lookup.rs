@@ -1,0 +1,180 @@
+//! Reads files: each once per load, within budgets, and remembers what was read.
+
+use rhumb_model::expand::Lookup;
+use rhumb_model::yaml::MAX_FILE_BYTES;
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// The largest file that `file:` may name. Unit: bytes.
+pub const MAX_REFERENCED_BYTES: usize = 1 << 20;
+
+/// What one load may read and insert in all. Unit: bytes.
+pub const MAX_TOTAL_BYTES: usize = 256 << 20;
+
+/// Something that a load depended on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Input {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: InputKind,
+    /// How it looked just before it was read.
+    pub stamp: Stamp,
+    /// Hash of its content; 0 for what could not be read.
+    pub hash: u64,
+}
+
+/// What an input is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InputKind {
+    /// A directory of configuration files; its content is the list of their names.
+    Directory,
+    /// A configuration file.
+    Configuration,
+    /// A file named by `file:`.
+    Referenced,
+}
+
+/// How a file or directory looks from outside: enough to see that it was changed or replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stamp {
+    modified: Option<SystemTime>,
+    size: u64,
+    inode: u64,
+    names: u64,
+}
+
+impl Stamp {
+    /// The stamp of a path; that of nothing when it does not exist or cannot be looked at.
+    pub fn of(path: &Path, kind: InputKind) -> Self {
+        let Ok(metadata) = fs::metadata(path) else { return Self::default() };
+        if kind == InputKind::Directory {
+            // Its own times change with files that are none of ours, such as logs.
+            let names = hash(&crate::files::configuration_files(path).unwrap_or_default());
+            return Self { names, ..Self::default() };
+        }
+        Self { modified: metadata.modified().ok(), size: metadata.len(), inode: inode(&metadata), names: 0 }
+    }
+}
+
+#[cfg(unix)]
+fn inode(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn inode(_: &fs::Metadata) -> u64 {
+    0
+}
+
+pub(crate) fn hash(value: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The content of a file, or why there is none, for people.
+pub(crate) type Content = Result<Arc<str>, String>;
+
+/// Reads files for one load.
+#[derive(Default)]
+pub(crate) struct Reader {
+    read: HashMap<PathBuf, (Content, u64)>,
+    inputs: Vec<Input>,
+    bytes: usize,
+}
+
+impl Reader {
+    /// The content of a file and its hash; read once per load.
+    pub(crate) fn read(&mut self, path: &Path, kind: InputKind) -> (Content, u64) {
+        if let Some(known) = self.read.get(path) {
+            return known.clone();
+        }
+        let stamp = Stamp::of(path, kind);
+        let limit = if kind == InputKind::Configuration { MAX_FILE_BYTES } else { MAX_REFERENCED_BYTES };
+        let content = self.read_text(path, limit);
+        let hash = content.as_ref().map_or(0, |text| hash(&**text));
+        self.inputs.push(Input { path: path.to_owned(), kind, stamp, hash });
+        self.read.insert(path.to_owned(), (content.clone(), hash));
+        (content, hash)
+    }
+
+    /// Notes a directory whose files are read.
+    pub(crate) fn directory(&mut self, path: &Path) {
+        let stamp = Stamp::of(path, InputKind::Directory);
+        let input = Input { path: path.to_owned(), kind: InputKind::Directory, stamp, hash: stamp.names };
+        self.inputs.push(input);
+    }
+
+    /// What was read.
+    pub(crate) fn into_inputs(self) -> Vec<Input> {
+        self.inputs
+    }
+
+    fn read_text(&mut self, path: &Path, limit: usize) -> Content {
+        let file = fs::File::open(path).map_err(|error| reason(&error))?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err("it is a directory".to_owned());
+        }
+        let mut bytes = Vec::new();
+        // One byte more than allowed shows that there is more; sizes of special files are not to be believed.
+        file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|error| reason(&error))?;
+        if bytes.len() > limit {
+            return Err(format!("it is larger than {} MiB", limit >> 20));
+        }
+        self.spend(bytes.len())?;
+        String::from_utf8(bytes).map(Arc::from).map_err(|error| {
+            format!("it is not UTF-8 text (byte {} is wrong)", error.utf8_error().valid_up_to())
+        })
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), String> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > MAX_TOTAL_BYTES {
+            return Err(format!("all files together are larger than {} MiB", MAX_TOTAL_BYTES >> 20));
+        }
+        Ok(())
+    }
+}
+
+/// The words of the system for an error, without its number.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Variables of the process and files beside a configuration file.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) reader: &'a mut Reader,
+    /// The directory of the configuration file.
+    pub(crate) directory: PathBuf,
+    /// What the document asked for, with the hash of what it got.
+    pub(crate) referenced: Vec<(PathBuf, u64)>,
+}
+
+impl Lookup for Surroundings<'_> {
+    fn variable(&mut self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn file(&mut self, path: &str) -> Result<String, String> {
+        if path.is_empty() {
+            return Err("the path is empty".to_owned());
+        }
+        let path = self.directory.join(path);
+        let (content, hash) = self.reader.read(&path, InputKind::Referenced);
+        self.referenced.push((path, hash));
+        let content = content?;
+        self.reader.spend(content.len())?;
+        Ok(content.to_string())
+    }
+}

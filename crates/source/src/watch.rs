@@ -1,0 +1,232 @@
+//! Says when what was read has changed.
+
+use crate::lookup::{Input, InputKind, Stamp};
+use notify::{RecursiveMode, Watcher};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// How long nothing may happen before a change counts as complete: editors and deployments write in several steps.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// How long changes may go on before they count all the same.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often inputs are looked at when the system reports changes.
+const POLL_WITH_EVENTS: Duration = Duration::from_secs(10);
+
+/// How often inputs are looked at when it does not (network file systems, exhausted watches).
+const POLL_ALONE: Duration = Duration::from_secs(2);
+
+/// The most directories for which changes are asked for; more are polled.
+const MAX_WATCHED: usize = 1024;
+
+/// Watches the inputs of the last load.
+pub struct Watch {
+    inputs: Vec<Input>,
+    watcher: Option<notify::RecommendedWatcher>,
+    watched: HashSet<PathBuf>,
+    /// Every directory is watched by the system.
+    complete: bool,
+    event: Arc<Notify>,
+}
+
+impl Watch {
+    /// A watch on nothing. Without events from the system (no watches left) it polls.
+    pub fn new() -> Self {
+        let event = Arc::new(Notify::new());
+        let wake = event.clone();
+        let watcher = notify::recommended_watcher(move |outcome: notify::Result<notify::Event>| {
+            let only_read = outcome.is_ok_and(|event| event.kind.is_access());
+            if !only_read {
+                wake.notify_one();
+            }
+        });
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "the system reports no changes of files; they are polled");
+        }
+        Self { inputs: Vec::new(), watcher: watcher.ok(), watched: HashSet::new(), complete: false, event }
+    }
+
+    /// Watches these inputs from here on, as they looked when they were read: what changed since then is a change.
+    pub fn follow(&mut self, inputs: Vec<Input>) {
+        self.inputs = inputs;
+        let wanted = directories(&self.inputs);
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.watched.difference(&wanted) {
+            // It may be gone from the disk as well.
+            let _ = watcher.unwatch(gone);
+        }
+        self.watched.retain(|directory| wanted.contains(directory));
+        self.complete = wanted.len() <= MAX_WATCHED;
+        for directory in wanted.into_iter().take(MAX_WATCHED) {
+            // Asked for again each time: a directory that was replaced has lost its watch.
+            match watcher.watch(&directory, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.watched.insert(directory);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, directory = %directory.display(), "directory is polled");
+                    self.watched.remove(&directory);
+                    self.complete = false;
+                }
+            }
+        }
+    }
+
+    /// Waits until an input has changed and then stayed as it is for a moment.
+    ///
+    /// **Cancel**: nothing is lost; the next call sees the change.
+    pub async fn changed(&mut self) {
+        loop {
+            let poll = if self.complete { POLL_WITH_EVENTS } else { POLL_ALONE };
+            // An event or its absence: both lead to a look at the inputs.
+            let _ = timeout_at(Instant::now() + poll, self.event.notified()).await;
+            if !self.differs() {
+                continue;
+            }
+            self.settle().await;
+            return;
+        }
+    }
+
+    async fn settle(&self) {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let quiet = Instant::now() + QUIET;
+            if quiet >= give_up {
+                sleep_until(give_up).await;
+                return;
+            }
+            if timeout_at(quiet, self.event.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn differs(&self) -> bool {
+        self.inputs.iter().any(|input| Stamp::of(&input.path, input.kind) != input.stamp)
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The directories in which something happens when an input changes: its own, and where a link leads.
+fn directories(inputs: &[Input]) -> HashSet<PathBuf> {
+    let mut directories = HashSet::new();
+    for input in inputs {
+        if input.kind == InputKind::Directory {
+            directories.insert(input.path.clone());
+            continue;
+        }
+        directories.insert(parent(&input.path));
+        if input.path.is_symlink()
+            && let Ok(target) = input.path.canonicalize()
+        {
+            directories.insert(parent(&target));
+        }
+    }
+    directories.retain(|directory| directory.is_dir());
+    directories
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Files;
+    use std::fs;
+
+    const BACKEND: &str =
+        "apiVersion: rhumb.dev/v1alpha1\nkind: Backend\nmetadata: {name: a}\nspec: {endpoints: [\"a:1\"]}\n";
+
+    /// Long enough for any machine; a failing test is slow, a passing one is not.
+    const SOON: Duration = Duration::from_secs(30);
+
+    fn run(change: impl FnOnce(&Path)) {
+        let dir = tempfile::tempdir().expect("directory");
+        fs::write(dir.path().join("a.yaml"), BACKEND).expect("write");
+        let mut files = Files::new(dir.path());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        runtime.block_on(async {
+            let mut watch = Watch::new();
+            let before = files.load();
+            watch.follow(before.inputs);
+            change(dir.path());
+            tokio::time::timeout(SOON, watch.changed()).await.expect("a change is seen");
+            assert_ne!(files.load().digest, before.digest);
+        });
+    }
+
+    #[test]
+    fn a_written_file_is_seen() {
+        run(|dir| fs::write(dir.join("a.yaml"), BACKEND.replace("a:1", "a:2")).expect("write"));
+    }
+
+    #[test]
+    fn a_new_file_is_seen() {
+        run(|dir| fs::write(dir.join("b.yaml"), BACKEND.replace("name: a", "name: b")).expect("write"));
+    }
+
+    #[test]
+    fn a_removed_file_is_seen() {
+        run(|dir| fs::remove_file(dir.join("a.yaml")).expect("remove"));
+    }
+
+    #[test]
+    fn a_replaced_file_is_seen() {
+        run(|dir| {
+            fs::write(dir.join("new"), BACKEND.replace("a:1", "b:1")).expect("write");
+            fs::rename(dir.join("new"), dir.join("a.yaml")).expect("rename");
+        });
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_mounted_config_map_that_is_swapped_is_seen() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().expect("directory");
+        let root = dir.path();
+        for (version, endpoint) in [("..1", "a:1"), ("..2", "a:2")] {
+            fs::create_dir(root.join(version)).expect("directory");
+            fs::write(root.join(version).join("a.yaml"), BACKEND.replace("a:1", endpoint)).expect("write");
+        }
+        symlink("..1", root.join("..data")).expect("link");
+        symlink("..data/a.yaml", root.join("a.yaml")).expect("link");
+        let mut files = Files::new(root);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        runtime.block_on(async {
+            let mut watch = Watch::new();
+            let before = files.load();
+            assert!(before.diags.is_empty());
+            watch.follow(before.inputs);
+            symlink("..2", root.join("..data_tmp")).expect("link");
+            fs::rename(root.join("..data_tmp"), root.join("..data")).expect("rename");
+            tokio::time::timeout(SOON, watch.changed()).await.expect("a change is seen");
+            assert_ne!(files.load().digest, before.digest);
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_none_of_ours_is_no_change() {
+        let dir = tempfile::tempdir().expect("directory");
+        fs::write(dir.path().join("a.yaml"), BACKEND).expect("write");
+        let mut watch = Watch::new();
+        watch.follow(Files::new(dir.path()).load().inputs);
+        fs::write(dir.path().join("access.log"), "line\n").expect("write");
+        assert!(!watch.differs());
+    }
+}
