@@ -171,10 +171,10 @@ fn known_length_takes_its_bytes_and_no_more() {
     let mut decoder = BodyDecoder::new(Content::Length(5), &Limits::default());
     assert_eq!(decoder.remaining(), Some(5));
     assert_eq!(decoder.decode(&mut []), Ok(Decoded { consumed: 0, data: 0, done: false }));
-    assert_eq!(decoder.decode(&mut *b"hel".to_vec()), Ok(Decoded { consumed: 3, data: 3, done: false }));
+    assert_eq!(decoder.decode(&mut b"hel".to_vec()), Ok(Decoded { consumed: 3, data: 3, done: false }));
     assert_eq!(decoder.on_eof(), Err(B::Incomplete));
-    assert_eq!(decoder.decode(&mut *b"loGET".to_vec()), Ok(Decoded { consumed: 2, data: 2, done: true }));
-    assert_eq!(decoder.decode(&mut *b"GET".to_vec()), Ok(Decoded { consumed: 0, data: 0, done: true }));
+    assert_eq!(decoder.decode(&mut b"loGET".to_vec()), Ok(Decoded { consumed: 2, data: 2, done: true }));
+    assert_eq!(decoder.decode(&mut b"GET".to_vec()), Ok(Decoded { consumed: 0, data: 0, done: true }));
     assert_eq!((decoder.on_eof(), decoder.remaining()), (Ok(()), None));
 }
 
@@ -193,7 +193,7 @@ fn the_end_of_the_connection_ends_only_what_waits_for_it() {
         assert_eq!(decoder.is_done(), at_start.is_ok());
     }
     let mut decoder = BodyDecoder::new(Content::UntilClose, &Limits::default());
-    assert_eq!(decoder.decode(&mut *b"abc".to_vec()), Ok(Decoded { consumed: 3, data: 3, done: false }));
+    assert_eq!(decoder.decode(&mut b"abc".to_vec()), Ok(Decoded { consumed: 3, data: 3, done: false }));
     let whole = b"5\r\nhello\r\n0\r\nX: y\r\n\r\n";
     for len in 0..whole.len() {
         let (.., mut decoder) = decode(&whole[..len], &[], &Limits::default()).unwrap();
@@ -213,12 +213,12 @@ fn bytes_may_pass_beside_the_decoder() {
 
     let mut decoder = BodyDecoder::new(Content::Streamed, &limits);
     assert_eq!(decoder.remaining(), None);
-    decoder.decode(&mut *b"100000\r\nabc".to_vec()).unwrap();
+    decoder.decode(&mut b"100000\r\nabc".to_vec()).unwrap();
     assert_eq!(decoder.remaining(), Some(0x100000 - 3));
     decoder.skip(0x100000 - 3);
     assert_eq!(decoder.remaining(), None);
     assert_eq!(
-        decoder.decode(&mut *b"\r\n0\r\n\r\n".to_vec()),
+        decoder.decode(&mut b"\r\n0\r\n\r\n".to_vec()),
         Ok(Decoded { consumed: 7, data: 0, done: true })
     );
 }
