@@ -181,8 +181,8 @@ const fn by_length() -> [[(Known, Key); PER_LENGTH]; LONGEST_KNOWN + 1] {
     table
 }
 
-/// A name of up to 32 bytes in lower case, as words: names of one length are the same when their keys are. The words
-/// overlap where the length is not a multiple of eight, so each is one load.
+/// A name of up to 32 bytes as words: names of one length are the same when their keys are. The words overlap where
+/// the length is not a multiple of eight, so each is one load.
 type Key = [u64; 4];
 
 #[inline]
@@ -219,7 +219,7 @@ const fn key(name: &[u8]) -> Option<Key> {
             _ => return None,
         },
     };
-    Some([lower(key[0]), lower(key[1]), lower(key[2]), lower(key[3])])
+    Some(key)
 }
 
 /// Eight bytes with A to Z made a to z. Each byte's high bit tells, after an addition that cannot reach the next byte,
@@ -241,11 +241,18 @@ impl Known {
         let (Some(candidates), Some(key)) = (BY_LENGTH.get(name.len()), key(name)) else {
             return Self::Other;
         };
+        let [first, last, second, third] = key;
+        let first = lower(first);
         for (known, candidate) in candidates {
             if *known == Self::Other {
                 break;
             }
-            if *candidate == key {
+            // The first word tells names apart, but for common prefixes: the others are made lower only then.
+            if candidate[0] == first
+                && candidate[1] == lower(last)
+                && candidate[2] == lower(second)
+                && candidate[3] == lower(third)
+            {
                 return *known;
             }
         }

@@ -18,6 +18,8 @@ mod response;
 mod body;
 mod write;
 mod error;
+#[cfg(test)]
+mod properties;
 
 pub use body::{BodyDecoder, Decoded};
 pub use error::{BodyError, FieldError, RequestError, ResponseError};

@@ -329,3 +329,6 @@ fn parse_trailers(trailers: &mut Trailers, max_fields: usize) -> Result<(), Fiel
 pub(super) fn may_be_trailer(known: Known) -> bool {
     known == Known::Other || TRAILERS.contains(known)
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,3 +135,6 @@ fn read_framing(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

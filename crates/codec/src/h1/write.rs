@@ -218,3 +218,6 @@ pub fn write_last_chunk(trailers: Option<&Fields>, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests;
