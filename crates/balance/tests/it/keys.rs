@@ -5,7 +5,7 @@ use rhumb_base::rng::Rng;
 
 use crate::world::specs;
 
-const KEYS: u64 = 100_000;
+const KEYS: u64 = 40_000;
 
 /// The endpoint of each key, by its address.
 fn owners(set: &EndpointSet) -> Vec<std::net::SocketAddr> {
