@@ -1,1 +1,27 @@
-//! Endpoints and the algorithms that choose among them.
+//! Endpoints of a backend and the algorithms that choose among them.
+//!
+//! Owns: what is known about an endpoint ([`endpoint`]), the immutable set of endpoints of a backend and its swap cell
+//! ([`set`]), and how one is chosen ([`algorithm`]). Pure: time and randomness come in as arguments, connections and
+//! names are somebody else's. What is learned about an endpoint is shared by all workers and outlives changes of the set.
+//!
+//! Start with [`set::EndpointSet::pick`].
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+pub mod hash;
+pub mod load;
+pub mod endpoint;
+mod sample;
+mod least_busy;
+mod round_robin;
+mod ring;
+mod maglev;
+pub mod algorithm;
+pub mod set;
+
+pub use algorithm::Algorithm;
+pub use endpoint::{Endpoint, EndpointSpec, InFlight, Outcome};
+pub use load::Nanos;
+pub use set::{EndpointSet, Endpoints, Pick, Picked, Reader};

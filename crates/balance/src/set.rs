@@ -1,0 +1,258 @@
+//! The endpoints of one backend: an immutable set, the cell in which sets are swapped, and a worker's view of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use rhumb_base::rng::Rng;
+
+use crate::algorithm::{Algorithm, Chooser};
+use crate::endpoint::{Endpoint, EndpointSpec};
+use crate::load::Nanos;
+use crate::sample::Sampler;
+
+/// Most endpoints of a backend; what a source gives beyond is left out and counted ([`EndpointSet::omitted`]).
+pub const ENDPOINTS_LIMIT: usize = 16_384;
+
+/// The endpoints of one backend at one time.
+#[derive(Debug)]
+pub struct EndpointSet {
+    members: Box<[Member]>,
+    sampler: Sampler,
+    chooser: Chooser,
+    omitted: usize,
+}
+
+/// An endpoint with what this set says about it.
+#[derive(Debug)]
+pub struct Member {
+    endpoint: Arc<Endpoint>,
+    weight: u32,
+    /// Mean weight of the set divided by this one.
+    mean_over_weight: f32,
+    zone: Option<Arc<str>>,
+}
+
+impl Member {
+    /// The endpoint.
+    #[inline]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Its share of requests relative to the others.
+    #[inline]
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Where it runs.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    #[inline]
+    pub(crate) fn mean_over_weight(&self) -> f64 {
+        f64::from(self.mean_over_weight)
+    }
+}
+
+/// What a choice depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pick<'a> {
+    /// Hash of the request's key ([`crate::hash::key`]) for ring hash and maglev; without one they choose at random.
+    pub key: Option<u64>,
+    /// The time.
+    pub now: Nanos,
+    /// Indices that must not be chosen: endpoints that were tried already.
+    pub excluded: &'a [u32],
+}
+
+/// An endpoint that was chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Picked<'s> {
+    /// Its index in the set, for [`Pick::excluded`].
+    pub index: u32,
+    /// The endpoint; [`Endpoint::start`] counts the request in.
+    pub endpoint: &'s Arc<Endpoint>,
+}
+
+impl EndpointSet {
+    /// A set without endpoints.
+    pub fn empty(algorithm: Algorithm) -> Self {
+        Self::build(Vec::new(), algorithm, None, Nanos(0))
+    }
+
+    /// A set of endpoints that nothing is known about.
+    pub fn new(specs: Vec<EndpointSpec>, algorithm: Algorithm) -> Self {
+        Self::build(specs, algorithm, None, Nanos(0))
+    }
+
+    /// The set that follows this one. Endpoints that stay keep what is known about them; others begin with the mean
+    /// latency of this set, so that they are neither flooded nor avoided. Of several specs with one identity the first
+    /// counts, with the sum of their weights.
+    pub fn next(&self, specs: Vec<EndpointSpec>, algorithm: Algorithm, now: Nanos) -> Self {
+        Self::build(specs, algorithm, Some(self), now)
+    }
+
+    fn build(specs: Vec<EndpointSpec>, algorithm: Algorithm, before: Option<&Self>, now: Nanos) -> Self {
+        let known: HashMap<_, _> = before
+            .map(|set| set.members.iter().map(|member| (key(&member.endpoint), &member.endpoint)).collect())
+            .unwrap_or_default();
+        let mean = mean_latency(known.values().filter_map(|endpoint| endpoint.latency_ns(now)));
+        let (specs, omitted) = distinct(specs);
+        let total: u64 = specs.iter().map(|spec| u64::from(spec.weight)).sum();
+        let weighted = specs.iter().filter(|spec| spec.weight > 0).count();
+        let mean_weight = total as f64 / weighted.max(1) as f64;
+        let members: Box<[Member]> = specs
+            .into_iter()
+            .map(|spec| {
+                let endpoint = match known.get(&(spec.address, spec.hostname.as_deref())) {
+                    Some(endpoint) => Arc::clone(endpoint),
+                    None => Arc::new(Endpoint::new(&spec, mean, now)),
+                };
+                let mean_over_weight = (mean_weight / f64::from(spec.weight.max(1))) as f32;
+                Member { endpoint, weight: spec.weight, mean_over_weight, zone: spec.zone }
+            })
+            .collect();
+        let weights: Vec<_> = members.iter().map(Member::weight).collect();
+        let chooser = Chooser::new(algorithm, &members, before.map(|set| &set.chooser));
+        Self { sampler: Sampler::new(&weights), chooser, omitted, members }
+    }
+
+    /// Chooses an endpoint that has weight, is eligible and not excluded; `None` when there is none. A caller that
+    /// excluded some may ask again without.
+    #[inline]
+    pub fn pick(&self, ask: Pick<'_>, rng: &mut Rng) -> Option<Picked<'_>> {
+        let index = self.chooser.pick(&self.members, &self.sampler, ask, rng)?;
+        let member = self.members.get(index as usize)?;
+        Some(Picked { index, endpoint: &member.endpoint })
+    }
+
+    /// The endpoints, in the order of their source.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// How endpoints are chosen.
+    pub fn algorithm(&self) -> Algorithm {
+        self.chooser.algorithm()
+    }
+
+    /// Endpoints that the source gave beyond [`ENDPOINTS_LIMIT`].
+    pub fn omitted(&self) -> usize {
+        self.omitted
+    }
+}
+
+fn key(endpoint: &Endpoint) -> (SocketAddr, Option<&str>) {
+    (endpoint.address(), endpoint.hostname().map(|name| &**name))
+}
+
+fn mean_latency(latencies: impl Iterator<Item = u64>) -> Option<u64> {
+    let (mut sum, mut count) = (0u128, 0u128);
+    for latency in latencies {
+        sum += u128::from(latency);
+        count += 1;
+    }
+    sum.checked_div(count).and_then(|mean| u64::try_from(mean).ok())
+}
+
+fn distinct(specs: Vec<EndpointSpec>) -> (Vec<EndpointSpec>, usize) {
+    let mut places: HashMap<(SocketAddr, Option<Arc<str>>), usize> = HashMap::with_capacity(specs.len());
+    let mut kept: Vec<EndpointSpec> = Vec::with_capacity(specs.len());
+    let mut omitted = 0;
+    for spec in specs {
+        let place = places.get(&(spec.address, spec.hostname.clone())).copied();
+        if let Some(first) = place.and_then(|place| kept.get_mut(place)) {
+            first.weight = first.weight.saturating_add(spec.weight);
+        } else if kept.len() < ENDPOINTS_LIMIT {
+            places.insert((spec.address, spec.hostname.clone()), kept.len());
+            kept.push(spec);
+        } else {
+            omitted += 1;
+        }
+    }
+    (kept, omitted)
+}
+
+/// The cell that holds a backend's set. Sources of endpoints publish, workers read through a [`Reader`].
+#[derive(Debug)]
+pub struct Endpoints {
+    current: ArcSwap<EndpointSet>,
+    generation: AtomicU64,
+}
+
+impl Endpoints {
+    /// A cell with a first set.
+    pub fn new(set: EndpointSet) -> Self {
+        Self { current: ArcSwap::from_pointee(set), generation: AtomicU64::new(0) }
+    }
+
+    /// The set as it is.
+    pub fn load(&self) -> Arc<EndpointSet> {
+        self.current.load_full()
+    }
+
+    /// Counts publications.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Replaces the endpoints. What is known about those that stay is kept ([`EndpointSet::next`]).
+    pub fn publish(&self, specs: Vec<EndpointSpec>, now: Nanos) {
+        self.current.rcu(|set| set.next(specs.clone(), set.algorithm(), now));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes the algorithm. The endpoints stay.
+    pub fn set_algorithm(&self, algorithm: Algorithm, now: Nanos) {
+        self.current.rcu(|set| {
+            let specs = set.members.iter().map(|member| EndpointSpec {
+                address: member.endpoint.address(),
+                hostname: member.endpoint.hostname().cloned(),
+                weight: member.weight,
+                zone: member.zone.clone(),
+            });
+            set.next(specs.collect(), algorithm, now)
+        });
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A worker's view of a cell: looks at one counter per use instead of counting references.
+#[derive(Debug)]
+pub struct Reader {
+    cell: Arc<Endpoints>,
+    set: Arc<EndpointSet>,
+    generation: u64,
+}
+
+impl Reader {
+    /// A view of `cell`.
+    pub fn new(cell: Arc<Endpoints>) -> Self {
+        let generation = cell.generation();
+        let set = cell.load();
+        Self { cell, set, generation }
+    }
+
+    /// The set as it is.
+    #[inline]
+    pub fn set(&mut self) -> &Arc<EndpointSet> {
+        let generation = self.cell.generation();
+        if generation != self.generation {
+            // Read before the set: a publication in between is noticed the next time.
+            self.generation = generation;
+            self.set = self.cell.load();
+        }
+        &self.set
+    }
+
+    /// The cell.
+    pub fn cell(&self) -> &Arc<Endpoints> {
+        &self.cell
+    }
+}

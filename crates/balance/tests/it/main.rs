@@ -1,0 +1,6 @@
+//! The public face of the crate: sets in a simulated world, and how keys and requests spread.
+
+mod keys;
+mod lifetime;
+mod load;
+mod world;
