@@ -1,3 +1,7 @@
 //! The binary over real sockets. `cargo xtask test` builds it and installs the independent peers.
 
+mod gate;
+mod h2_attacks;
+mod http1;
+mod routing;
 mod smuggling;

@@ -2,6 +2,7 @@
 
 use crate::hpack::{self, Decoder};
 use crate::wait;
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -119,6 +120,16 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// The frame that `input` starts with, and its length there; `None` when more must come.
+    pub fn read(input: &[u8]) -> Option<(Self, usize)> {
+        let head = input.get(..9)?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let (kind, flags) = (head[3], head[4]);
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
+        let payload = input.get(9..9 + length)?.to_vec();
+        Some((Self { kind, flags, stream, payload }, 9 + length))
+    }
+
     /// The error code of RST_STREAM or GOAWAY.
     pub fn code(&self) -> Option<u32> {
         let at = match self.kind {
@@ -150,6 +161,24 @@ pub struct Answer {
     pub trailers: Vec<(String, String)>,
     /// Code of RST_STREAM, if one came.
     pub reset: Option<u32>,
+    /// Whether the stream has ended, well or by a reset.
+    pub over: bool,
+    block: Vec<u8>,
+}
+
+/// What became of each stream, and the code of GOAWAY, from the bytes that a client received.
+pub fn answers(mut input: &[u8]) -> Result<(BTreeMap<u32, Answer>, Option<u32>), String> {
+    let mut decoder = Decoder::default();
+    let mut answers: BTreeMap<u32, Answer> = BTreeMap::new();
+    let mut goaway = None;
+    while let Some((frame, used)) = Frame::read(input) {
+        input = &input[used..];
+        if frame.kind == kind::GOAWAY {
+            goaway = frame.code();
+        }
+        answers.entry(frame.stream).or_default().add(&frame, &mut decoder)?;
+    }
+    Ok((answers, goaway))
 }
 
 /// Why no further frame comes.
@@ -166,6 +195,7 @@ pub struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
     decoder: Decoder,
+    answers: BTreeMap<u32, Answer>,
     /// Acknowledge SETTINGS and PING by itself. Default: yes.
     pub polite: bool,
 }
@@ -184,7 +214,13 @@ impl Connection {
             .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
         stream.set_nodelay(true).expect("a socket");
         stream.set_write_timeout(Some(wait::LIMIT)).expect("a socket");
-        Self { stream, input: Vec::new(), decoder: Decoder::default(), polite: true }
+        Self {
+            stream,
+            input: Vec::new(),
+            decoder: Decoder::default(),
+            answers: BTreeMap::new(),
+            polite: true,
+        }
     }
 
     /// Sends bytes; panics when the peer has closed.
@@ -245,52 +281,31 @@ impl Connection {
 
     /// Reads until this stream is over, or the connection is.
     pub fn answer(&mut self, stream: u32) -> Result<Answer, String> {
-        let mut answer = Answer::default();
-        let mut block = Vec::new();
-        loop {
+        let mut answer = self.answers.remove(&stream).unwrap_or_default();
+        while !answer.over {
             let frame = self.frame().map_err(|end| format!("{end:?} after {answer:?}"))?;
-            match frame.kind {
-                kind::GOAWAY if frame.code() != Some(code::NO_ERROR) => {
-                    return Err(format!("GOAWAY {:?}", frame.code()));
-                }
-                kind::HEADERS | kind::CONTINUATION => {
-                    block.extend_from_slice(&unpadded(&frame));
-                    if frame.flags & END_HEADERS != 0 {
-                        let fields = self.decoder.decode(&std::mem::take(&mut block))?;
-                        if frame.stream == stream {
-                            answer.take_fields(fields);
-                        }
-                    }
-                }
-                kind::DATA => {
-                    let length = frame.payload.len() as u32;
-                    if length > 0 && self.polite {
-                        let _ = self.try_send(&[window(0, length), window(frame.stream, length)].concat());
-                    }
-                    if frame.stream == stream {
-                        answer.content.extend_from_slice(&unpadded(&frame));
-                    }
-                }
-                kind::RST_STREAM if frame.stream == stream => {
-                    answer.reset = frame.code();
-                    return Ok(answer);
-                }
-                _ => {}
+            if frame.kind == kind::GOAWAY && frame.code() != Some(code::NO_ERROR) {
+                return Err(format!("GOAWAY {:?}", frame.code()));
             }
-            if frame.stream == stream && frame.ends() {
-                return Ok(answer);
+            let length = frame.payload.len() as u32;
+            if frame.kind == kind::DATA && length > 0 && self.polite {
+                let _ = self.try_send(&[window(0, length), window(frame.stream, length)].concat());
             }
+            // Streams that nobody waits for yet are kept for their turn.
+            let of = if frame.stream == stream {
+                &mut answer
+            } else {
+                self.answers.entry(frame.stream).or_default()
+            };
+            of.add(&frame, &mut self.decoder)?;
         }
+        Ok(answer)
     }
 
     fn take(&mut self) -> Option<Frame> {
-        let head = self.input.get(..9)?;
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let (kind, flags) = (head[3], head[4]);
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
-        let payload = self.input.get(9..9 + length)?.to_vec();
-        self.input.drain(..9 + length);
-        Some(Frame { kind, flags, stream, payload })
+        let (frame, used) = Frame::read(&self.input)?;
+        self.input.drain(..used);
+        Some(frame)
     }
 
     fn reply(&mut self, frame: &Frame) {
@@ -302,6 +317,23 @@ impl Connection {
 }
 
 impl Answer {
+    fn add(&mut self, frame: &Frame, decoder: &mut Decoder) -> Result<(), String> {
+        match frame.kind {
+            kind::HEADERS | kind::CONTINUATION => {
+                self.block.extend_from_slice(&unpadded(frame));
+                if frame.flags & END_HEADERS != 0 {
+                    let fields = decoder.decode(&std::mem::take(&mut self.block))?;
+                    self.take_fields(fields);
+                }
+            }
+            kind::DATA => self.content.extend_from_slice(&unpadded(frame)),
+            kind::RST_STREAM => (self.reset, self.over) = (frame.code(), true),
+            _ => {}
+        }
+        self.over |= frame.ends();
+        Ok(())
+    }
+
     fn take_fields(&mut self, mut fields: Vec<(String, String)>) {
         let status = fields.iter().position(|(name, _)| name == ":status").map(|at| fields.remove(at).1);
         match status.and_then(|text| text.parse().ok()) {

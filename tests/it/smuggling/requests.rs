@@ -175,7 +175,7 @@ fn table() -> Vec<Row> {
         row("target: encoded dot segments", b"GET /a/%2E%2e/b HTTP/1.1\r\nHost: a.test\r\n\r\n", forwarded("GET /b HTTP/1.1|host: a.test")),
         row("target: encoded slash stays", b"GET /a%2fb HTTP/1.1\r\nHost: a.test\r\n\r\n", forwarded("GET /a%2Fb HTTP/1.1|host: a.test")),
         row("target: encoded letter", b"GET /%78 HTTP/1.1\r\nHost: a.test\r\n\r\n", forwarded("GET /x HTTP/1.1|host: a.test")),
-        row("target: double slash", b"GET /a//b HTTP/1.1\r\nHost: a.test\r\n\r\n", forwarded("GET /a//b HTTP/1.1|host: a.test")),
+        row("target: double slash", b"GET /a//b HTTP/1.1\r\nHost: a.test\r\n\r\n", Any(vec![forwarded("GET /a//b HTTP/1.1|host: a.test"), forwarded("GET /a/b HTTP/1.1|host: a.test")])),
         row("target: query is left alone", b"GET /x?a=../b&c=%2e%2e HTTP/1.1\r\nHost: a.test\r\n\r\n", forwarded("GET /x?a=../b&c=%2e%2e HTTP/1.1|host: a.test")),
         row("target: encoded CR LF in the query", b"GET /x?a=%0d%0ab HTTP/1.1\r\nHost: a.test\r\n\r\n", forwarded("GET /x?a=%0d%0ab HTTP/1.1|host: a.test")),
         row("target: parameters", b"GET /x;a=b HTTP/1.1\r\nHost: a.test\r\n\r\n", forwarded("GET /x;a=b HTTP/1.1|host: a.test")),
