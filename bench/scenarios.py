@@ -1,0 +1,72 @@
+"""What is measured: one line per scenario of BENCHMARKS.md."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    title: str
+    # What the client speaks to the proxy: "h1" (plain), "tls" (HTTP/1 over TLS 1.3), "h2" (h2c, prior knowledge).
+    downstream: str = "h1"
+    # Which backend answers: "h1", "h2" (128 B of content) or "grpc" (a message of 128 B).
+    upstream: str = "h1"
+    # "load" (HTTP/1), "load_h2", "handshake", or "idle" (no load: memory of open connections).
+    tool: str = "load"
+    length: int = 1024
+    connections: int = 64
+    # Bytes of content of each request.
+    post: int = 0
+    # Requests per second; 0 is a closed loop.
+    rate: int = 0
+    routes: int = 100
+    # More arguments for the tool.
+    extra: tuple[str, ...] = ()
+    # Scenarios of one group are interleaved with each other, so that they may be compared.
+    group: str = ""
+    # Largest ratio of Rhumb's cost to Envoy's that the project promises (to the best peer: BEST_PEER_LIMIT).
+    envoy_limit: float = 0.25
+
+
+# Largest ratio of Rhumb's cost to the cheapest peer's that the project promises.
+BEST_PEER_LIMIT = 0.8
+# Routes may change the cost of a request by this part at most, from 1 to 10 000.
+FLAT_LIMIT = 0.10
+# Bytes per idle connection that the project promises.
+IDLE_LIMIT = {"idle-plain": 2048, "idle-tls": 8192}
+# PSS of a process that has served some requests. Unit: KiB.
+IDLE_PROCESS_LIMIT_KIB = 10 * 1024
+
+SCENARIOS = {
+    s.name: s
+    for s in [
+        Scenario("h1-128", "HTTP/1.1, 128 B", length=128),
+        Scenario("h1-1k", "HTTP/1.1, 1 KiB"),
+        Scenario("h1-16k", "HTTP/1.1, 16 KiB", length=16 << 10),
+        Scenario("h1-1m", "HTTP/1.1, 1 MiB", length=1 << 20, connections=16, envoy_limit=0.35),
+        Scenario("h1-post-16k", "HTTP/1.1, POST of 16 KiB, answer of 128 B", length=128, post=16 << 10),
+        Scenario("h1-1k-4000rps", "HTTP/1.1, 1 KiB, at 4 000 requests per second", rate=4000),
+        Scenario("h1-1k-8000rps", "HTTP/1.1, 1 KiB, at 8 000 requests per second", rate=8000),
+        Scenario("tls-1k", "HTTP/1.1 over TLS 1.3, 1 KiB", "tls"),
+        Scenario("tls-100k", "HTTP/1.1 over TLS 1.3, 100 KiB", "tls", length=100 << 10, connections=32, envoy_limit=0.35),
+        Scenario("tls-full", "TLS 1.3, full handshakes", "tls", tool="handshake", length=128),
+        Scenario("tls-resumed", "TLS 1.3, resumed handshakes", "tls", tool="handshake", length=128, extra=("--resume",)),
+        Scenario("h2h1-1k", "HTTP/2 to HTTP/1.1, 1 KiB", "h2", tool="load_h2", connections=8),
+        Scenario("h2h2-128", "HTTP/2 to HTTP/2, 128 B", "h2", "h2", tool="load_h2", length=128, connections=8),
+        Scenario("grpc-unary", "gRPC unary, messages of 128 B", "h2", "grpc", tool="load_h2", length=133, connections=8, extra=("--grpc", "128")),
+        Scenario("routes-1", "HTTP/1.1, 1 KiB, 1 route", routes=1, group="routes"),
+        Scenario("routes-100", "HTTP/1.1, 1 KiB, 100 routes", routes=100, group="routes"),
+        Scenario("routes-10000", "HTTP/1.1, 1 KiB, 10 000 routes", routes=10_000, group="routes"),
+        Scenario("idle-plain", "9 000 idle connections", tool="idle", connections=9000),
+        Scenario("idle-tls", "1 500 idle TLS connections", "tls", tool="idle", connections=1500),
+    ]
+}
+
+
+def groups(names: list[str]) -> list[list[Scenario]]:
+    """The scenarios in the order of SCENARIOS, those of one group together."""
+    found: dict[str, list[Scenario]] = {}
+    for scenario in SCENARIOS.values():
+        if scenario.name in names:
+            found.setdefault(scenario.group or scenario.name, []).append(scenario)
+    return list(found.values())
