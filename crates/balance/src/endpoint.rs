@@ -47,6 +47,7 @@ pub struct Endpoint {
     address: SocketAddr,
     hostname: Option<Arc<str>>,
     identity: u64,
+    label: Box<str>,
 }
 
 /// On a cache line of its own: written with each request.
@@ -83,13 +84,25 @@ impl Endpoint {
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         };
-        Self { counters, address: spec.address, hostname: spec.hostname.clone(), identity: identity(spec) }
+        Self {
+            counters,
+            address: spec.address,
+            hostname: spec.hostname.clone(),
+            identity: identity(spec),
+            label: spec.address.to_string().into(),
+        }
     }
 
     /// Where to connect.
     #[inline]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address as text, for logs.
+    #[inline]
+    pub fn label(&self) -> &str {
+        &self.label
     }
 
     /// The name it was found by.

@@ -196,6 +196,30 @@ impl Endpoints {
         self.current.load_full()
     }
 
+    /// Chooses from the set as it is; see [`EndpointSet::pick`]. When every endpoint was excluded, one of them is chosen
+    /// all the same: better one that failed once than none.
+    #[inline]
+    pub fn pick(&self, key: Option<u64>, now: Nanos, rng: &mut Rng, avoided: Option<&Arc<Endpoint>>) -> Option<Arc<Endpoint>> {
+        let set = self.current.load();
+        let avoided = avoided.and_then(|avoided| {
+            let at = set.members.iter().position(|member| Arc::ptr_eq(&member.endpoint, avoided))?;
+            u32::try_from(at).ok()
+        });
+        let excluded = avoided.as_slice();
+        let picked = set.pick(Pick { key, now, excluded }, rng);
+        let picked = match picked {
+            None if !excluded.is_empty() => set.pick(Pick { key, now, excluded: &[] }, rng),
+            picked => picked,
+        };
+        picked.map(|picked| Arc::clone(picked.endpoint))
+    }
+
+    /// The algorithm in use.
+    #[inline]
+    pub fn algorithm(&self) -> Algorithm {
+        self.current.load().algorithm()
+    }
+
     /// Counts publications.
     #[inline]
     pub fn generation(&self) -> u64 {

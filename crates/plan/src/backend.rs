@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use rhumb_balance::{Balancer, Endpoint, Endpoints};
+use rhumb_balance::{Endpoint, Endpoints, Nanos};
 use rhumb_base::name::BackendName;
 use rhumb_base::rng::Rng;
 use rhumb_codec::field::FieldName;
@@ -17,9 +17,9 @@ pub struct Backend {
     pub name: BackendName,
     /// Its endpoints. Shared by every revision of the backend: churn and health do not rebuild the plan.
     pub endpoints: Arc<Endpoints>,
-    /// How an endpoint is chosen.
-    pub balancer: Balancer,
-    /// What sticky algorithms look at.
+    /// True for algorithms that choose by a key of the request.
+    pub needs_key: bool,
+    /// What they look at.
     pub hash_on: HashOn,
     /// How connections are made.
     pub target: Target,
@@ -48,24 +48,33 @@ impl Backend {
         &self.target
     }
 
-    /// Chooses an endpoint; `previous` is the one that failed this request, avoided while there is another.
+    /// Chooses an endpoint; `avoided` is one that failed this request, left out while there is another.
     #[inline]
-    pub fn pick(&self, req: &RequestHead, client: IpAddr, rng: &mut Rng, previous: Option<&Arc<Endpoint>>) -> Option<Arc<Endpoint>> {
-        let hash = if self.balancer.is_hashing() { self.hash(req, client, rng) } else { 0 };
-        self.endpoints.pick(&self.balancer, hash, rng, previous)
+    pub fn pick(
+        &self,
+        req: &RequestHead,
+        client: IpAddr,
+        now: Nanos,
+        rng: &mut Rng,
+        avoided: Option<&Arc<Endpoint>>,
+    ) -> Option<Arc<Endpoint>> {
+        let key = if self.needs_key { self.key(req, client) } else { None };
+        self.endpoints.pick(key, now, rng, avoided)
     }
 
-    fn hash(&self, req: &RequestHead, client: IpAddr, rng: &mut Rng) -> u64 {
-        let key = match &self.hash_on {
-            HashOn::SourceIp => match client {
-                IpAddr::V4(v4) => return rhumb_balance::hash(&v4.octets()),
-                IpAddr::V6(v6) => return rhumb_balance::hash(&v6.octets()),
-            },
+    fn key(&self, req: &RequestHead, client: IpAddr) -> Option<u64> {
+        let bytes = match &self.hash_on {
+            HashOn::SourceIp => {
+                return Some(match client {
+                    IpAddr::V4(v4) => rhumb_balance::hash::key(&v4.octets()),
+                    IpAddr::V6(v6) => rhumb_balance::hash::key(&v6.octets()),
+                });
+            }
             HashOn::Path => Some(req.path()),
             HashOn::Header(name) => req.fields.find(name),
             HashOn::Cookie(name) => cookie(req, name.as_bytes()),
         };
-        key.map_or_else(|| rng.next_u64(), rhumb_balance::hash)
+        bytes.map(rhumb_balance::hash::key)
     }
 }
 

@@ -68,7 +68,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) req: Box<RequestHead>,
     pub(crate) rsp: Box<ResponseHead>,
     pub(crate) started: Instant,
-    client: IpAddr,
+    pub(crate) client: IpAddr,
     request_id: Id,
     trace: TraceContext,
     pub(crate) rule: Option<Arc<rhumb_route::Rule<Rule>>>,

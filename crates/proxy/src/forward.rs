@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rhumb_balance::{Endpoint, InFlight, Nanos, Outcome};
 use rhumb_base::failure::{Cause, Failure, Retry};
 use rhumb_codec::field::Known;
 use rhumb_codec::head::{Method, Version};
@@ -78,19 +79,21 @@ impl Exchange<'_> {
         let picked = {
             let mut rng = self.worker.rng.borrow_mut();
             let previous = self.outcome.endpoint.as_ref().filter(|_| !fresh);
-            backend.pick(&self.req, self.connection.peer_ip, &mut rng, previous)
+            let now = Nanos::since(self.worker.origin, Instant::now());
+            backend.pick(&self.req, self.client, now, &mut rng, previous)
         };
         let Some(endpoint) = picked else { return Err(Broken::Backend(Cause::NoEndpoint.into())) };
         self.outcome.endpoint = Some(Arc::clone(&endpoint));
         let begun = Instant::now();
-        let mut load = endpoint.begin(begun);
-        let target = backend.target();
-        let (mut up, is_reused) = self.connect(backend, &endpoint, fresh).await.map_err(|failure| {
-            load.failed();
-            Broken::Backend(failure)
-        })?;
+        let load = endpoint.start();
+        let (mut up, is_reused) = match self.connect(backend, &endpoint, fresh).await {
+            Ok(connected) => connected,
+            Err(failure) => {
+                self.learn(load, begun, Outcome::Failure);
+                return Err(Broken::Backend(failure));
+            }
+        };
         let may_repeat = self.req.method().is_idempotent() || !is_reused;
-        let _ = target;
         let sent = Instant::now();
         let mut is_begun = false;
         limits.set_for_head(timer, begun, sent, false);
@@ -127,20 +130,24 @@ impl Exchange<'_> {
                 let first_byte = elapsed(sent);
                 self.outcome.timing.upstream_first_byte = Some(first_byte);
                 self.outcome.upstream_status = Some(self.rsp.status);
-                load.answered(first_byte, self.rsp.status);
-                Ok(Attempt { up, load, endpoint })
+                Ok(Attempt { up, load, endpoint, first_byte })
             }
             Err(broken) => {
                 if matches!(broken, Broken::Backend(_)) {
-                    load.failed();
+                    self.learn(load, sent, Outcome::Failure);
                 }
                 Err(broken)
             }
         }
     }
 
+    fn learn(&self, load: InFlight, since: Instant, outcome: Outcome) {
+        let now = Instant::now();
+        load.finish(now.saturating_duration_since(since), outcome, Nanos::since(self.worker.origin, now));
+    }
+
     /// A connection or stream to the endpoint.
-    async fn connect(&mut self, backend: &Backend, endpoint: &rhumb_balance::Endpoint, fresh: bool) -> Result<(Up, bool), Failure> {
+    async fn connect(&mut self, backend: &Backend, endpoint: &Endpoint, fresh: bool) -> Result<(Up, bool), Failure> {
         let (pools, target, address) = (&self.worker.pools, backend.target(), endpoint.address());
         if target.protocol == rhumb_upstream::Protocol::Http2 {
             let begun = Instant::now();
@@ -172,8 +179,8 @@ impl Exchange<'_> {
         backend: &Backend,
         first: Instant,
     ) -> Result<(), End> {
-        let Attempt { mut up, mut load, endpoint } = attempt;
-        let opens_tunnel = self.opens_tunnel().inspect_err(|_| load.failed())?;
+        let Attempt { mut up, load, endpoint, first_byte } = attempt;
+        let opens_tunnel = self.opens_tunnel()?;
         if !backend_chain.is_empty() {
             self.run_response_chain(backend_chain, backend_state);
         }
@@ -205,7 +212,12 @@ impl Exchange<'_> {
         self.outcome.timing.upstream_total = Some(now.saturating_duration_since(first));
         match result {
             Ok(()) => {
-                load.finished();
+                // A gateway status says that the endpoint could not do its part; other answers are the application's.
+                let outcome = match self.outcome.upstream_status {
+                    Some(502..=504) => Outcome::Failure,
+                    _ => Outcome::Success,
+                };
+                load.finish(first_byte, outcome, Nanos::since(self.worker.origin, now));
                 if let Up::H1(connection) = up {
                     self.worker.pools.put(backend.target(), endpoint.address(), connection, now);
                 }
@@ -213,7 +225,7 @@ impl Exchange<'_> {
             }
             Err(Broken::Client(failure) | Broken::Request(failure)) => Err(End::Cut(failure)),
             Err(Broken::Backend(failure)) => {
-                load.failed();
+                load.finish(first_byte, Outcome::Failure, Nanos::since(self.worker.origin, now));
                 Err(End::Cut(failure))
             }
         }
@@ -258,8 +270,9 @@ impl Exchange<'_> {
 /// What a successful attempt leaves behind.
 pub(crate) struct Attempt {
     up: Up,
-    load: rhumb_balance::Load,
-    endpoint: Arc<rhumb_balance::Endpoint>,
+    load: InFlight,
+    endpoint: Arc<Endpoint>,
+    first_byte: Duration,
 }
 
 /// The deadlines of one exchange.

@@ -35,6 +35,8 @@ pub struct Shared {
     pub current: Current,
     /// Metrics.
     pub registry: Arc<Registry>,
+    /// Where the balancer's clock begins.
+    pub origin: Instant,
 }
 
 /// A command to a worker. Commands of one sender arrive in order.
@@ -57,6 +59,7 @@ pub struct Worker {
     pub(crate) registry: Arc<Registry>,
     pub(crate) logs: RefCell<Vec<WorkerLog>>,
     pub(crate) ids: RefCell<IdSource>,
+    pub(crate) origin: Instant,
     pub(crate) rng: RefCell<Rng>,
     requests: RefCell<Vec<Box<RequestHead>>>,
     responses: RefCell<Vec<Box<ResponseHead>>>,
@@ -78,6 +81,7 @@ impl Worker {
             registry: Arc::clone(&shared.registry),
             logs: RefCell::default(),
             ids: RefCell::new(IdSource::from_os()?),
+            origin: shared.origin,
             rng: RefCell::new(Rng::from_os()),
             requests: RefCell::default(),
             responses: RefCell::default(),
