@@ -842,19 +842,43 @@ fn a_handshake_takes_a_bounded_number_of_bytes() {
     assert!(is_bufferless(&ours));
 }
 
+/// Flips bits in what is under way, cuts it, repeats it, or adds noise.
+fn mangle(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    match rng.up_to(4) {
+        1 if !bytes.is_empty() => {
+            let at = rng.up_to(bytes.len()) - 1;
+            bytes[at] ^= 1 << (rng.up_to(8) - 1);
+        }
+        2 => bytes.truncate(bytes.len() / 2),
+        3 => bytes.extend_from_within(..),
+        _ => {
+            let noise = rng.up_to(400);
+            bytes.extend(rng.bytes(noise));
+        }
+    }
+}
+
 #[test]
 fn hostile_bytes_end_in_an_error_and_never_in_a_panic() {
     let ca = Authority::new("ca");
-    let servers = ServerTlsSet::single(ServerTls::build(spec(vec![ca.issue(&["a.test"])])).unwrap());
+    let leaf = ca.issue(&["a.test"]);
+    let servers = ServerTlsSet::single(ServerTls::build(spec(vec![leaf.clone()])).unwrap());
+    let backend =
+        ClientSpec { server_name: Some("a.test".to_owned()), ..ClientSpec::new(Verify::Insecure, "") };
+    let backend = ClientTls::build(backend).unwrap();
     let scratch = &mut Scratch::new();
     let mut buf = [0; 2000];
-    for seed in 0..300 {
+    for seed in 0..400 {
         let mut rng = Rng::new(seed);
         let (near, far) = pipe(None);
         let version = if seed % 2 == 0 { Version::Tls12 } else { Version::Tls13 };
-        let config = Arc::new(client_config(&ca.roots(), version));
-        let mut theirs = Buffered::client(&config, "a.test", far);
-        let mut ours = TlsStream::server(near, servers.clone());
+        let (mut ours, mut theirs) = if seed % 4 < 2 {
+            let config = Arc::new(client_config(&ca.roots(), version));
+            (TlsStream::server(near, servers.clone()), Buffered::client(&config, "a.test", far))
+        } else {
+            let config = Arc::new(server_config(&leaf, version));
+            (TlsStream::client(near, &backend, ENDPOINT).unwrap(), Buffered::server(&config, far))
+        };
         let quiet = rng.up_to(12);
         let mut is_over = false;
         for turn in 0..40 {
@@ -863,20 +887,8 @@ fn hostile_bytes_end_in_an_error_and_never_in_a_panic() {
                 let _ = io::Write::write(&mut theirs.tls.writer(), b"data");
             }
             if turn >= quiet {
-                // Flip bits in what is under way, cut it, repeat it, or add noise.
                 let mut bytes = ours.transport().drain();
-                match rng.up_to(4) {
-                    1 if !bytes.is_empty() => {
-                        let at = rng.up_to(bytes.len()) - 1;
-                        bytes[at] ^= 1 << (rng.up_to(8) - 1);
-                    }
-                    2 => bytes.truncate(bytes.len() / 2),
-                    3 => bytes.extend_from_within(..),
-                    _ => {
-                        let noise = rng.up_to(400);
-                        bytes.extend(rng.bytes(noise));
-                    }
-                }
+                mangle(&mut bytes, &mut rng);
                 theirs.end.inject(&bytes);
             }
             let read = ours.poll_read(&mut cx(), &mut buf, scratch);
