@@ -27,8 +27,12 @@ use buffers::{COALESCE, Leftover, MAX_READ, MIN_READ, Sink};
 pub use buffers::{MAX_WRITE, Scratch};
 use session::{Session, dead};
 
-/// The most slices of one vectored write. A record's overhead is at most 5 + 8 + 16 + 1 bytes.
-const MAX_SLICES: usize = 64;
+/// The most slices of one vectored write.
+const MAX_SLICES: usize = 16;
+
+/// Slices up to this size together are copied into one record, which is cheaper than a record for
+/// each of them. Unit: bytes.
+const COPIED: usize = 4 * 1024;
 
 /// A TLS connection, either side: no task, no lock, and no buffer while it is idle.
 ///
@@ -334,11 +338,14 @@ impl<T: Transport> TlsStream<T> {
         src: &[u8],
         scratch: &mut Scratch,
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_slices(cx, &[src.get(..MAX_WRITE).unwrap_or(src)], scratch)
+        if !self.flags.is_established {
+            ready!(self.poll_handshake(cx, scratch))?;
+        }
+        self.poll_write_slices(cx, &[src.get(..MAX_WRITE).unwrap_or(src)], &mut scratch.output)
     }
 
-    /// As [`poll_write`](Self::poll_write), from several slices in one send. Each slice begins a
-    /// record of its own.
+    /// As [`poll_write`](Self::poll_write), from several slices in one send, the first 16 that are
+    /// not empty. Short ones share a record; otherwise each begins a record of its own.
     ///
     /// **Errors**: as [`poll_write`](Self::poll_write).
     pub fn poll_write_vectored(
@@ -347,6 +354,9 @@ impl<T: Transport> TlsStream<T> {
         srcs: &[IoSlice<'_>],
         scratch: &mut Scratch,
     ) -> Poll<io::Result<usize>> {
+        if !self.flags.is_established {
+            ready!(self.poll_handshake(cx, scratch))?;
+        }
         let mut slices: [&[u8]; MAX_SLICES] = [&[]; MAX_SLICES];
         let mut room = MAX_WRITE;
         let mut count = 0;
@@ -358,19 +368,29 @@ impl<T: Transport> TlsStream<T> {
             room -= slot.len();
             count += 1;
         }
-        self.poll_write_slices(cx, slices.get(..count).unwrap_or_default(), scratch)
+        let slices = slices.get(..count).unwrap_or_default();
+        let total = MAX_WRITE - room;
+        if count < 2 || total > COPIED {
+            return self.poll_write_slices(cx, slices, &mut scratch.output);
+        }
+        let mut end = 0;
+        for slice in slices {
+            if let Some(room) = scratch.input.get_mut(end..end + slice.len()) {
+                room.copy_from_slice(slice);
+            }
+            end += slice.len();
+        }
+        let joined = scratch.input.get(..end).unwrap_or_default();
+        self.poll_write_slices(cx, &[joined], &mut scratch.output)
     }
 
-    /// `slices` are together at most [`MAX_WRITE`] long.
+    /// `slices` are together at most [`MAX_WRITE`] long; `output` is the thread's.
     fn poll_write_slices(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[&[u8]],
-        scratch: &mut Scratch,
+        output: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.flags.is_established {
-            ready!(self.poll_handshake(cx, scratch))?;
-        }
         if matches!(self.session, Session::Dead) {
             return Poll::Ready(Err(dead()));
         }
@@ -384,7 +404,7 @@ impl<T: Transport> TlsStream<T> {
             ready!(self.poll_flush(cx))?;
         }
         let front = self.pending.len();
-        let (head, room) = scratch.output.split_at_mut(front.min(COALESCE));
+        let (head, room) = output.split_at_mut(front.min(COALESCE));
         head.copy_from_slice(self.pending.as_slice().get(..head.len()).unwrap_or_default());
         let (taken, written) = match self.session.encrypt(&mut self.incoming, slices, room) {
             Ok(done) => done,
@@ -394,7 +414,7 @@ impl<T: Transport> TlsStream<T> {
             }
         };
         self.pending.clear();
-        let ciphertext = scratch.output.get(..front + written).unwrap_or_default();
+        let ciphertext = output.get(..front + written).unwrap_or_default();
         match self.transport.poll_write(cx, ciphertext) {
             Poll::Ready(Ok(sent)) if sent >= ciphertext.len() => {}
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.dies(io::ErrorKind::WriteZero.into()))),

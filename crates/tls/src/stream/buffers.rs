@@ -20,8 +20,9 @@ const MAX_INCOMPLETE: usize = 96 * 1024;
 /// one send. Unit: bytes.
 pub(super) const COALESCE: usize = 4 * 1024;
 
-/// Room for record headers, nonces and tags of [`MAX_WRITE`] in as many pieces as one vectored
-/// write takes, and for a key update before them. Unit: bytes.
+/// Room for record headers, nonces and tags of [`MAX_WRITE`] in as many records as one vectored
+/// write makes of it (about 30, each with at most 5 + 8 + 16 + 1 bytes), and for a key update
+/// before them. Unit: bytes.
 pub(super) const WRITE_OVERHEAD: usize = 4 * 1024;
 
 /// Two buffers that a thread lends to the connection that runs: ciphertext in and ciphertext out.

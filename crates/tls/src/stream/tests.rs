@@ -702,6 +702,19 @@ fn several_slices_go_out_in_one_send() {
         got.len() == MAX_WRITE
     });
     assert_eq!(got, [b"head", &large[..MAX_WRITE - 4]].concat());
+
+    // Short ones in one record: 5 bytes of header, the content type, and 16 of tag (RFC 8446 §5.2).
+    let slices = [IoSlice::new(b"head"), IoSlice::new(&large[..1000])];
+    assert!(matches!(ours.poll_write_vectored(&mut cx(), &slices, scratch), Poll::Ready(Ok(1004))));
+    let records = theirs.end.drain();
+    assert_eq!(records.len(), 1004 + 22);
+    ours.transport().inject(&records);
+    until(|| {
+        theirs.turn().unwrap();
+        got.extend(theirs.read());
+        got.len() == MAX_WRITE + 1004
+    });
+    assert!(got.ends_with(&[b"head", &large[..1000]].concat()));
 }
 
 #[test]
