@@ -84,6 +84,15 @@ pub fn may_complete(input: &[u8], seen: usize) -> bool {
 mod tests {
     use super::*;
 
+    /// Adds `inputs` to the corpus of a fuzz target whose first byte selects what else varies.
+    pub(super) fn write_corpus(target: &str, inputs: impl Iterator<Item = Vec<u8>>) {
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+        std::fs::create_dir_all(&corpus).unwrap();
+        for (i, input) in inputs.enumerate() {
+            std::fs::write(corpus.join(format!("case-{i:03}")), [b"0", input.as_slice()].concat()).unwrap();
+        }
+    }
+
     #[test]
     fn a_head_can_only_be_complete_after_an_empty_line() {
         for (input, seen, expected) in [
