@@ -9,6 +9,9 @@
 //! that it nominates, Keep-Alive, Proxy-Connection, TE, Upgrade, HTTP2-Settings, Transfer-Encoding. What they say is
 //! kept in the head. Trailer stays: RFC 9110 §6.6.2 has it travel with the trailers that it announces.
 //!
+//! `Content_Length` and `Transfer_Encoding` are refused in requests; the underscore spellings of fields that a proxy
+//! vouches for (`X_Forwarded_For` and the like) are dropped.
+//!
 //! Nothing here knows a socket. Start with [`parse_request`], [`BodyDecoder`] and [`write_response`].
 
 mod syntax;
