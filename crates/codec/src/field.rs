@@ -692,7 +692,8 @@ impl Fields {
     pub fn remove_prefixed(&mut self, prefix: &[u8]) -> bool {
         let mut removed = false;
         for line in &mut self.lines {
-            let name = if line.name.is_empty() { line.known.name().as_bytes() } else { line.name.of(&self.arena) };
+            let name =
+                if line.name.is_empty() { line.known.name().as_bytes() } else { line.name.of(&self.arena) };
             let begins = |begin: &[u8]| begin.eq_ignore_ascii_case(prefix);
             if line.live && name.get(..prefix.len()).is_some_and(begins) {
                 line.live = false;

@@ -9,6 +9,9 @@
 //! that it nominates, Keep-Alive, Proxy-Connection, TE, Upgrade, HTTP2-Settings, Transfer-Encoding. What they say is
 //! kept in the head. Trailer stays: RFC 9110 §6.6.2 has it travel with the trailers that it announces.
 //!
+//! `Content_Length` and `Transfer_Encoding` are refused in requests; the underscore spellings of fields that a proxy
+//! vouches for (`X_Forwarded_For` and the like) are dropped.
+//!
 //! Nothing here knows a socket. Start with [`parse_request`], [`BodyDecoder`] and [`write_response`].
 
 mod syntax;
@@ -83,6 +86,15 @@ pub fn may_complete(input: &[u8], seen: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Adds `inputs` to the corpus of a fuzz target whose first byte selects what else varies.
+    pub(super) fn write_corpus(target: &str, inputs: impl Iterator<Item = Vec<u8>>) {
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+        std::fs::create_dir_all(&corpus).unwrap();
+        for (i, input) in inputs.enumerate() {
+            std::fs::write(corpus.join(format!("case-{i:03}")), [b"0", input.as_slice()].concat()).unwrap();
+        }
+    }
 
     #[test]
     fn a_head_can_only_be_complete_after_an_empty_line() {

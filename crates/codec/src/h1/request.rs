@@ -60,7 +60,7 @@ pub fn parse_request(
     head.fields.store(window);
     head.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     head.scheme = scheme;
-    let section = Section::read::<true>(window, request.headers, &mut head.fields, 0)
+    let section = Section::read::<true>(window, request.headers, &mut head.fields)
         .map_err(|error| first_error(window, limits, error))?;
 
     let method_name = Span::new(0, method.len());

@@ -51,13 +51,11 @@ pub fn parse_response(
     head.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     head.fields.store(window);
     let section =
-        Section::read::<false>(window, response.headers, &mut head.fields, 0).map_err(
-            |error| match error {
-                // A bare LF may end the empty line only, or stand after something that is worse.
-                FieldError::BareLf => syntax::response_error(window, limits).unwrap_or_else(|| error.into()),
-                error => error.into(),
-            },
-        )?;
+        Section::read::<false>(window, response.headers, &mut head.fields).map_err(|error| match error {
+            // A bare LF may end the empty line only, or stand after something that is worse.
+            FieldError::BareLf => syntax::response_error(window, limits).unwrap_or_else(|| error.into()),
+            error => error.into(),
+        })?;
 
     read_framing(head, request_method, &section)?;
     head.keep_alive = section.keeps_alive(head.version) && head.content != Content::UntilClose;

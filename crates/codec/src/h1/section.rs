@@ -65,13 +65,12 @@ pub(super) struct Section {
 }
 
 impl Section {
-    /// Reads the tokenized `lines` of `head`, whose bytes `fields` holds from `base` on. REQUEST: of a request.
+    /// Reads the tokenized `lines` of `head`, with whose bytes the arena of `fields` begins. REQUEST: of a request.
     #[inline]
     pub(super) fn read<const REQUEST: bool>(
         head: &[u8],
         lines: &[httparse::Header<'_>],
         fields: &mut Fields,
-        base: usize,
     ) -> Result<Self, FieldError> {
         let mut section = Self::default();
         // The tokenizer takes LF for a line end. Lines touch: if the two bytes before each name and the last four of
@@ -84,8 +83,8 @@ impl Section {
             if name_at.checked_sub(2).and_then(|at| head.get(at)) != Some(&b'\r') {
                 return Err(FieldError::BareLf);
             }
-            let name = Span::new(base + name_at, line.name.len());
-            let value = Span::new(base + offset_in(head, line.value), line.value.len());
+            let name = Span::new(name_at, line.name.len());
+            let value = Span::new(offset_in(head, line.value), line.value.len());
             let known = Known::of(line.name.as_bytes());
             if IN_HEAD.contains(known) {
                 section.take(head, line, known, value)?;
@@ -213,7 +212,7 @@ fn remove_nominated<const REQUEST: bool>(
     fields: &mut Fields,
 ) -> Result<(), FieldError> {
     let connection = lines.iter().filter(|line| Known::of(line.name.as_bytes()) == Known::Connection);
-    for option in connection.flat_map(|line| list(line.value)) {
+    for option in connection.flat_map(|line| list(line.value)).filter(|option| !option.is_empty()) {
         match Known::of(option) {
             Known::Other => {
                 fields.remove_spelled(option);

@@ -36,7 +36,8 @@ pub struct ResponseContext {
 }
 
 /// Appends the request as the next server reads it: HTTP/1.1, origin-form (RFC 9112 §3.2.1) with Host first. `*` and
-/// CONNECT keep their forms. An extended CONNECT (RFC 8441 §4) becomes the GET with Upgrade that it stands for; a
+/// CONNECT keep their forms. An empty authority (HTTP/1.0 without Host) becomes an empty Host, which most servers
+/// refuse: set one before. An extended CONNECT (RFC 8441 §4) becomes the GET with Upgrade that it stands for; a
 /// WebSocket's key is the caller's to add.
 ///
 /// Content-Length: 0 is written where a method anticipates content (RFC 9110 §8.6). `TE: trailers` is passed on for a

@@ -38,20 +38,23 @@ fn trailers(decoder: &mut BodyDecoder) -> Vec<(String, String)> {
         .unwrap_or_default()
 }
 
+/// Chunked messages, their content, and what follows them.
+const SERVED: &[(&str, &str, &str)] = &[
+    ("0\r\n\r\n", "", ""),
+    ("0\r\n\r\nGET", "", "GET"),
+    ("5\r\nhello\r\n0\r\n\r\n", "hello", ""),
+    ("5\r\nhello\r\n6\r\n world\r\n0\r\n\r\nX", "hello world", "X"),
+    ("00005\r\nhello\r\n0000000000000000\r\n\r\n", "hello", ""),
+    ("a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", "01234567890123456789", ""),
+    ("5;a=b;c=\"d e\";f\r\nhello\r\n0;last\r\n\r\n", "hello", ""),
+    ("2\r\n\r\n\r\n0\r\n\r\n", "\r\n", ""),
+    ("5\r\nhello\r\n0\r\nX: y\r\n\r\nGET", "hello", "GET"),
+    ("0\r\nX: y\r\nZ:\r\n\r\n\r\n", "", "\r\n"),
+];
+
 #[test]
 fn chunks_become_content_however_they_arrive() {
-    for (input, content, rest) in [
-        ("0\r\n\r\n", "", ""),
-        ("0\r\n\r\nGET", "", "GET"),
-        ("5\r\nhello\r\n0\r\n\r\n", "hello", ""),
-        ("5\r\nhello\r\n6\r\n world\r\n0\r\n\r\nX", "hello world", "X"),
-        ("00005\r\nhello\r\n0000000000000000\r\n\r\n", "hello", ""),
-        ("a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", "01234567890123456789", ""),
-        ("5;a=b;c=\"d e\";f\r\nhello\r\n0;last\r\n\r\n", "hello", ""),
-        ("2\r\n\r\n\r\n0\r\n\r\n", "\r\n", ""),
-        ("5\r\nhello\r\n0\r\nX: y\r\n\r\nGET", "hello", "GET"),
-        ("0\r\nX: y\r\nZ:\r\n\r\n\r\n", "", "\r\n"),
-    ] {
+    for &(input, content, rest) in SERVED {
         for split in 0..=input.len() {
             let (decoded, used, mut decoder) =
                 decode(input.as_bytes(), &[split], &Limits::default()).unwrap();
@@ -66,61 +69,62 @@ fn chunks_become_content_however_they_arrive() {
     }
 }
 
+const REFUSED: &[(&str, BodyError)] = &[
+    ("\r\n", B::ChunkSizeInvalid),
+    ("\n", B::ChunkSizeInvalid),
+    (";a=b\r\n", B::ChunkSizeInvalid),
+    ("g\r\n", B::ChunkSizeInvalid),
+    ("-1\r\n", B::ChunkSizeInvalid),
+    ("+1\r\n", B::ChunkSizeInvalid),
+    ("0x5\r\n", B::ChunkSizeInvalid),
+    ("0X5\r\n", B::ChunkSizeInvalid),
+    ("5_0\r\n", B::ChunkSizeInvalid),
+    (" 5\r\nhello", B::ChunkSizeInvalid),
+    ("\t5\r\nhello", B::ChunkSizeInvalid),
+    ("5 \r\nhello", B::ChunkSizeInvalid),
+    ("5\t\r\nhello", B::ChunkSizeInvalid),
+    ("5 ;a=b\r\nhello", B::ChunkSizeInvalid),
+    ("5,\r\nhello", B::ChunkSizeInvalid),
+    ("5.0\r\nhello", B::ChunkSizeInvalid),
+    ("5\0\r\nhello", B::ChunkSizeInvalid),
+    ("\u{ff15}\r\nhello", B::ChunkSizeInvalid),
+    ("8000000000000000\r\n", B::ChunkSizeTooLarge),
+    ("ffffffffffffffff\r\n", B::ChunkSizeTooLarge),
+    ("fffffffffffffffff\r\n", B::ChunkSizeTooLarge),
+    ("10000000000000000\r\n", B::ChunkSizeTooLarge),
+    ("00000000000000005\r\n", B::ChunkSizeTooLarge),
+    ("5\nhello", B::ChunkLineEnd),
+    ("5\rhello", B::ChunkLineEnd),
+    ("5\r\rhello", B::ChunkLineEnd),
+    ("5;a\nhello", B::ChunkLineEnd),
+    ("5;a\rb\r\nhello", B::ChunkLineEnd),
+    ("5;a\0b\r\nhello", B::ChunkExtensionInvalid),
+    ("5;a\x0bb\r\nhello", B::ChunkExtensionInvalid),
+    ("5;a\x7f\r\nhello", B::ChunkExtensionInvalid),
+    ("5\r\nhello0\r\n\r\n", B::ChunkDataEnd),
+    ("5\r\nhello\n0\r\n\r\n", B::ChunkDataEnd),
+    ("5\r\nhello\rx", B::ChunkDataEnd),
+    ("5\r\nhello\r\r\n", B::ChunkDataEnd),
+    ("5\r\nhello \r\n", B::ChunkDataEnd),
+    ("5\r\nhello\r\n\r\n", B::ChunkSizeInvalid),
+    ("0\r\n\rX", B::Trailers(F::BareCr)),
+    ("0\r\n\n", B::Trailers(F::BareLf)),
+    ("0\n\r\n", B::ChunkLineEnd),
+    ("0\r\nX: y\n\r\n", B::Trailers(F::BareLf)),
+    ("0\r\nX: y\rz\r\n\r\n", B::Trailers(F::BareCr)),
+    ("0\r\nX : y\r\n\r\n", B::Trailers(F::SpaceInFieldName)),
+    ("0\r\n X: y\r\n\r\n", B::Trailers(F::SpaceBeforeFirstField)),
+    ("0\r\nX: y\r\n z\r\n\r\n", B::Trailers(F::ObsFold)),
+    ("0\r\nGET / HTTP/1.1\r\n\r\n", B::Trailers(F::SpaceInFieldName)),
+    ("0\r\n: y\r\n\r\n", B::Trailers(F::FieldNameEmpty)),
+    ("0\r\nX\r\n\r\n", B::Trailers(F::FieldWithoutColon)),
+    ("0\r\nX@: y\r\n\r\n", B::Trailers(F::FieldNameInvalid)),
+    ("0\r\nX: \0\r\n\r\n", B::Trailers(F::FieldValueInvalid)),
+];
+
 #[test]
 fn chunked_content_that_could_be_read_otherwise_is_refused() {
-    let cases: &[(&str, BodyError)] = &[
-        ("\r\n", B::ChunkSizeInvalid),
-        ("\n", B::ChunkSizeInvalid),
-        (";a=b\r\n", B::ChunkSizeInvalid),
-        ("g\r\n", B::ChunkSizeInvalid),
-        ("-1\r\n", B::ChunkSizeInvalid),
-        ("+1\r\n", B::ChunkSizeInvalid),
-        ("0x5\r\n", B::ChunkSizeInvalid),
-        ("0X5\r\n", B::ChunkSizeInvalid),
-        ("5_0\r\n", B::ChunkSizeInvalid),
-        (" 5\r\nhello", B::ChunkSizeInvalid),
-        ("\t5\r\nhello", B::ChunkSizeInvalid),
-        ("5 \r\nhello", B::ChunkSizeInvalid),
-        ("5\t\r\nhello", B::ChunkSizeInvalid),
-        ("5 ;a=b\r\nhello", B::ChunkSizeInvalid),
-        ("5,\r\nhello", B::ChunkSizeInvalid),
-        ("5.0\r\nhello", B::ChunkSizeInvalid),
-        ("5\0\r\nhello", B::ChunkSizeInvalid),
-        ("\u{ff15}\r\nhello", B::ChunkSizeInvalid),
-        ("8000000000000000\r\n", B::ChunkSizeTooLarge),
-        ("ffffffffffffffff\r\n", B::ChunkSizeTooLarge),
-        ("fffffffffffffffff\r\n", B::ChunkSizeTooLarge),
-        ("10000000000000000\r\n", B::ChunkSizeTooLarge),
-        ("00000000000000005\r\n", B::ChunkSizeTooLarge),
-        ("5\nhello", B::ChunkLineEnd),
-        ("5\rhello", B::ChunkLineEnd),
-        ("5\r\rhello", B::ChunkLineEnd),
-        ("5;a\nhello", B::ChunkLineEnd),
-        ("5;a\rb\r\nhello", B::ChunkLineEnd),
-        ("5;a\0b\r\nhello", B::ChunkExtensionInvalid),
-        ("5;a\x0bb\r\nhello", B::ChunkExtensionInvalid),
-        ("5;a\x7f\r\nhello", B::ChunkExtensionInvalid),
-        ("5\r\nhello0\r\n\r\n", B::ChunkDataEnd),
-        ("5\r\nhello\n0\r\n\r\n", B::ChunkDataEnd),
-        ("5\r\nhello\rx", B::ChunkDataEnd),
-        ("5\r\nhello\r\r\n", B::ChunkDataEnd),
-        ("5\r\nhello \r\n", B::ChunkDataEnd),
-        ("5\r\nhello\r\n\r\n", B::ChunkSizeInvalid),
-        ("0\r\n\rX", B::Trailers(F::BareCr)),
-        ("0\r\n\n", B::Trailers(F::BareLf)),
-        ("0\n\r\n", B::ChunkLineEnd),
-        ("0\r\nX: y\n\r\n", B::Trailers(F::BareLf)),
-        ("0\r\nX: y\rz\r\n\r\n", B::Trailers(F::BareCr)),
-        ("0\r\nX : y\r\n\r\n", B::Trailers(F::SpaceInFieldName)),
-        ("0\r\n X: y\r\n\r\n", B::Trailers(F::SpaceBeforeFirstField)),
-        ("0\r\nX: y\r\n z\r\n\r\n", B::Trailers(F::ObsFold)),
-        ("0\r\nGET / HTTP/1.1\r\n\r\n", B::Trailers(F::SpaceInFieldName)),
-        ("0\r\n: y\r\n\r\n", B::Trailers(F::FieldNameEmpty)),
-        ("0\r\nX\r\n\r\n", B::Trailers(F::FieldWithoutColon)),
-        ("0\r\nX@: y\r\n\r\n", B::Trailers(F::FieldNameInvalid)),
-        ("0\r\nX: \0\r\n\r\n", B::Trailers(F::FieldValueInvalid)),
-    ];
-    for (input, expected) in cases {
+    for (input, expected) in REFUSED {
         for split in 0..=input.len() {
             let result = decode(input.as_bytes(), &[split], &Limits::default());
             assert_eq!(result.map(|_| ()), Err(*expected), "{input:?} at {split}");
@@ -254,4 +258,11 @@ fn written_chunks_are_read_back() {
 #[test]
 fn a_decoder_is_small() {
     assert!(size_of::<BodyDecoder>() <= 40, "{}", size_of::<BodyDecoder>());
+}
+
+#[test]
+#[ignore = "writes the corpus of a fuzz target"]
+fn cases_are_a_corpus() {
+    let inputs = SERVED.iter().map(|(input, ..)| input).chain(REFUSED.iter().map(|(input, _)| input));
+    crate::h1::tests::write_corpus("h1_chunked", inputs.map(|input| input.as_bytes().to_vec()));
 }

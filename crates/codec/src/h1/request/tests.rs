@@ -632,3 +632,11 @@ fn an_accepted_request_is_written_with_one_framing_and_read_back_the_same() {
         assert_eq!((again.authority(), lines(&again)), (head.authority(), lines(&head)));
     }
 }
+
+#[test]
+#[ignore = "writes the corpus of a fuzz target"]
+fn cases_are_a_corpus() {
+    let refused = refused().into_iter().map(|(input, _)| input);
+    let served = served().into_iter().map(|(input, ..)| input.to_vec());
+    crate::h1::tests::write_corpus("h1_request", refused.chain(served).filter(|input| input.len() < 5000));
+}

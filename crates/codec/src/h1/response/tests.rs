@@ -310,3 +310,11 @@ fn an_accepted_response_is_written_and_read_back_the_same() {
         assert_eq!(framing == BodyFraming::None, content == Content::None, "{}", text(&out));
     }
 }
+
+#[test]
+#[ignore = "writes the corpus of a fuzz target"]
+fn cases_are_a_corpus() {
+    let refused = refused().into_iter().map(|(input, _)| input);
+    let served = served().into_iter().map(|(input, ..)| input.as_bytes().to_vec());
+    crate::h1::tests::write_corpus("h1_response", refused.chain(served).filter(|input| input.len() < 5000));
+}
