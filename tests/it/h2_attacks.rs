@@ -52,7 +52,7 @@ impl Scene {
         let others = self.others.take().expect("one check per scene");
         others.wait_more(50);
         let report = others.stop();
-        assert_eq!(report.failed, 0, "others were not served: {:?}", report.failures);
+        assert_eq!(report.failed, 0, "others were not served: {:?}", report.first());
         let mut fresh = self.connect();
         fresh.send(&h2::headers(1, &h2::get("a.test", "/bytes/10", &[]), true));
         let answer = fresh.answer(1).expect("a new client is served");

@@ -1,7 +1,14 @@
 //! The binary over real sockets. `cargo xtask test` builds it and installs the independent peers.
 
+mod cli;
+mod config;
+mod curl;
 mod gate;
+mod grpc;
 mod h2_attacks;
 mod http1;
+mod http2;
 mod routing;
 mod smuggling;
+mod tls;
+mod websocket;

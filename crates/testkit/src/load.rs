@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-/// Failures that are kept with their text.
-const KEPT: usize = 10;
+/// Failures of one connection that are kept with their text.
+const KEPT: usize = 1000;
+
+/// Failures that [`Report::first`] shows.
+const SHOWN: usize = 10;
 
 /// Running load.
 pub struct Load {
@@ -24,8 +27,15 @@ pub struct Report {
     pub good: u64,
     /// Requests without.
     pub failed: u64,
-    /// The first failures.
+    /// What the failures were, up to 1000 of each connection.
     pub failures: Vec<String>,
+}
+
+impl Report {
+    /// The first failures, for messages.
+    pub fn first(&self) -> &[String] {
+        &self.failures[..self.failures.len().min(SHOWN)]
+    }
 }
 
 impl Load {
@@ -70,7 +80,6 @@ impl Load {
             all.failed += one.failed;
             all.failures.extend(one.failures);
         }
-        all.failures.truncate(KEPT);
         all
     }
 }

@@ -99,6 +99,32 @@ impl Program {
     }
 }
 
+/// What a program that ran to its end left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output, then standard error.
+    pub output: String,
+}
+
+/// Runs a program to its end.
+pub fn finish(command: Command) -> Finished {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut program = Program::start(command, &dir.path().join("output"));
+    let name = program.name.clone();
+    let status = wait::until_within(LIFETIME, &format!("{name} ends"), || program.ended());
+    Finished { code: status.code(), output: program.log() }
+}
+
+/// Runs a program that must succeed; its output.
+pub fn succeed(command: Command) -> String {
+    let shown = format!("{command:?}");
+    let finished = finish(command);
+    assert_eq!(finished.code, Some(0), "{shown}:\n{}", finished.output);
+    finished.output
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -268,7 +294,13 @@ pub struct Nginx {
 impl Nginx {
     /// Starts with these `http` block contents; `PORT` in them becomes a free port, `DIR` its directory.
     pub fn start(http: &str) -> Self {
+        Self::start_with(http, |_| ())
+    }
+
+    /// The same; `prepare` puts files into its directory first.
+    pub fn start_with(http: &str, prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        prepare(dir.path());
         let port = port::free();
         let base = dir.path().display().to_string();
         let http = http.replace("PORT", &port.to_string()).replace("DIR", &base);
@@ -320,6 +352,13 @@ impl Nginx {
         }
     }
 
+    /// Asks it to start its workers anew (SIGHUP): the old ones close what is idle.
+    pub fn reload(&self) {
+        if let Some(program) = &self.program {
+            program.signal(Signal::HUP);
+        }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
@@ -329,6 +368,25 @@ impl Nginx {
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
+}
+
+/// A script in the interpreter that has the independent peers.
+pub fn script(path: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(python());
+    command.arg(path).args(args);
+    command
+}
+
+/// Starts a script that serves on the port it is given as its last argument, and waits until it accepts.
+pub fn serve_script(path: &Path, args: &[&str], port: u16, log: &Path) -> Program {
+    let mut command = script(path, args);
+    command.arg(port.to_string());
+    let mut program = Program::start(command, log);
+    wait::until("the script accepts", || {
+        assert!(program.ended().is_none(), "the script ended: {}", program.log());
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
+    });
+    program
 }
 
 /// The Python interpreter that has the independent peers.
