@@ -10,3 +10,4 @@
 pub mod field;
 pub mod head;
 pub mod authority;
+pub mod h2;
