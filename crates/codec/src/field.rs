@@ -561,6 +561,44 @@ impl Fields {
         true
     }
 
+    /// Appends every line but those in `skip` as HTTP/1 writes them. Lines that lie in the arena as they are written
+    /// (received by HTTP/1 and left alone) are copied in runs.
+    pub(crate) fn write_lines(&self, skip: KnownSet, out: &mut Vec<u8>) {
+        let skip = if self.present.intersects(skip) { skip } else { KnownSet::default() };
+        let mut run = 0..0;
+        for line in self.lines.iter().filter(|line| line.live && !skip.contains(line.known)) {
+            match self.written_form(line) {
+                Some(form) if form.start == run.end => run.end = form.end,
+                Some(form) => {
+                    out.extend_from_slice(self.arena.get(run).unwrap_or_default());
+                    run = form;
+                }
+                None => {
+                    out.extend_from_slice(self.arena.get(run).unwrap_or_default());
+                    run = 0..0;
+                    let FieldLine { name, value, .. } = self.view(line);
+                    out.extend_from_slice(name);
+                    out.extend_from_slice(b": ");
+                    out.extend_from_slice(value);
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+        }
+        out.extend_from_slice(self.arena.get(run).unwrap_or_default());
+    }
+
+    /// Where the arena holds `name: value` and CRLF of this line, exactly so.
+    #[inline]
+    fn written_form(&self, line: &Line) -> Option<std::ops::Range<usize>> {
+        let name = line.name.start as usize..line.name.start as usize + line.name.len();
+        let value = line.value.start as usize..line.value.start as usize + line.value.len();
+        let touches = !name.is_empty()
+            && name.end + 2 == value.start
+            && self.arena.get(name.end..value.start) == Some(b": ")
+            && self.arena.get(value.end..value.end + 2) == Some(b"\r\n");
+        touches.then_some(name.start..value.end + 2)
+    }
+
     /// Removes every line of a name; true when there was one.
     pub fn remove_named(&mut self, name: &FieldName) -> bool {
         if name.known != Known::Other {

@@ -315,6 +315,41 @@ impl RequestHead {
     }
 }
 
+/// What a decoder found, as places in the arena where it has stored the head's bytes. No bytes are copied.
+impl RequestHead {
+    #[inline]
+    pub(crate) fn receive_method(&mut self, method: Method, name: Span) {
+        self.method = Some(method);
+        self.method_name = name;
+    }
+
+    #[inline]
+    pub(crate) fn receive_authority(&mut self, authority: Span) {
+        self.authority = authority;
+        self.received_authority = authority;
+    }
+
+    #[inline]
+    pub(crate) fn receive_target(&mut self, target: Span) {
+        self.received_target = target;
+        match memchr::memchr(b'?', self.fields.bytes(target)) {
+            Some(at) => {
+                self.path = target.to(at);
+                self.query = Some(target.from(at + 1));
+            }
+            None => {
+                self.path = target;
+                self.query = None;
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn receive_upgrade(&mut self, protocols: Span) {
+        self.upgrade = Some(protocols);
+    }
+}
+
 /// The head of a response, interim or final. Reusable.
 #[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
@@ -360,6 +395,19 @@ impl ResponseHead {
     pub fn set_upgrade(&mut self, protocol: Option<&[u8]>) {
         self.upgrade = protocol.map(|protocol| self.fields.store(protocol));
     }
+
+    /// The same for a decoder that has stored the bytes in the arena.
+    #[inline]
+    pub(crate) fn receive_upgrade(&mut self, protocol: Span) {
+        self.upgrade = Some(protocol);
+    }
+}
+
+/// True for bytes that a request target may have: visible ASCII but `#` (RFC 9112 §3.2, RFC 3986 §3.3 and §3.4).
+/// Bytes that RFC 3986 wants encoded and browsers send as they are (`|`, `^`, `"`, braces and the like) pass.
+#[inline]
+pub fn is_target_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'#'
 }
 
 /// The reason phrase of a status code (RFC 9110 §15); empty when unknown.
