@@ -438,6 +438,14 @@ struct Line {
     value: Span,
     known: Known,
     live: bool,
+    never_indexed: bool,
+}
+
+impl Line {
+    #[inline]
+    fn new(known: Known, name: Span, value: Span) -> Self {
+        Self { name, value, known, live: true, never_indexed: false }
+    }
 }
 
 /// One field line as seen by a reader.
@@ -449,6 +457,8 @@ pub struct FieldLine<'a> {
     pub name: &'a [u8],
     /// The value without surrounding white space.
     pub value: &'a [u8],
+    /// It came by HTTP/2 as a literal that no hop may index, and goes on so (RFC 7541 §6.2.3).
+    pub never_indexed: bool,
 }
 
 /// The fields of one message. See the module.
@@ -557,7 +567,7 @@ impl Fields {
         debug_assert!(name != Known::Other && value.iter().all(|&b| is_value_byte(b)));
         // A recognised name costs no arena bytes: `view` knows its spelling.
         let value = self.store(value);
-        self.push(Line { name: Span::default(), value, known: name, live: true });
+        self.push(Line::new(name, Span::default(), value));
     }
 
     /// Adds a line with a name from configuration.
@@ -583,13 +593,47 @@ impl Fields {
     pub fn append_raw(&mut self, known: Known, name: &[u8], value: &[u8]) {
         let name = if known == Known::Other { self.store(name) } else { Span::default() };
         let value = self.store(value);
-        self.push(Line { name, value, known, live: true });
+        self.push(Line::new(known, name, value));
     }
 
     /// Adds a line whose name and value lie in the arena already ([`Fields::store`]). For codecs.
     #[inline]
     pub fn append_spans(&mut self, known: Known, name: Span, value: Span) {
-        self.push(Line { name, value, known, live: true });
+        self.push(Line::new(known, name, value));
+    }
+
+    /// Marks the line that was added last as one that no hop may index. For codecs.
+    #[inline]
+    pub(crate) fn never_index_last(&mut self) {
+        if let Some(line) = self.lines.last_mut() {
+            line.never_indexed = true;
+        }
+    }
+
+    /// Joins every line of a recognised name into one, where the first was. For codecs.
+    pub(crate) fn join(&mut self, name: Known, separator: &[u8]) {
+        let start = self.arena.len();
+        let mut first = None;
+        let mut never_indexed = false;
+        for (i, line) in self.lines.iter_mut().enumerate().filter(|(_, line)| line.live && line.known == name)
+        {
+            if first.is_some() {
+                self.arena.extend_from_slice(separator);
+                line.live = false;
+                self.live -= 1;
+            }
+            let from = line.value.start as usize;
+            let to = from + line.value.len();
+            if to <= self.arena.len() {
+                self.arena.extend_from_within(from..to);
+            }
+            never_indexed |= line.never_indexed;
+            first.get_or_insert(i);
+        }
+        if let Some(line) = first.and_then(|first| self.lines.get_mut(first)) {
+            line.value = Span::new(start, self.arena.len() - start);
+            line.never_indexed = never_indexed;
+        }
     }
 
     /// Replaces every line of a recognised name by one at the end.
@@ -740,7 +784,12 @@ impl Fields {
     fn view<'a>(&'a self, line: &Line) -> FieldLine<'a> {
         let name =
             if line.name.is_empty() { line.known.name().as_bytes() } else { line.name.of(&self.arena) };
-        FieldLine { known: line.known, name, value: line.value.of(&self.arena) }
+        FieldLine {
+            known: line.known,
+            name,
+            value: line.value.of(&self.arena),
+            never_indexed: line.never_indexed,
+        }
     }
 
     #[inline]
@@ -830,6 +879,21 @@ mod tests {
         assert!(fields.remove_spelled(b"X-oNe") && fields.is_empty());
         fields.set(Known::Via, b"c");
         assert_eq!(fields.get_only(Known::Via), Some(&b"c"[..]));
+    }
+
+    #[test]
+    fn joined_lines_stand_where_the_first_was() {
+        let mut fields = Fields::new();
+        for (known, value) in
+            [(Known::Cookie, "a=1"), (Known::Via, "x"), (Known::Cookie, "b=2"), (Known::Cookie, "")]
+        {
+            fields.append(known, value.as_bytes());
+        }
+        fields.never_index_last();
+        fields.join(Known::Cookie, b"; ");
+        assert_eq!(lines(&fields), [("cookie".into(), "a=1; b=2; ".into()), ("via".into(), "x".into())]);
+        assert_eq!(fields.iter().map(|line| line.never_indexed).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(fields.len(), 2);
     }
 
     #[test]

@@ -24,10 +24,12 @@ mod error;
 #[cfg(test)]
 mod properties;
 
+pub(crate) use body::may_be_trailer;
 pub use body::{BodyDecoder, Decoded};
 pub use error::{BodyError, FieldError, RequestError, ResponseError};
 pub use request::{PREFACE, parse_request};
 pub use response::parse_response;
+pub(crate) use section::{VOUCHED_FOR, spelled_with_hyphens};
 pub use write::{
     BodyFraming, CHUNK_END, ResponseContext, write_chunk, write_chunk_prefix, write_last_chunk,
     write_request, write_response,

@@ -353,6 +353,11 @@ impl RequestHead {
     pub(crate) fn receive_upgrade(&mut self, protocols: Span) {
         self.upgrade = Some(protocols);
     }
+
+    #[inline]
+    pub(crate) fn receive_protocol(&mut self, protocol: Span) {
+        self.protocol = Some(protocol);
+    }
 }
 
 /// The head of a response, interim or final. Reusable.

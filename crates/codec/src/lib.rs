@@ -10,4 +10,6 @@
 pub mod field;
 pub mod head;
 pub mod authority;
+
 pub mod h1;
+pub mod h2;

@@ -326,7 +326,7 @@ fn parse_trailers(trailers: &mut Trailers, max_fields: usize) -> Result<(), Fiel
 }
 
 /// True when a line of this name may be written in a trailer section.
-pub(super) fn may_be_trailer(known: Known) -> bool {
+pub(crate) fn may_be_trailer(known: Known) -> bool {
     known == Known::Other || TRAILERS.contains(known)
 }
 

@@ -22,7 +22,7 @@ pub(super) const IN_HEAD: KnownSet = KnownSet::of(&[
 
 /// Fields by which a backend knows who sent a request. Spelled with underscores they are dropped: CGI and its heirs
 /// (WSGI, PHP) read `X_Forwarded_For` as `X-Forwarded-For`, past every rule about the latter.
-const VOUCHED_FOR: KnownSet = KnownSet::of(&[
+pub(crate) const VOUCHED_FOR: KnownSet = KnownSet::of(&[
     Known::ProxyAuthorization,
     Known::XForwardedClientCert,
     Known::XForwardedFor,
@@ -304,7 +304,7 @@ fn check_upgrade(value: &[u8]) -> Result<(), FieldError> {
 
 /// The recognised name that `name` would spell with hyphens in place of its underscores.
 #[cold]
-fn spelled_with_hyphens(name: &[u8]) -> Known {
+pub(crate) fn spelled_with_hyphens(name: &[u8]) -> Known {
     let mut spelled = [0u8; 32];
     let Some(spelled) = spelled.get_mut(..name.len()) else { return Known::Other };
     for (to, from) in spelled.iter_mut().zip(name) {
