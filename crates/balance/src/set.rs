@@ -199,7 +199,13 @@ impl Endpoints {
     /// Chooses from the set as it is; see [`EndpointSet::pick`]. When every endpoint was excluded, one of them is chosen
     /// all the same: better one that failed once than none.
     #[inline]
-    pub fn pick(&self, key: Option<u64>, now: Nanos, rng: &mut Rng, avoided: Option<&Arc<Endpoint>>) -> Option<Arc<Endpoint>> {
+    pub fn pick(
+        &self,
+        key: Option<u64>,
+        now: Nanos,
+        rng: &mut Rng,
+        avoided: Option<&Arc<Endpoint>>,
+    ) -> Option<Arc<Endpoint>> {
         let set = self.current.load();
         let avoided = avoided.and_then(|avoided| {
             let at = set.members.iter().position(|member| Arc::ptr_eq(&member.endpoint, avoided))?;

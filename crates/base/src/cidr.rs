@@ -13,7 +13,9 @@ pub struct Cidr {
 
 /// Text that is not an address block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an address block: write an address with an optional prefix length, for example 10.0.0.0/8 or ::1")]
+#[error(
+    "not an address block: write an address with an optional prefix length, for example 10.0.0.0/8 or ::1"
+)]
 pub struct InvalidCidr;
 
 impl Cidr {
@@ -38,7 +40,9 @@ impl FromStr for Cidr {
         let most = if is_v4 { 32 } else { 128 };
         let len = match len {
             None => most,
-            Some(len) if !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit()) => len.parse().map_err(|_| InvalidCidr)?,
+            Some(len) if !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit()) => {
+                len.parse().map_err(|_| InvalidCidr)?
+            }
             Some(_) => return Err(InvalidCidr),
         };
         if len > most {

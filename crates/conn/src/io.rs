@@ -1,16 +1,11 @@
 //! A byte stream to a peer, plain or TLS.
 
-use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use rhumb_net::socket;
 use rhumb_tls::{Scratch, TlsStream};
 use tokio::net::TcpStream;
-
-thread_local! {
-    static SCRATCH: RefCell<Option<Box<Scratch>>> = const { RefCell::new(None) };
-}
 
 /// A stream to a peer.
 pub enum Io {
@@ -29,7 +24,7 @@ impl Io {
     pub fn poll_read(&mut self, cx: &mut Context<'_>, dst: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => socket::poll_read(stream, cx, dst),
-            Self::Tls(stream) => with_scratch(|scratch| stream.poll_read(cx, dst, scratch)),
+            Self::Tls(stream) => Scratch::lend(|scratch| stream.poll_read(cx, dst, scratch)),
         }
     }
 
@@ -41,7 +36,7 @@ impl Io {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => socket::poll_write(stream, cx, src),
-            Self::Tls(stream) => with_scratch(|scratch| stream.poll_write(cx, src, scratch)),
+            Self::Tls(stream) => Scratch::lend(|scratch| stream.poll_write(cx, src, scratch)),
         }
     }
 
@@ -50,12 +45,17 @@ impl Io {
     /// # Errors
     /// The stream's error; it is useless then.
     #[inline]
-    pub fn poll_write_both(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &[u8],
+        second: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => socket::poll_write_both(stream, cx, first, second),
             Self::Tls(stream) => {
                 let both = [io::IoSlice::new(first), io::IoSlice::new(second)];
-                with_scratch(|scratch| stream.poll_write_vectored(cx, &both, scratch))
+                Scratch::lend(|scratch| stream.poll_write_vectored(cx, &both, scratch))
             }
         }
     }
@@ -93,7 +93,7 @@ impl Io {
     pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), rhumb_tls::HandshakeError>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => with_scratch(|scratch| stream.poll_handshake(cx, scratch)),
+            Self::Tls(stream) => Scratch::lend(|scratch| stream.poll_handshake(cx, scratch)),
         }
     }
 
@@ -121,13 +121,4 @@ impl Io {
             Self::Tls(stream) => stream.transport(),
         }
     }
-}
-
-// One pair of record buffers per worker: nothing in it outlives a call.
-#[inline]
-fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
-    let mut scratch = SCRATCH.with(|cell| cell.borrow_mut().take()).unwrap_or_default();
-    let result = f(&mut scratch);
-    SCRATCH.with(|cell| *cell.borrow_mut() = Some(scratch));
-    result
 }

@@ -37,7 +37,8 @@ impl Output {
     #[inline]
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         if self.waiting.capacity() == 0 {
-            self.waiting = FREE.with(|free| free.borrow_mut().pop()).unwrap_or_else(|| Vec::with_capacity(4 << 10));
+            self.waiting =
+                FREE.with(|free| free.borrow_mut().pop()).unwrap_or_else(|| Vec::with_capacity(4 << 10));
         }
         &mut self.waiting
     }

@@ -95,7 +95,10 @@ mod tests {
             template: "/".into(),
             listener: "l".into(),
             chain: Chain::default(),
-            backends: weights.iter().map(|&weight| WeightedBackend { weight, backend: None, chain: Chain::default() }).collect(),
+            backends: weights
+                .iter()
+                .map(|&weight| WeightedBackend { weight, backend: None, chain: Chain::default() })
+                .collect(),
             timeouts: Timeouts::default(),
             invalid: None,
             metrics_id: OnceLock::new(),

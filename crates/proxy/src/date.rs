@@ -21,7 +21,8 @@ pub(crate) fn with_date<R>(unix_seconds: u64, f: impl FnOnce(&[u8]) -> R) -> R {
 
 fn format(unix_seconds: u64) -> [u8; LEN] {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
     let (year, month, day) = civil(days);
     let weekday = DAYS.get((days % 7) as usize).copied().unwrap_or("Thu");

@@ -118,7 +118,12 @@ fn h2_input(io: Io) -> (Io, rhumb_conn::input::Input) {
     (io, rhumb_conn::input::Input::default())
 }
 
-async fn handshake(worker: &Worker, port: &Port, stream: TcpStream, mut connection: Connection) -> Option<(Io, Connection)> {
+async fn handshake(
+    worker: &Worker,
+    port: &Port,
+    stream: TcpStream,
+    mut connection: Connection,
+) -> Option<(Io, Connection)> {
     let servers = port.tls.clone()?;
     let mut io = Io::Tls(Box::new(TlsStream::server(stream, servers)));
     let mut timer = Timer::new();
@@ -244,9 +249,19 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
         let Some(head) = head else { break };
         let after = match request {
             // One allocation per exchange, so that a resting connection does not hold an exchange's state.
-            Ok(()) => Box::pin(exchange::serve(&worker, &connection, Down::H1(&mut server), head, &mut timer)).await,
+            Ok(()) => {
+                Box::pin(exchange::serve(&worker, &connection, Down::H1(&mut server), head, &mut timer)).await
+            }
             Err(cause) => {
-                Box::pin(respond::refuse_unread(&worker, &connection, &mut server, head, cause, &mut timer)).await;
+                Box::pin(respond::refuse_unread(
+                    &worker,
+                    &connection,
+                    &mut Down::H1(&mut server),
+                    head,
+                    cause,
+                    &mut timer,
+                ))
+                .await;
                 After::Linger
             }
         };
@@ -284,10 +299,19 @@ async fn linger(server: &mut h1::Server, timer: &mut Timer) {
     .await;
 }
 
-async fn serve_h2(worker: Rc<Worker>, (io, input): (Io, rhumb_conn::input::Input), connection: Connection, mut member: Member) {
+async fn serve_h2(
+    worker: Rc<Worker>,
+    (io, input): (Io, rhumb_conn::input::Input),
+    connection: Connection,
+    mut member: Member,
+) {
     let settings = connection.port(&worker).1.settings.clone();
     let connection = Rc::new(connection);
-    let config = h2::server_config(settings.max_concurrent_streams, settings.limits.head_bytes);
+    let mut config = h2::Config::new(h2::Role::Server);
+    config.max_concurrent_streams = settings.max_concurrent_streams;
+    config.max_header_list_size = u32::try_from(settings.limits.head_bytes).unwrap_or(u32::MAX);
+    config.max_fields = u32::try_from(settings.limits.fields).unwrap_or(u32::MAX);
+    config.max_path = u32::try_from(settings.limits.target_bytes).unwrap_or(u32::MAX);
     let mut driver = h2::Driver::new(io, input, config, settings.idle_timeout);
     let mut is_leaving = false;
     poll_fn(|cx| {
@@ -296,12 +320,26 @@ async fn serve_h2(worker: Rc<Worker>, (io, input): (Io, rhumb_conn::input::Input
             is_leaving = true;
             driver.leave();
         }
-        driver.poll_serve(cx, |stream, head| {
+        driver.poll_serve(cx, |mut stream, request| {
             let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
             tokio::task::spawn_local(async move {
-                let mut stream = stream;
                 let mut timer = Timer::new();
-                exchange::serve(&worker, &connection, Down::H2(&mut stream), head, &mut timer).await;
+                let mut down = Down::H2(&mut stream);
+                match request {
+                    Ok(head) => drop(exchange::serve(&worker, &connection, down, head, &mut timer).await),
+                    Err(refusal) => {
+                        let head = worker.take_request();
+                        respond::refuse_unread(
+                            &worker,
+                            &connection,
+                            &mut down,
+                            head,
+                            refusal.cause(),
+                            &mut timer,
+                        )
+                        .await;
+                    }
+                }
             });
         })
     })

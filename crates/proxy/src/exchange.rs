@@ -46,7 +46,13 @@ pub(crate) enum End {
 }
 
 /// Serves one request.
-pub(crate) async fn serve(worker: &Rc<Worker>, connection: &Connection, mut down: Down<'_>, head: Box<RequestHead>, timer: &mut Timer) -> After {
+pub(crate) async fn serve(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    mut down: Down<'_>,
+    head: Box<RequestHead>,
+    timer: &mut Timer,
+) -> After {
     let mut exchange = Exchange::begin(worker, connection, head);
     let result = exchange.run(&mut down, timer).await;
     let after = match result {
@@ -122,7 +128,11 @@ pub(crate) struct Outcome {
 }
 
 impl<'a> Exchange<'a> {
-    pub(crate) fn begin(worker: &'a Rc<Worker>, connection: &'a Connection, mut req: Box<RequestHead>) -> Self {
+    pub(crate) fn begin(
+        worker: &'a Rc<Worker>,
+        connection: &'a Connection,
+        mut req: Box<RequestHead>,
+    ) -> Self {
         let started = Instant::now();
         let (revision, port) = connection.port(worker);
         worker.metrics.borrow_mut().begin(connection.listener);
@@ -185,7 +195,8 @@ impl<'a> Exchange<'a> {
         if let Some(options) = self.port.settings.path {
             let mut scratch = Vec::new();
             let before = self.req.path().len();
-            normalize::normalize_head(&mut self.req, options, &mut scratch).map_err(|_| refuse(Cause::PathInvalid))?;
+            normalize::normalize_head(&mut self.req, options, &mut scratch)
+                .map_err(|_| refuse(Cause::PathInvalid))?;
             if self.req.path().len() != before || !scratch.is_empty() {
                 self.outcome.notes.insert(Note::PathNormalized);
             }
@@ -213,7 +224,12 @@ impl<'a> Exchange<'a> {
                 Ok(())
             }
             Lookup::MethodNotAllowed { allow } => {
-                let mut reply = respond::refusal(Cause::MethodNotAllowed, &self.req, self.request_id.as_str(), self.port.settings.proxy_status);
+                let mut reply = respond::refusal(
+                    Cause::MethodNotAllowed,
+                    &self.req,
+                    self.request_id.as_str(),
+                    self.port.settings.proxy_status,
+                );
                 let mut names = Vec::new();
                 allow.write_allow(&mut names);
                 reply.fields().append(Known::Allow, &names);
@@ -312,9 +328,16 @@ impl<'a> Exchange<'a> {
     }
 
     /// Answers with a failure.
-    pub(crate) async fn refuse(&mut self, down: &mut Down<'_>, cause: Cause, timer: &mut Timer, is_readable: bool) -> After {
+    pub(crate) async fn refuse(
+        &mut self,
+        down: &mut Down<'_>,
+        cause: Cause,
+        timer: &mut Timer,
+        is_readable: bool,
+    ) -> After {
         self.outcome.failure = Some(cause.into());
-        let reply = respond::refusal(cause, &self.req, self.request_id.as_str(), self.port.settings.proxy_status);
+        let reply =
+            respond::refusal(cause, &self.req, self.request_id.as_str(), self.port.settings.proxy_status);
         self.answer(down, reply, timer, is_readable).await
     }
 
@@ -327,7 +350,13 @@ impl<'a> Exchange<'a> {
         self.answer(down, reply, timer, true).await
     }
 
-    async fn answer(&mut self, down: &mut Down<'_>, reply: Box<Reply>, timer: &mut Timer, is_readable: bool) -> After {
+    async fn answer(
+        &mut self,
+        down: &mut Down<'_>,
+        reply: Box<Reply>,
+        timer: &mut Timer,
+        is_readable: bool,
+    ) -> After {
         let Reply { head, content, .. } = *reply;
         *self.rsp = head;
         self.rsp.version = Version::Http11;
@@ -340,7 +369,8 @@ impl<'a> Exchange<'a> {
         let keep_alive = is_complete && self.wants_keep_alive();
         self.outcome.has_responded = true;
         self.outcome.local_bytes = if self.req.method() == Method::Head { 0 } else { content.len() as u64 };
-        let is_written = respond::send(down, &mut self.rsp, self.req.method(), &content, keep_alive, timer).await;
+        let is_written =
+            respond::send(down, &mut self.rsp, self.req.method(), &content, keep_alive, timer).await;
         match (is_written, keep_alive) {
             (true, true) => After::KeepAlive,
             (true, false) if !is_complete => After::Linger,
@@ -381,7 +411,10 @@ impl<'a> Exchange<'a> {
         let record = Record {
             start_unix_nanos: worker.unix_nanos(self.started),
             timing: Timing { total: now.saturating_duration_since(self.started), ..outcome.timing },
-            client: Some(SocketAddr::new(self.client, if self.client == connection.peer_ip { connection.peer.port() } else { 0 })),
+            client: Some(SocketAddr::new(
+                self.client,
+                if self.client == connection.peer_ip { connection.peer.port() } else { 0 },
+            )),
             method: req.method_name(),
             scheme: match connection.scheme {
                 Scheme::Http => rhumb_telemetry::Scheme::Http,
@@ -395,9 +428,17 @@ impl<'a> Exchange<'a> {
                 Version::Http11 => Protocol::Http11,
                 Version::Http2 => Protocol::Http2,
             },
-            upgrade: if outcome.is_tunnel { req.upgrade().or(req.protocol()).unwrap_or_default() } else { b"" },
+            upgrade: if outcome.is_tunnel {
+                req.upgrade().or(req.protocol()).unwrap_or_default()
+            } else {
+                b""
+            },
             status: outcome.status,
-            status_source: if outcome.upstream_status.is_some() { StatusSource::Upstream } else { StatusSource::Gateway },
+            status_source: if outcome.upstream_status.is_some() {
+                StatusSource::Upstream
+            } else {
+                StatusSource::Gateway
+            },
             failure_code: facts.map(|facts| facts.code),
             failure_side: facts.map(|facts| facts.side.as_str()),
             notes,
@@ -426,10 +467,9 @@ impl<'a> Exchange<'a> {
         let rule_id = rule.map_or(RuleId::UNMATCHED, |rule| {
             *rule.metrics_id.get_or_init(|| worker.registry.rule(rule.route.as_str(), &rule.template))
         });
-        let backend_id = outcome
-            .backend
-            .as_ref()
-            .map(|backend| *backend.metrics_id.get_or_init(|| worker.registry.backend(backend.name.as_str())));
+        let backend_id = outcome.backend.as_ref().map(|backend| {
+            *backend.metrics_id.get_or_init(|| worker.registry.backend(backend.name.as_str()))
+        });
         worker.metrics.borrow_mut().finish(&record, connection.listener, rule_id, backend_id);
         for log in worker.logs.borrow_mut().iter_mut() {
             log.push(&record, now);

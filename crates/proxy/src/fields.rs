@@ -48,7 +48,9 @@ pub(crate) fn client_address(req: &RequestHead, client: &Client<'_>, settings: &
     let mut lines: Vec<&[u8]> = req.fields.get_all(Known::XForwardedFor).collect();
     lines.reverse();
     for item in lines.iter().flat_map(|line| line.rsplit(|&b| b == b',')) {
-        let Some(address) = std::str::from_utf8(item.trim_ascii()).ok().and_then(|text| text.parse::<IpAddr>().ok()) else {
+        let Some(address) =
+            std::str::from_utf8(item.trim_ascii()).ok().and_then(|text| text.parse::<IpAddr>().ok())
+        else {
             break;
         };
         nearest = address;
@@ -67,7 +69,13 @@ pub(crate) fn strip_claims(fields: &mut Fields) -> bool {
 }
 
 /// Sets the forwarding fields of a request (gateways.md §5.5).
-pub(crate) fn forward(req: &mut RequestHead, client: &Client<'_>, settings: &PortSettings, trace: &TraceContext, request_id: &str) {
+pub(crate) fn forward(
+    req: &mut RequestHead,
+    client: &Client<'_>,
+    settings: &PortSettings,
+    trace: &TraceContext,
+    request_id: &str,
+) {
     let is_trusted = client.is_trusted;
     let peer = client.address_text.as_bytes();
     if is_trusted && req.fields.has(Known::XForwardedFor) {
@@ -221,7 +229,10 @@ mod tests {
         let trace = TraceContext::default();
         let mut req = request();
         forward(&mut req, &client(true), &settings(), &trace, "id");
-        assert_eq!(req.fields.get_only(Known::XForwardedFor), Some(&b"1.1.1.1, 192.0.2.7, 10.0.0.3, 10.0.0.9"[..]));
+        assert_eq!(
+            req.fields.get_only(Known::XForwardedFor),
+            Some(&b"1.1.1.1, 192.0.2.7, 10.0.0.3, 10.0.0.9"[..])
+        );
         assert_eq!(req.fields.get_only(Known::XForwardedProto), Some(&b"https"[..]));
         let mut req = request();
         assert!(strip_claims(&mut req.fields));
@@ -230,7 +241,10 @@ mod tests {
         assert_eq!(req.fields.get_only(Known::XForwardedProto), Some(&b"http"[..]));
         assert_eq!(req.fields.get_only(Known::XForwardedHost), Some(&b"a.example"[..]));
         assert_eq!(req.fields.get_only(Known::XForwardedPort), Some(&b"8080"[..]));
-        assert_eq!(req.fields.get_only(Known::Forwarded), Some(&b"for=10.0.0.9;proto=http;host=\"a.example\""[..]));
+        assert_eq!(
+            req.fields.get_only(Known::Forwarded),
+            Some(&b"for=10.0.0.9;proto=http;host=\"a.example\""[..])
+        );
         assert_eq!(req.fields.get_only(Known::Via), Some(&b"1.1 rhumb"[..]));
         assert!(!format!("{:?}", req.fields).contains("root"));
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rhumb_balance::{Endpoint, InFlight, Nanos, Outcome};
 use rhumb_base::failure::{Cause, Failure, Retry};
 use rhumb_codec::field::Known;
-use rhumb_codec::head::{Method, Version};
+use rhumb_codec::head::{Content, Method, RequestHead, Version};
 use rhumb_net::timer::Timer;
 use rhumb_plan::rule::{DEFAULT_REQUEST_TIMEOUT, DEFAULT_STREAM_IDLE, DEFAULT_TUNNEL_IDLE};
 use rhumb_plan::{Backend, Timeouts};
@@ -29,7 +29,8 @@ impl Exchange<'_> {
         let Some(rule) = self.rule.clone() else { return Err(End::Refuse(Cause::RouteNotFound.into())) };
         let chosen = rule.value.choose(&mut self.worker.rng.borrow_mut());
         // Gateway API: a reference that is not valid, or no backend with a weight, is answered with 500.
-        let Some((chosen, backend)) = chosen.and_then(|chosen| Some((chosen, chosen.backend.clone()?))) else {
+        let Some((chosen, backend)) = chosen.and_then(|chosen| Some((chosen, chosen.backend.clone()?)))
+        else {
             return Err(End::Refuse(Cause::ConfigurationInvalid.into()));
         };
         self.outcome.backend = Some(Arc::clone(&backend));
@@ -43,7 +44,13 @@ impl Exchange<'_> {
     }
 
     /// Tries until a response head has come.
-    async fn attempts(&mut self, down: &mut Down<'_>, timer: &mut Timer, backend: &Backend, limits: &Limits) -> Result<Attempt, End> {
+    async fn attempts(
+        &mut self,
+        down: &mut Down<'_>,
+        timer: &mut Timer,
+        backend: &Backend,
+        limits: &Limits,
+    ) -> Result<Attempt, End> {
         let mut fresh = false;
         loop {
             self.outcome.tries += 1;
@@ -75,7 +82,14 @@ impl Exchange<'_> {
     }
 
     /// One attempt: an endpoint, a connection, the request, and the wait for the response head.
-    async fn attempt(&mut self, down: &mut Down<'_>, timer: &mut Timer, backend: &Backend, limits: &Limits, fresh: bool) -> Result<Attempt, Broken> {
+    async fn attempt(
+        &mut self,
+        down: &mut Down<'_>,
+        timer: &mut Timer,
+        backend: &Backend,
+        limits: &Limits,
+        fresh: bool,
+    ) -> Result<Attempt, Broken> {
         let picked = {
             let mut rng = self.worker.rng.borrow_mut();
             let previous = self.outcome.endpoint.as_ref().filter(|_| !fresh);
@@ -147,15 +161,28 @@ impl Exchange<'_> {
     }
 
     /// A connection or stream to the endpoint.
-    async fn connect(&mut self, backend: &Backend, endpoint: &Endpoint, fresh: bool) -> Result<(Up, bool), Failure> {
+    async fn connect(
+        &mut self,
+        backend: &Backend,
+        endpoint: &Endpoint,
+        fresh: bool,
+    ) -> Result<(Up, bool), Failure> {
         let (pools, target, address) = (&self.worker.pools, backend.target(), endpoint.address());
         if target.protocol == rhumb_upstream::Protocol::Http2 {
             let begun = Instant::now();
-            let (stream, is_new) = pools.open_stream(target, address, &self.req).await?;
+            let tunnel = self.req.upgrade().is_some().then(|| extended_connect(&self.req));
+            let (stream, is_new) =
+                pools.open_stream(target, address, tunnel.as_ref().unwrap_or(&self.req)).await?;
             if is_new {
                 self.outcome.timing.connect = Some(elapsed(begun));
             }
             return Ok((Up::H2(Box::new(stream)), !is_new));
+        }
+        if self.req.protocol() == Some(b"websocket") && !self.req.fields.has(Known::SecWebsocketKey) {
+            // RFC 8441 §5: HTTP/2 has no key; the handshake of HTTP/1.1 does not go without.
+            let mut rng = self.worker.rng.borrow_mut();
+            let random = (u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64())).to_ne_bytes();
+            self.req.fields.append(Known::SecWebsocketKey, rhumb_conn::websocket::key(random).as_bytes());
         }
         if !fresh && let Some(lease) = pools.take(target, address) {
             return Ok((Up::H1(lease.connection), true));
@@ -241,7 +268,7 @@ impl Exchange<'_> {
                 self.rsp.status = 200;
                 self.rsp.fields.remove(Known::SecWebsocketAccept);
                 self.rsp.set_upgrade(None);
-                self.rsp.content = rhumb_codec::head::Content::Streamed;
+                self.rsp.content = Content::Streamed;
                 Ok(true)
             }
             101 => Ok(true),
@@ -259,12 +286,24 @@ impl Exchange<'_> {
         let protocol = self.req.upgrade().unwrap_or_default().to_vec();
         self.rsp.status = 101;
         self.rsp.set_upgrade(Some(&protocol));
-        self.rsp.content = rhumb_codec::head::Content::None;
+        self.rsp.content = Content::None;
         if let Some(key) = self.req.fields.get_only(Known::SecWebsocketKey) {
-            let accept = rhumb_conn::h2::websocket_accept(key);
+            let accept = rhumb_conn::websocket::accept(key);
             self.rsp.fields.set(Known::SecWebsocketAccept, accept.as_bytes());
         }
     }
+}
+
+/// The extended CONNECT that stands for an upgrade (RFC 8441 §5).
+fn extended_connect(req: &RequestHead) -> RequestHead {
+    let mut connect = req.clone();
+    let protocol = req.upgrade().unwrap_or_default().to_ascii_lowercase();
+    connect.set_method(b"CONNECT");
+    connect.set_protocol(Some(&protocol));
+    connect.set_upgrade(None);
+    connect.content = Content::Streamed;
+    connect.fields.remove(Known::SecWebsocketKey);
+    connect
 }
 
 /// What a successful attempt leaves behind.

@@ -4,7 +4,10 @@
 //! policies, [`forward`] to a backend, [`pump`] for the content, [`respond`] for answers of our own → one record. Read
 //! [`exchange::serve`] first. Everything runs on one [`worker`]; nothing here is shared between threads but what the
 //! plan, the endpoints and the metrics registry share.
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
 
 pub mod worker;
 pub mod listener;

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use rhumb_base::failure::{Cause, Failure};
-use rhumb_codec::head::{RequestHead, ResponseHead};
+use rhumb_codec::head::{Method, RequestHead, ResponseHead};
 use rhumb_conn::Part;
 use rhumb_net::splice::{Moved, Splice, SpliceError};
 
@@ -86,11 +86,18 @@ impl Pump {
     }
 
     /// Starts an attempt: the head of the request and what is kept of its content are on their way after this.
-    pub(crate) fn begin(&mut self, req: &RequestHead, up: &mut Up, cx: &mut Context<'_>, may_repeat: bool) -> Result<(), Failure> {
+    pub(crate) fn begin(
+        &mut self,
+        req: &RequestHead,
+        up: &mut Up,
+        cx: &mut Context<'_>,
+        may_repeat: bool,
+    ) -> Result<(), Failure> {
         up.send_head(req);
         self.request_refused = false;
         self.response = Flow::Open;
-        if req.content.is_empty() {
+        // What a client sends behind a request for a tunnel waits for the tunnel.
+        if req.content.is_empty() || req.method() == Method::Connect {
             self.request = Flow::Done;
             return Ok(());
         }
@@ -150,12 +157,21 @@ impl Pump {
     }
 
     /// Moves content both ways; ready when the response is complete and written.
-    pub(crate) fn poll_content(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Poll<Result<(), Broken>> {
+    pub(crate) fn poll_content(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down<'_>,
+        up: &mut Up,
+    ) -> Poll<Result<(), Broken>> {
         if self.request != Flow::Done {
             match self.move_request(cx, down, up) {
                 // The answer is under way: a request that breaks off now is the connection's problem, not the answer's.
-                Err(Broken::Client(failure)) if self.is_tunnel => return Poll::Ready(Err(Broken::Client(failure))),
-                Err(Broken::Backend(failure)) if self.is_tunnel => return Poll::Ready(Err(Broken::Backend(failure))),
+                Err(Broken::Client(failure)) if self.is_tunnel => {
+                    return Poll::Ready(Err(Broken::Client(failure)));
+                }
+                Err(Broken::Backend(failure)) if self.is_tunnel => {
+                    return Poll::Ready(Err(Broken::Backend(failure)));
+                }
                 Err(Broken::Client(failure)) => return Poll::Ready(Err(Broken::Client(failure))),
                 Err(_) => self.request = Flow::Done,
                 Ok(()) => {}
@@ -252,7 +268,12 @@ impl Pump {
         Ok(())
     }
 
-    fn move_response(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Result<(), Broken> {
+    fn move_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down<'_>,
+        up: &mut Up,
+    ) -> Result<(), Broken> {
         while self.response == Flow::Open {
             let wanted = !self.no_pipes && wants_splice(up.splice_source(), down.splice_sink());
             if self.response_pipe.is_some() || wanted && self.open_pipe(Direction::Response) {
@@ -299,7 +320,12 @@ impl Pump {
         true
     }
 
-    fn splice_request(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Result<Poll<()>, Broken> {
+    fn splice_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down<'_>,
+        up: &mut Up,
+    ) -> Result<Poll<()>, Broken> {
         let Some(pipe) = self.request_pipe.as_deref_mut() else { return Ok(Poll::Ready(())) };
         let limit = down.splice_source().map_or(0, |(_, limit)| limit);
         if limit == 0 && pipe.held() == 0 {
@@ -327,7 +353,9 @@ impl Pump {
                 self.has_moved = true;
                 Ok(Poll::Ready(()))
             }
-            Poll::Ready(Ok(Moved::Eof) | Err(SpliceError::Source(_))) => Err(Broken::Client(Cause::ClientClosed.into())),
+            Poll::Ready(Ok(Moved::Eof) | Err(SpliceError::Source(_))) => {
+                Err(Broken::Client(Cause::ClientClosed.into()))
+            }
             Poll::Ready(Err(SpliceError::Sink(_))) => {
                 self.request_pipe = None;
                 self.refuse_request(up)?;
@@ -336,7 +364,12 @@ impl Pump {
         }
     }
 
-    fn splice_response(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Result<Poll<()>, Broken> {
+    fn splice_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down<'_>,
+        up: &mut Up,
+    ) -> Result<Poll<()>, Broken> {
         let Some(pipe) = self.response_pipe.as_deref_mut() else { return Ok(Poll::Ready(())) };
         let limit = up.splice_source().map_or(0, |(_, limit)| limit);
         if limit == 0 && pipe.held() == 0 {
@@ -360,7 +393,9 @@ impl Pump {
                 self.bytes_out += n as u64;
                 Ok(Poll::Ready(()))
             }
-            Poll::Ready(Ok(Moved::Eof) | Err(SpliceError::Source(_))) => Err(Broken::Backend(Cause::ResponseIncomplete.into())),
+            Poll::Ready(Ok(Moved::Eof) | Err(SpliceError::Source(_))) => {
+                Err(Broken::Backend(Cause::ResponseIncomplete.into()))
+            }
             Poll::Ready(Err(SpliceError::Sink(_))) => Err(Broken::Client(Cause::ClientClosed.into())),
         }
     }
@@ -371,4 +406,3 @@ impl Pump {
 fn wants_splice(source: Option<(&tokio::net::TcpStream, u64)>, sink: Option<&tokio::net::TcpStream>) -> bool {
     sink.is_some() && source.is_some_and(|(_, limit)| limit >= SPLICE_MIN)
 }
-

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use rhumb_base::failure::{Cause, Facts};
 use rhumb_codec::field::Known;
 use rhumb_codec::head::{Content, Method, RequestHead, ResponseHead, reason};
-use rhumb_conn::h1;
 use rhumb_net::timer::Timer;
 use rhumb_policy::Reply;
 
@@ -106,7 +105,14 @@ fn itoa_u8(n: u8) -> Vec<u8> {
 }
 
 /// Sends an answer of our own and waits until it is written.
-pub(crate) async fn send(down: &mut Down<'_>, head: &mut ResponseHead, method: Method, content: &[u8], keep_alive: bool, timer: &mut Timer) -> bool {
+pub(crate) async fn send(
+    down: &mut Down<'_>,
+    head: &mut ResponseHead,
+    method: Method,
+    content: &[u8],
+    keep_alive: bool,
+    timer: &mut Timer,
+) -> bool {
     let has_none = matches!(head.status, 204 | 304) || (100..200).contains(&head.status);
     head.content = if has_none || method == Method::Head || content.is_empty() {
         Content::None
@@ -138,12 +144,12 @@ pub(crate) async fn send(down: &mut Down<'_>, head: &mut ResponseHead, method: M
 pub(crate) async fn refuse_unread(
     worker: &std::rc::Rc<Worker>,
     connection: &Connection,
-    server: &mut h1::Server,
+    down: &mut Down<'_>,
     head: Box<RequestHead>,
     cause: Cause,
     timer: &mut Timer,
 ) {
     let mut exchange = Exchange::begin(worker, connection, head);
-    exchange.refuse(&mut Down::H1(server), cause, timer, false).await;
+    exchange.refuse(down, cause, timer, false).await;
     exchange.finish();
 }

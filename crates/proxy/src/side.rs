@@ -134,7 +134,11 @@ impl Up {
     }
 
     #[inline]
-    pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>, head: &mut ResponseHead) -> Poll<Result<(), Failure>> {
+    pub(crate) fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut ResponseHead,
+    ) -> Poll<Result<(), Failure>> {
         both!(self, side => side.poll_response(cx, head))
     }
 

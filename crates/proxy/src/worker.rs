@@ -202,7 +202,8 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
             match commands.recv().await {
                 Some(Command::Listen(address, socket)) => match rhumb_net::listen::register(socket) {
                     Ok(socket) => {
-                        let task = tokio::task::spawn_local(listener::accept(Rc::clone(&worker), address, socket));
+                        let task =
+                            tokio::task::spawn_local(listener::accept(Rc::clone(&worker), address, socket));
                         listeners.push((address, task));
                     }
                     Err(error) => tracing::error!(%address, %error, "listener cannot be registered"),
@@ -213,7 +214,9 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
                     }
                     *at != address
                 }),
-                Some(Command::Log(logs)) => *worker.logs.borrow_mut() = logs.iter().map(|log| log.worker()).collect(),
+                Some(Command::Log(logs)) => {
+                    *worker.logs.borrow_mut() = logs.iter().map(|log| log.worker()).collect()
+                }
                 Some(Command::Drain(deadline)) => break deadline,
                 None => break Instant::now(),
             }

@@ -16,9 +16,12 @@ use crate::target::Target;
 /// Why not; the request has not been sent, so every one of them may be retried elsewhere.
 pub async fn connect(target: &Target, address: SocketAddr) -> Result<Io, Failure> {
     let started = Instant::now();
-    let stream = rhumb_net::connect::connect(address, target.connect_timeout).await.map_err(|error| refuse(connect_cause(&error)))?;
+    let stream = rhumb_net::connect::connect(address, target.connect_timeout)
+        .await
+        .map_err(|error| refuse(connect_cause(&error)))?;
     let Some(tls) = &target.tls else { return Ok(Io::Plain(stream)) };
-    let stream = TlsStream::client(stream, tls, address.ip()).map_err(|error| refuse(handshake_cause(&error)))?;
+    let stream =
+        TlsStream::client(stream, tls, address.ip()).map_err(|error| refuse(handshake_cause(&error)))?;
     let mut io = Io::Tls(Box::new(stream));
     let left = target.connect_timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
     match tokio::time::timeout(left, std::future::poll_fn(|cx| io.poll_handshake(cx))).await {

@@ -2,7 +2,10 @@
 //!
 //! Everything belongs to one worker: a connection never leaves the thread that opened it. Knows no routes and no
 //! policies; which endpoint is asked is `balance`'s choice. Start with [`pool`].
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
 
 pub mod target;
 pub mod connect;

@@ -2,13 +2,18 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use rhumb_base::failure::Failure;
-use rhumb_conn::h1;
+use rhumb_base::failure::{Cause, Failure, Retry};
+use rhumb_codec::head::RequestHead;
+use rhumb_conn::input::Input;
+use rhumb_conn::{h1, h2};
+use rhumb_net::timer::Timer;
 
 use crate::connect::connect;
 use crate::target::Target;
@@ -16,10 +21,107 @@ use crate::target::Target;
 /// Connections that one worker keeps at rest for one endpoint; more are closed after use.
 pub const MAX_IDLE: usize = 1024;
 
+/// HTTP/2 connections that one worker opens to one endpoint when the streams of the others are in use.
+pub const MAX_LINES: usize = 8;
+
 /// The connections of one worker.
 #[derive(Default)]
 pub struct Pools {
     h1: RefCell<HashMap<Key, Vec<Resting>, BuildHasherDefault<KeyHasher>>>,
+    h2: RefCell<LinesByKey>,
+}
+
+type LinesByKey = HashMap<Key, Lines, BuildHasherDefault<KeyHasher>>;
+
+/// The HTTP/2 connections to one endpoint.
+#[derive(Default)]
+struct Lines {
+    handles: Vec<h2::Handle>,
+    is_connecting: bool,
+    waiting: Vec<Waker>,
+}
+
+enum Candidate {
+    Free(h2::Handle),
+    Connect,
+    Wait,
+}
+
+impl Lines {
+    /// The connection with the fewest streams, or what to do when none has room.
+    fn candidate(&mut self) -> Candidate {
+        self.handles.retain(|handle| !handle.is_spent());
+        let free = self
+            .handles
+            .iter()
+            .filter(|handle| handle.can_open())
+            .min_by_key(|handle| handle.active_streams());
+        match free {
+            Some(handle) => Candidate::Free(handle.clone()),
+            None if !self.is_connecting && self.handles.len() < MAX_LINES => {
+                self.is_connecting = true;
+                Candidate::Connect
+            }
+            None => Candidate::Wait,
+        }
+    }
+
+    fn connected(&mut self, handle: h2::Handle) {
+        self.handles.push(handle);
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    fn watch(&mut self, waker: &Waker) {
+        if !self.is_connecting && self.handles.iter().any(h2::Handle::can_open) {
+            waker.wake_by_ref();
+            return;
+        }
+        self.waiting.push(waker.clone());
+        self.handles.iter().for_each(|handle| handle.watch(waker));
+    }
+}
+
+/// The one task that connects. However it ends, others get their turn.
+struct Turn<'a> {
+    pools: &'a RefCell<LinesByKey>,
+    key: Key,
+    is_done: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(lines) = self.pools.borrow_mut().get_mut(&self.key) {
+            lines.is_connecting = false;
+            if !self.is_done {
+                lines.waiting.drain(..).for_each(Waker::wake);
+            }
+        }
+    }
+}
+
+/// Extended CONNECT may be sent only after the backend has said that it knows it (RFC 8441 §3).
+async fn wait_for_settings(handle: &h2::Handle, target: &Target) -> Result<(), Failure> {
+    let mut deadline = Timer::new();
+    deadline.set(Instant::now() + target.connect_timeout);
+    let allowed = poll_fn(|cx| match handle.allows_extended_connect() {
+        Some(allowed) => Poll::Ready(allowed),
+        None if handle.is_spent() => Poll::Ready(false),
+        None => {
+            handle.watch(cx.waker());
+            deadline.poll(cx).map(|()| false)
+        }
+    })
+    .await;
+    if allowed { Ok(()) } else { Err(Cause::UpgradeFailed.into()) }
+}
+
+/// What a refused stream means; nothing, when another connection may have room.
+fn refuse_open(error: h2::OpenError) -> Result<(), Failure> {
+    match error {
+        h2::OpenError::NoStream | h2::OpenError::GoingAway | h2::OpenError::IdsUsedUp => Ok(()),
+        h2::OpenError::NoExtendedConnect => Err(Cause::UpgradeFailed.into()),
+        h2::OpenError::HeadTooLarge => Err(Cause::FieldsTooLarge.into()),
+    }
 }
 
 #[derive(PartialEq, Eq, Hash, Clone, Copy)]
@@ -70,8 +172,79 @@ impl Pools {
         Ok(Lease { connection, is_reused: false })
     }
 
-    /// tmp
-    pub async fn open_stream(&self, _: &Target, _: SocketAddr, _: &rhumb_codec::head::RequestHead) -> Result<(rhumb_conn::h2::Stream, bool), Failure> { Err(rhumb_base::failure::Cause::InternalError.into()) }
+    /// Opens a stream on an HTTP/2 connection to the endpoint: one that is there, or a new one. The flag tells whether
+    /// the connection is new.
+    ///
+    /// # Errors
+    /// Why not; the request has not been sent.
+    pub async fn open_stream(
+        &self,
+        target: &Target,
+        address: SocketAddr,
+        head: &RequestHead,
+    ) -> Result<(h2::Stream, bool), Failure> {
+        let key = Key { target: target.key, address };
+        let mut deadline = Timer::new();
+        loop {
+            let candidate = self.h2.borrow_mut().entry(key).or_default().candidate();
+            match candidate {
+                Candidate::Free(handle) => {
+                    if head.protocol().is_some() {
+                        wait_for_settings(&handle, target).await?;
+                    }
+                    let is_new = !handle.is_reused();
+                    match handle.open(head) {
+                        Ok(stream) => return Ok((stream, is_new)),
+                        Err(error) => refuse_open(error)?,
+                    }
+                }
+                Candidate::Connect => {
+                    let mut turn = Turn { pools: &self.h2, key, is_done: false };
+                    let io = connect(target, address).await?;
+                    if io.tls().is_some_and(|tls| tls.alpn() != Some(b"h2")) {
+                        // RFC 9113 §3.2: over TLS, HTTP/2 is spoken only when ALPN has chosen it.
+                        return Err(Failure::new(Cause::BackendTls).retry(Retry::IfNotProcessed));
+                    }
+                    turn.is_done = true;
+                    drop(turn);
+                    let mut driver = h2::Driver::new(
+                        io,
+                        Input::default(),
+                        h2::Config::new(h2::Role::Client),
+                        target.idle_timeout,
+                    );
+                    if let Some(lines) = self.h2.borrow_mut().get_mut(&key) {
+                        lines.connected(driver.handle());
+                    }
+                    tokio::task::spawn_local(async move { poll_fn(|cx| driver.poll_client(cx)).await });
+                }
+                // Another request is connecting, or every stream of every connection is in use.
+                Candidate::Wait => {
+                    deadline
+                        .deadline()
+                        .is_none()
+                        .then(|| deadline.set(Instant::now() + target.connect_timeout));
+                    let mut has_waited = false;
+                    poll_fn(|cx| {
+                        if deadline.poll(cx).is_ready() {
+                            return Poll::Ready(Err(
+                                Failure::new(Cause::BackendLimit).retry(Retry::IfNotProcessed)
+                            ));
+                        }
+                        if has_waited {
+                            return Poll::Ready(Ok(()));
+                        }
+                        has_waited = true;
+                        if let Some(lines) = self.h2.borrow_mut().get_mut(&key) {
+                            lines.watch(cx.waker());
+                        }
+                        Poll::Pending
+                    })
+                    .await?;
+                }
+            }
+        }
+    }
 
     /// Takes a connection back; closes it when it cannot serve again.
     #[inline]
@@ -92,6 +265,10 @@ impl Pools {
             resting.retain_mut(|resting| resting.until > now && resting.connection.is_usable());
             resting.shrink_to(resting.len() * 2);
             !resting.is_empty()
+        });
+        self.h2.borrow_mut().retain(|_, lines| {
+            lines.handles.retain(|handle| !handle.is_spent());
+            lines.is_connecting || !lines.handles.is_empty() || !lines.waiting.is_empty()
         });
     }
 

@@ -86,6 +86,8 @@ impl Client {
     pub fn send_head(&mut self, head: &RequestHead) {
         h1::write_request(head, self.wire.output.buffer());
         self.wire.framing = match head.content {
+            // A tunnel has no content before it is open.
+            _ if head.method() == Method::Connect => BodyFraming::None,
             Content::None => BodyFraming::None,
             Content::Length(length) => BodyFraming::Length(length),
             Content::Streamed | Content::UntilClose => BodyFraming::Chunked,
@@ -93,7 +95,8 @@ impl Client {
         self.method = head.method();
         self.used += 1;
         (self.seen, self.interims) = (0, 0);
-        (self.is_request_sent, self.has_answer, self.keep_alive) = (head.content.is_empty(), false, true);
+        let is_complete = head.content.is_empty() || self.method == Method::Connect;
+        (self.is_request_sent, self.has_answer, self.keep_alive) = (is_complete, false, true);
     }
 
     /// Writes request content.
@@ -134,10 +137,18 @@ impl Client {
     /// `BackendReset` when the connection ends first, with whether the request may be sent again; the codec's cause
     /// for a response that is not valid.
     #[inline]
-    pub fn poll_response(&mut self, cx: &mut Context<'_>, head: &mut ResponseHead) -> Poll<Result<(), Failure>> {
+    pub fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut ResponseHead,
+    ) -> Poll<Result<(), Failure>> {
         loop {
             let input = self.wire.input.data();
-            if !input.is_empty() && (self.seen == 0 || h1::may_complete(input, self.seen) || input.len() >= self.limits.head_bytes) {
+            if !input.is_empty()
+                && (self.seen == 0
+                    || h1::may_complete(input, self.seen)
+                    || input.len() >= self.limits.head_bytes)
+            {
                 match h1::parse_response(input, &self.limits, self.method, head) {
                     Ok(Some(used)) => {
                         self.wire.input.consume(used);
@@ -168,7 +179,8 @@ impl Client {
     /// The failure of a connection that ended or broke.
     pub fn reset(&self) -> Failure {
         // RFC 9112 §9.3.1: a reused connection may have been closed while the request was on its way.
-        let retry = if self.is_reused() && !self.has_answer { Retry::IfConnectionWasReused } else { Retry::Never };
+        let retry =
+            if self.is_reused() && !self.has_answer { Retry::IfConnectionWasReused } else { Retry::Never };
         Failure::new(Cause::BackendReset).retry(retry)
     }
 
@@ -210,6 +222,8 @@ impl Client {
 
     /// True when request content may be spliced to this side.
     pub fn takes_splice(&self) -> bool {
-        self.wire.io.plain().is_some() && matches!(self.wire.framing, BodyFraming::Length(_)) && self.wire.output.is_empty()
+        self.wire.io.plain().is_some()
+            && matches!(self.wire.framing, BodyFraming::Length(_))
+            && self.wire.output.is_empty()
     }
 }

@@ -102,10 +102,18 @@ impl Server {
     /// # Errors
     /// See [`NoRequest`].
     #[inline]
-    pub fn poll_request(&mut self, cx: &mut Context<'_>, head: &mut RequestHead) -> Poll<Result<(), NoRequest>> {
+    pub fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut RequestHead,
+    ) -> Poll<Result<(), NoRequest>> {
         loop {
             let input = self.wire.input.data();
-            if !input.is_empty() && (self.seen == 0 || h1::may_complete(input, self.seen) || input.len() >= self.limits.head_bytes) {
+            if !input.is_empty()
+                && (self.seen == 0
+                    || h1::may_complete(input, self.seen)
+                    || input.len() >= self.limits.head_bytes)
+            {
                 match h1::parse_request(input, &self.limits, self.scheme, head) {
                     Ok(Some(used)) => {
                         self.wire.input.consume(used);
@@ -163,7 +171,8 @@ impl Server {
 
     /// Encodes an interim or final response head; `keep_alive` is what this side wants.
     pub fn send_head(&mut self, head: &ResponseHead, keep_alive: bool) {
-        let request = ResponseContext { client_version: self.version, request_method: self.method, keep_alive };
+        let request =
+            ResponseContext { client_version: self.version, request_method: self.method, keep_alive };
         let framing = h1::write_response(head, request, self.wire.output.buffer());
         self.is_fresh = false;
         if !head.is_interim() {
@@ -254,7 +263,8 @@ impl Server {
 
     /// True when response content may be spliced to this side: plain, unframed bytes, and nothing waits.
     pub fn takes_splice(&self) -> bool {
-        self.wire.io.plain().is_some() && matches!(self.wire.framing, BodyFraming::Length(_)) && self.wire.output.is_empty()
+        self.wire.io.plain().is_some()
+            && matches!(self.wire.framing, BodyFraming::Length(_))
+            && self.wire.output.is_empty()
     }
 }
-

@@ -82,7 +82,9 @@ impl Wire {
                 let decoded = self.decoder.decode(self.input.data_mut()).map_err(Broken::Framing)?;
                 if decoded.data > 0 {
                     self.lent = decoded.consumed;
-                    return Poll::Ready(Ok(Part::Data(self.input.data().get(..decoded.data).unwrap_or_default())));
+                    return Poll::Ready(Ok(Part::Data(
+                        self.input.data().get(..decoded.data).unwrap_or_default(),
+                    )));
                 }
                 self.input.consume(decoded.consumed);
                 if decoded.consumed > 0 {

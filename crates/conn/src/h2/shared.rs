@@ -1,0 +1,188 @@
+//! What a connection's driver and its streams share.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+use std::task::Waker;
+
+use rhumb_base::failure::{Cause, Failure, Retry};
+use rhumb_codec::field::Fields;
+use rhumb_codec::h2::{Config, Connection, ErrorCode, OpenError, StreamId};
+use rhumb_codec::head::{Method, RequestHead, ResponseHead};
+
+use super::stream::Stream;
+
+pub(super) type Cell = Rc<RefCell<Shared>>;
+
+pub(super) struct Shared {
+    pub(super) codec: Connection,
+    pub(super) slots: HashMap<u32, Slot, BuildHasherDefault<IdHasher>>,
+    pub(super) driver: Option<Waker>,
+    /// Tasks that wait for a stream to become free, or for the peer's settings.
+    pub(super) waiting: Vec<Waker>,
+    pub(super) has_settings: bool,
+    pub(super) is_dead: bool,
+    /// Streams that were ever opened.
+    pub(super) opened: u64,
+}
+
+/// What has come for a stream and was not fetched.
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) heads: VecDeque<Box<ResponseHead>>,
+    pub(super) content: Vec<u8>,
+    /// Bytes of the window that the content holds.
+    pub(super) flow: u32,
+    pub(super) trailers: Option<Box<Fields>>,
+    pub(super) has_ended: bool,
+    pub(super) reset: Option<Failure>,
+    pub(super) waker: Option<Waker>,
+}
+
+impl Slot {
+    pub(super) fn wake(&mut self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn watch(&mut self, waker: &Waker) {
+        match &self.waker {
+            Some(known) if known.will_wake(waker) => {}
+            _ => self.waker = Some(waker.clone()),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(config: Config) -> Cell {
+        Rc::new(RefCell::new(Self {
+            codec: Connection::new(config),
+            slots: HashMap::default(),
+            driver: None,
+            waiting: Vec::new(),
+            has_settings: false,
+            is_dead: false,
+            opened: 0,
+        }))
+    }
+
+    /// Has the driver write what is in the output.
+    pub(super) fn kick(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
+    pub(super) fn wake_waiting(&mut self) {
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// The connection is gone: every stream learns it.
+    pub(super) fn die(&mut self) {
+        self.is_dead = true;
+        for slot in self.slots.values_mut() {
+            slot.reset.get_or_insert(Failure::new(Cause::BackendReset));
+            slot.wake();
+        }
+        self.wake_waiting();
+    }
+}
+
+/// What a reset means for a request that was on its way (RFC 9113 §8.7).
+pub(super) fn reset_failure(code: ErrorCode) -> Failure {
+    let retry = if code == ErrorCode::REFUSED_STREAM { Retry::IfNotProcessed } else { Retry::Never };
+    Failure::new(Cause::BackendReset).retry(retry)
+}
+
+/// A connection to a backend, as a pool keeps it.
+#[derive(Clone)]
+pub struct Handle(pub(super) Cell);
+
+impl Handle {
+    /// True when a stream can be opened now.
+    pub fn can_open(&self) -> bool {
+        let shared = self.0.borrow();
+        !shared.is_dead && shared.codec.can_open()
+    }
+
+    /// True when no stream will ever be opened again.
+    pub fn is_spent(&self) -> bool {
+        let shared = self.0.borrow();
+        shared.is_dead || shared.codec.is_going_away()
+    }
+
+    /// True when a stream was opened before.
+    pub fn is_reused(&self) -> bool {
+        self.0.borrow().opened > 0
+    }
+
+    /// Streams that are open.
+    pub fn active_streams(&self) -> usize {
+        self.0.borrow().codec.active_streams()
+    }
+
+    /// Whether the backend takes extended CONNECT (RFC 8441 §3); `None` until its settings have come.
+    pub fn allows_extended_connect(&self) -> Option<bool> {
+        let shared = self.0.borrow();
+        shared.has_settings.then(|| shared.codec.peer_allows_connect_protocol())
+    }
+
+    /// Wakes a task when a stream becomes free, settings come, or the connection dies.
+    pub fn watch(&self, waker: &Waker) {
+        let mut shared = self.0.borrow_mut();
+        if !shared.waiting.iter().any(|known| known.will_wake(waker)) {
+            shared.waiting.push(waker.clone());
+        }
+    }
+
+    /// Sends a request head on a new stream.
+    ///
+    /// # Errors
+    /// Why not; nothing was sent.
+    pub fn open(&self, head: &RequestHead) -> Result<Stream, OpenError> {
+        let mut shared = self.0.borrow_mut();
+        if shared.is_dead {
+            return Err(OpenError::GoingAway);
+        }
+        let ends = head.content.is_empty() && head.method() != Method::Connect;
+        let id = shared.codec.open(head, ends)?;
+        shared.opened += 1;
+        shared.slots.insert(id.get(), Slot::default());
+        shared.kick();
+        drop(shared);
+        Ok(Stream::client(Rc::clone(&self.0), id, head.content, ends))
+    }
+
+    /// Tells the backend that no more requests follow, and lets the driver end.
+    pub fn leave(&self) {
+        let mut shared = self.0.borrow_mut();
+        shared.codec.go_away(ErrorCode::NO_ERROR, false);
+        shared.kick();
+    }
+}
+
+pub(super) fn id_of(id: StreamId) -> u32 {
+    id.get()
+}
+
+/// Stream ids are consecutive numbers that the codec has checked.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(byte.into());
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
