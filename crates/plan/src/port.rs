@@ -40,8 +40,10 @@ pub struct PortSettings {
     pub idle_timeout: Duration,
     /// Request content beyond this is refused with 413. Default: none.
     pub max_content: Option<u64>,
-    /// Connections of one worker; more are closed at once and counted. Default: 100 000.
+    /// Connections of the process; more are closed at once and counted. Default: 100 000.
     pub max_connections: u32,
+    /// Requests on one connection, which is closed then. Default: no limit.
+    pub max_requests: Option<u32>,
     /// Peers whose forwarding fields count. Default: none.
     pub trusted_proxies: Box<[Cidr]>,
     /// How paths are brought into normal form; `None` leaves them as they are.
@@ -62,6 +64,7 @@ impl Default for PortSettings {
             idle_timeout: Duration::from_secs(75),
             max_content: None,
             max_connections: 100_000,
+            max_requests: None,
             trusted_proxies: Box::default(),
             path: Some(normalize::Options::default()),
             forwarded: true,

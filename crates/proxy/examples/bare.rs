@@ -79,6 +79,6 @@ fn main() {
         .unwrap();
         tx.send(Command::Log(vec![Arc::new(log)])).ok();
     }
-    worker::run(&Shared { current, registry, origin: std::time::Instant::now() }, rx).unwrap();
+    worker::run(&Shared { current, registry, origin: std::time::Instant::now(), connections: Default::default() }, rx).unwrap();
     drop(tx);
 }

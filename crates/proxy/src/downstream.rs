@@ -1,6 +1,6 @@
 //! One client connection: TLS, the choice of protocol, and its life from the first byte to the last.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use rhumb_codec::head::{RequestHead, Scheme};
 use rhumb_conn::io::Io;
 use rhumb_conn::{h1, h2};
 use rhumb_net::timer::Timer;
-use rhumb_plan::Port;
+use rhumb_plan::{Port, PortSettings};
 use rhumb_telemetry::Metric;
 use rhumb_telemetry::metrics::{ListenerId, LocalGauge};
 use rhumb_tls::{HandshakeError, TlsStream};
@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     /// The port as of the connection's last request, and the revision it belongs to.
     pub(crate) port: RefCell<(u64, Arc<Port>)>,
     pub(crate) tls: Option<Box<TlsFacts>>,
+    /// Requests that were begun on it.
+    requests: Cell<u32>,
     _open: LocalGauge,
 }
 
@@ -64,8 +66,19 @@ impl Connection {
             listener: worker.registry.listener(port.name.as_str()),
             port: RefCell::new((worker.plan().revision, Arc::clone(port))),
             tls: None,
+            requests: Cell::new(0),
             _open: open,
         }
+    }
+
+    /// Counts a request that begins.
+    pub(crate) fn count_request(&self) {
+        self.requests.set(self.requests.get().saturating_add(1));
+    }
+
+    /// True when it has served as many requests as it may.
+    pub(crate) fn is_used_up(&self, settings: &PortSettings) -> bool {
+        settings.max_requests.is_some_and(|most| self.requests.get() >= most)
     }
 
     /// The port as the plan in force has it; a removed listener's connections keep the last one.
@@ -316,7 +329,7 @@ async fn serve_h2(
     let mut is_leaving = false;
     poll_fn(|cx| {
         member.watch(cx.waker());
-        if worker.is_draining() && !is_leaving {
+        if !is_leaving && (worker.is_draining() || connection.is_used_up(&settings)) {
             is_leaving = true;
             driver.leave();
         }

@@ -136,6 +136,7 @@ impl<'a> Exchange<'a> {
         let started = Instant::now();
         let (revision, port) = connection.port(worker);
         worker.metrics.borrow_mut().begin(connection.listener);
+        connection.count_request();
         let mut notes = NoteSet::default();
         let mut client = connection.peer_ip;
         if connection.is_trusted {
@@ -210,6 +211,9 @@ impl<'a> Exchange<'a> {
     }
 
     fn route(&mut self) -> Result<(), End> {
+        if self.is_misdirected() {
+            return Err(refuse(Cause::MisdirectedRequest));
+        }
         match self.port.table.find(self.req.authority(), &self.req) {
             Lookup::Found(found) => {
                 if found.rule.value.invalid.is_some() {
@@ -237,6 +241,18 @@ impl<'a> Exchange<'a> {
             }
             Lookup::NotFound(_) => Err(refuse(Cause::RouteNotFound)),
         }
+    }
+
+    /// True when the handshake chose one listener of a port with several and the request names another: that one's
+    /// certificates and client authentication were never applied (RFC 9110 §7.4, Gateway API listener isolation).
+    fn is_misdirected(&self) -> bool {
+        let Some(tls) = &self.connection.tls else { return false };
+        let (Some(name), Some(servers)) = (&tls.server_name, &self.port.tls) else { return false };
+        if servers.servers().nth(1).is_none() {
+            return false;
+        }
+        let table = &self.port.table;
+        table.listener(name.as_bytes()) != table.listener(self.req.authority())
     }
 
     async fn run_request_policies(&mut self) -> Result<(), End> {
@@ -314,7 +330,7 @@ impl<'a> Exchange<'a> {
 
     /// True when this side would keep the client's connection open.
     pub(crate) fn wants_keep_alive(&self) -> bool {
-        self.req.keep_alive && !self.worker.is_draining()
+        self.req.keep_alive && !self.worker.is_draining() && !self.connection.is_used_up(&self.port.settings)
     }
 
     fn after(&self, down: &Down<'_>) -> After {

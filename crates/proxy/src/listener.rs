@@ -29,7 +29,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: TcpL
                 let plan = worker.plan();
                 // The listener was removed while this connection was in the queue.
                 let Some(port) = plan.port(address) else { continue };
-                if worker.open() >= port.settings.max_connections {
+                if worker.all_open() >= port.settings.max_connections {
                     refused.increment();
                     continue;
                 }

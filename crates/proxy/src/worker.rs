@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -37,6 +38,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Where the balancer's clock begins.
     pub origin: Instant,
+    /// Connections that are open, of all workers.
+    pub connections: Arc<AtomicU32>,
 }
 
 /// A command to a worker. Commands of one sender arrive in order.
@@ -68,6 +71,7 @@ pub struct Worker {
     watchers: RefCell<Vec<Option<Waker>>>,
     free_places: RefCell<Vec<usize>>,
     open: Cell<u32>,
+    all_open: Arc<AtomicU32>,
     /// Wall clock minus monotonic clock, for log timestamps: one clock reading per exchange less.
     epoch: Cell<(Instant, u64)>,
 }
@@ -89,6 +93,7 @@ impl Worker {
             watchers: RefCell::default(),
             free_places: RefCell::default(),
             open: Cell::new(0),
+            all_open: Arc::clone(&shared.connections),
             epoch: Cell::new(read_epoch()),
         }))
     }
@@ -134,14 +139,20 @@ impl Worker {
         nanos + u64::try_from(now.saturating_duration_since(at).as_nanos()).unwrap_or(0)
     }
 
-    /// Connections that are open.
+    /// Connections that are open on this worker.
     pub(crate) fn open(&self) -> u32 {
         self.open.get()
+    }
+
+    /// Connections that are open on all workers.
+    pub(crate) fn all_open(&self) -> u32 {
+        self.all_open.load(Relaxed)
     }
 
     /// Counts a connection and has its task woken when draining begins.
     pub(crate) fn join(self: &Rc<Self>) -> Member {
         self.open.set(self.open.get() + 1);
+        self.all_open.fetch_add(1, Relaxed);
         Member { worker: Rc::clone(self), place: None }
     }
 
@@ -177,6 +188,7 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.worker.open.set(self.worker.open.get().saturating_sub(1));
+        self.worker.all_open.fetch_sub(1, Relaxed);
         if let Some(place) = self.place {
             if let Some(slot) = self.worker.watchers.borrow_mut().get_mut(place) {
                 *slot = None;
