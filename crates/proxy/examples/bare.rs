@@ -79,6 +79,10 @@ fn main() {
         .unwrap();
         tx.send(Command::Log(vec![Arc::new(log)])).ok();
     }
-    worker::run(&Shared { current, registry, origin: std::time::Instant::now(), connections: Default::default() }, rx).unwrap();
+    worker::run(
+        &Shared { current, registry, origin: std::time::Instant::now(), connections: Default::default() },
+        rx,
+    )
+    .unwrap();
     drop(tx);
 }

@@ -156,7 +156,7 @@ impl<'a> Exchange<'a> {
                 // W3C Trace Context §4.3: an invalid traceparent takes its tracestate with it.
                 req.fields.remove(Known::Traceparent);
                 req.fields.remove(Known::Tracestate);
-                ids.trace(false)
+                ids.trace(true)
             }
         };
         drop(ids);

@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn claims_of_strangers_are_removed_and_those_of_proxies_extended() {
-        let trace = TraceContext::default();
+        let trace = TraceContext { trace_id: [1; 16], parent_id: [2; 8], flags: 1 };
         let mut req = request();
         forward(&mut req, &client(true), &settings(), &trace, "id");
         assert_eq!(
