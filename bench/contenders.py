@@ -330,17 +330,18 @@ class Rhumb(Contender):
 
 
 def rhumb_config(at: Instance) -> str:
-    """The short form (DESIGN.md §5). Request id, forwarding fields and metrics are on by default."""
+    """The short form. Request id, forwarding fields and metrics are on by default; so is the JSON access log, which says
+    more than the peers' lines."""
     tls = f", tls: {{ certificates: [ {{ cert: {CERTS}/server.crt, key: {CERTS}/server.key }} ] }}" if at.is_tls else ""
     protocol = "" if at.scenario.upstream == "h1" else ", protocol: h2c"
     routes = "\n".join(f"  - {{ on: web, match: {{ path: {prefix}* }}, to: backend }}" for prefix in at.prefixes)
     return f"""workers: 1
-admin: {{ port: {at.admin_port} }}
-accessLog: {{ format: combined, file: {at.access_log} }}
+admin: {{ address: '127.0.0.1:{at.admin_port}' }}
+accessLog: {{ format: json, path: {at.access_log} }}
 listeners:
   web: {{ address: 127.0.0.1, port: {at.port}{tls} }}
 backends:
-  backend: {{ endpoints: [ 127.0.0.1:{at.backend_port} ]{protocol} }}
+  backend: {{ endpoints: [ '127.0.0.1:{at.backend_port}' ]{protocol} }}
 routes:
 {routes}
 """

@@ -309,3 +309,17 @@ def sample_idle(running: Running, round_: int) -> Sample:
         "pss_after_kib": after["pss_kib"],
     }
     return sample
+
+
+# --- instruction counts ---------------------------------------------------------------------------------------------
+
+
+def instruction_counts() -> list[tuple[str, str, int]]:
+    """(bench, case, instructions) of bench/instructions, under valgrind: seconds, once it is built."""
+    command = ["cargo", "bench", "--quiet", "--manifest-path", str(HERE / "Cargo.toml"), "--package", "rhumb-bench-instructions"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"CARGO_TARGET_DIR": str(tools().parent)})
+    if done.returncode != 0:
+        complain(f"no instruction counts: {done.stderr.strip()[-300:]}")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    found = re.findall(r"^(\w+)::\w+::(\w+) (\w+):.*\n\s+Instructions:\s+(\d+)", plain, re.MULTILINE)
+    return [(f"{crate}: {bench}", case, int(count)) for crate, bench, case, count in found]

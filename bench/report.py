@@ -25,6 +25,7 @@ class Result:
     samples: dict[str, list[measure.Sample]] = field(default_factory=dict)
     loads: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    instructions: list[tuple[str, str, int]] = field(default_factory=list)
 
     def add(self, scenario: Scenario, sample: measure.Sample) -> None:
         self.samples.setdefault(scenario.name, []).append(sample)
@@ -65,6 +66,7 @@ class Result:
             "rounds": self.rounds,
             "seconds": self.seconds,
             "notes": self.notes,
+            "instructions": self.instructions,
             "load_average": self.loads,
             "samples": {name: [asdict(s) for s in samples] for name, samples in self.samples.items()},
         }
@@ -226,6 +228,22 @@ def promise(scenario: Scenario, result: Result, own: float | None, by_best: floa
     return "missed: " + ", ".join(failed) if failed else "kept"
 
 
+def instruction_section(result: Result) -> str:
+    """Rhumb's own steps, counted under valgrind."""
+    if not result.instructions:
+        return ""
+    rows = "\n".join(f"| {bench} | {case} | {number(count, 0)} |" for bench, case, count in result.instructions)
+    return f"""
+## Instructions
+
+Of single steps of a request in Rhumb, counted under valgrind (`bench/instructions`): exact, and the same on every machine.
+
+| step | case | instructions |
+|---|---|--:|
+{rows}
+"""
+
+
 def document(result: Result) -> str:
     c = result.conditions
     versions = "\n".join(f"- {label}: {version}" for label, version in result.versions.items())
@@ -264,7 +282,7 @@ round, the median over the rounds: below 1, Rhumb is cheaper. Figures of differe
 ## Scenarios
 
 {sections}
-
+{instruction_section(result)}
 ## Notes
 
 {chr(10).join(notes) or "Every sample was valid."}

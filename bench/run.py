@@ -59,10 +59,12 @@ def main() -> int:
         for backend in backends:
             measure.stop(backend)
         result.conditions["ended"] = report.now()
+    is_whole = set(options.scenarios) == set(SCENARIOS) and len(contenders) == 4 and not options.quick
+    if options.instructions or is_whole:
+        result.instructions = measure.instruction_counts()
     text = report.document(result)
     (out / f"{options.label}.md").write_text(text)
     (out / f"{options.label}.json").write_text(json.dumps(result.as_json(), indent=1))
-    is_whole = set(options.scenarios) == set(SCENARIOS) and len(contenders) == 4 and not options.quick
     if options.publish or is_whole:
         (HERE.parent / "BENCHMARKS.md").write_text(text)
     print(f"\n{report.summary(result)}\n\nbench/out/{options.label}.md" + (", BENCHMARKS.md" if options.publish or is_whole else ""))
@@ -79,6 +81,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rhumb", type=Path, default=default_rhumb(), help="the binary (default: $RHUMB_BIN or the release build)")
     parser.add_argument("--label", default="run", help="name of the files in bench/out (default: run)")
     parser.add_argument("--publish", action="store_true", help="write BENCHMARKS.md even if the run is not whole")
+    parser.add_argument("--instructions", action="store_true", help="count instructions too (a whole run always does)")
     parser.add_argument("--priority", type=int, default=0, help="nice value of the bench against other sessions of the machine")
     parser.add_argument("--run-dir", type=Path, default=HERE / "run", help="configurations and logs (default: bench/run)")
     parser.add_argument("--list", action="store_true")
