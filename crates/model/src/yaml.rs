@@ -130,8 +130,8 @@ enum OpenKind {
 struct Key {
     text: Box<str>,
     span: Span,
-    /// It is in the mapping already: its value is dropped.
-    again: bool,
+    /// It cannot be there, which is noted: its value is dropped.
+    dropped: bool,
 }
 
 /// Mappings beyond this many keys look for duplicates in a hash table.
@@ -183,8 +183,8 @@ impl<'s> Builder<'s, '_> {
                 if let Some(open) = self.stack.last_mut()
                     && let OpenKind::Map { key: key @ None, .. } = &mut open.kind
                 {
-                    *key = Some(Key { text: text.into(), span, again: false });
-                    return self.check_key(span);
+                    *key = Some(Key { text: text.into(), span, dropped: false });
+                    return self.check_key(span, style == ScalarStyle::Plain);
                 }
                 let node = self.scalar(&text, style, tag.as_deref(), span);
                 self.place(node, anchor, 1 + text.len())
@@ -274,7 +274,7 @@ impl<'s> Builder<'s, '_> {
             OpenKind::Seq(items) => items.push(node),
             OpenKind::Map { entries, key, .. } => {
                 if let Some(key) = key.take()
-                    && !key.again
+                    && !key.dropped
                 {
                     entries.push(Entry { key: key.text, key_span: key.span, value: node });
                 }
@@ -284,7 +284,7 @@ impl<'s> Builder<'s, '_> {
     }
 
     /// The key that was just read: it must not be in the mapping yet, and no merge key.
-    fn check_key(&mut self, span: Span) -> Result<(), Stop> {
+    fn check_key(&mut self, span: Span, plain: bool) -> Result<(), Stop> {
         let Some(Open { kind: OpenKind::Map { entries, key: Some(key), seen }, .. }) = self.stack.last_mut()
         else {
             return Ok(());
@@ -301,7 +301,8 @@ impl<'s> Builder<'s, '_> {
             }
             first
         };
-        key.again = first.is_some();
+        let merges = plain && &*key.text == "<<";
+        key.dropped = merges || first.is_some();
         let key = key.text.clone();
         if let (Some(first), Some(source)) = (first, self.source) {
             let diag = Diag::error(
@@ -315,9 +316,7 @@ impl<'s> Builder<'s, '_> {
             .related(origin(source, first), "first here");
             self.push(diag);
         }
-        if &*key == "<<"
-            && let Some(source) = self.source
-        {
+        if merges && let Some(source) = self.source {
             let diag =
                 Diag::error(Rule::NotSupported, origin(source, span), "merge keys (`<<`) are not supported")
                     .why("they are not part of YAML 1.2")
