@@ -200,7 +200,7 @@ impl<'n> Object<'n> {
     pub fn close(&self, refused: &[(&str, &str)], cx: &mut Decoder<'_>) {
         let fields = self.fields;
         for entry in self.entries {
-            if fields.contains(&&*entry.key) || &*entry.key == "<<" {
+            if fields.contains(&&*entry.key) {
                 continue;
             }
             if let Some((name, reason)) = refused.iter().find(|(name, _)| *name == &*entry.key) {
@@ -464,7 +464,7 @@ impl Decode for bool {
         None
     }
     fn schema(_: &mut Defs) -> serde_json::Value {
-        json!({ "type": "boolean" })
+        json!({ "type": ["boolean", "string"], "pattern": crate::schema::VARIABLE_PATTERN })
     }
 }
 
@@ -543,11 +543,7 @@ impl<const MIN: i64, const MAX: i64> Decode for Whole<MIN, MAX> {
         number.map(Self)
     }
     fn schema(_: &mut Defs) -> serde_json::Value {
-        let mut schema = json!({ "type": "integer", "minimum": MIN });
-        if MAX < i64::MAX {
-            schema["maximum"] = MAX.into();
-        }
-        schema
+        json!({ "type": ["integer", "string"], "minimum": MIN, "maximum": MAX, "pattern": crate::schema::VARIABLE_PATTERN })
     }
 }
 
@@ -748,7 +744,7 @@ macro_rules! choice {
                     let mut schema = serde_json::json!({
                         "type": "string",
                         "description": $crate::schema::description(concat!($($doc, "\n",)* "")),
-                        "enum": Self::WORDS,
+                        "anyOf": [{ "enum": Self::WORDS }, { "pattern": $crate::schema::VARIABLE_PATTERN }],
                         "x-descriptions": [$($crate::schema::description(concat!($($variant_doc, "\n",)* ""))),*],
                     });
                     $(schema["default"] = Self::$default.word().into();)?
@@ -790,6 +786,7 @@ macro_rules! text {
                 const NAME: &str = stringify!($name);
                 defs.entry(NAME).or_insert_with(|| {
                     let mut schema = serde_json::json!({ "type": "string", $($schema)* });
+                    $crate::schema::or_variable(&mut schema);
                     schema["description"] = $crate::schema::description(concat!($($doc, "\n",)* "")).into();
                     schema
                 });

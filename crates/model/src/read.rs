@@ -18,7 +18,7 @@ pub struct Read {
     pub diags: Vec<Diag>,
 }
 
-/// Reads the documents of one source (see [`yaml::split`]): documents with `kind`, a `List` of them, or the short form.
+/// Reads the documents of one source (see [`yaml::sources`]): documents with `kind`, a `List` of them, or the short form.
 ///
 /// `lookup` expands variables and `file:`; `None` takes text as it is (objects of Kubernetes).
 pub fn read(source: &Arc<Source>, lookup: Option<&mut dyn Lookup>) -> Read {

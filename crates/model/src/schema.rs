@@ -42,6 +42,16 @@ impl ObjectSchema {
     }
 }
 
+/// A reference to an environment variable, which may stand for any scalar.
+pub(crate) const VARIABLE_PATTERN: &str = r"\$\{";
+
+/// Lets a text with a pattern be, or have in it, a reference to an environment variable.
+pub(crate) fn or_variable(schema: &mut Json) {
+    if let Some(Json::String(pattern)) = schema.get_mut("pattern") {
+        *pattern = format!("({pattern})|{VARIABLE_PATTERN}");
+    }
+}
+
 /// The text of a doc comment: lines joined to paragraphs, without links and code marks of rustdoc.
 pub(crate) fn description(docs: &str) -> String {
     let mut out = String::new();

@@ -27,41 +27,52 @@ pub const MAX_ALIAS_WEIGHT: usize = 4 << 20;
 /// Mistakes reported for one document; what follows is counted only.
 pub const MAX_DIAGS: usize = 100;
 
+/// One document in the text of a file, not parsed yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part<'t> {
+    /// The line of the file, from 0, on which it starts.
+    pub first_line: u32,
+    /// Its text.
+    pub text: &'t str,
+}
+
 /// Cuts the text of a file into its documents. Parts of comments and blank lines only are left out.
 ///
 /// A line that starts with `---` ends a document wherever it stands, also inside quotes and block scalars
 /// (YAML 1.2.2 §9.1.2), so this needs no parser.
-pub fn split(name: &Arc<str>, text: &str) -> Vec<Arc<Source>> {
+pub fn split(text: &str) -> Vec<Part<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut sources = Vec::new();
-    let mut part_start = 0;
-    let mut part_line = 0;
-    let mut offset = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        if is_document_start(line) && offset > part_start {
-            push_part(&mut sources, name, part_line, text.get(part_start..offset).unwrap_or(""));
-            part_start = offset;
-            part_line = number;
+    let mut parts = Vec::new();
+    let mut start = 0;
+    let mut line = 0;
+    let ends = text.match_indices("\n---").map(|(at, _)| at + 1);
+    for end in ends.filter(|end| text.get(*end..).is_some_and(is_document_start)).chain([text.len()]) {
+        let part = text.get(start..end).unwrap_or("");
+        if says_something(part) {
+            parts.push(Part { first_line: saturate(line), text: part });
         }
-        offset += line.len();
+        line += part.bytes().filter(|byte| *byte == b'\n').count();
+        start = end;
     }
-    push_part(&mut sources, name, part_line, text.get(part_start..).unwrap_or(""));
-    sources
+    parts
+}
+
+/// The sources of a file's documents, for [`parse`].
+pub fn sources(name: &Arc<str>, text: &str) -> Vec<Arc<Source>> {
+    let source = |part: Part<'_>| Arc::new(Source::new(name.clone(), part.first_line, part.text));
+    split(text).into_iter().map(source).collect()
 }
 
 fn is_document_start(line: &str) -> bool {
     line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
-fn push_part(sources: &mut Vec<Arc<Source>>, name: &Arc<str>, line: usize, text: &str) {
-    let says_something = text.lines().any(|line| {
+fn says_something(text: &str) -> bool {
+    text.lines().any(|line| {
         let line = line.trim();
         let blank = line.is_empty() || line.starts_with('#') || line == "---" || line == "...";
         !blank && !line.starts_with("%YAML") && !line.starts_with("--- #")
-    });
-    if says_something {
-        sources.push(Arc::new(Source::new(name.clone(), saturate(line), text)));
-    }
+    })
 }
 
 /// Parses the documents of one source. Mistakes go to `diags`; what is right before a syntax error is given up,
@@ -119,8 +130,8 @@ enum OpenKind {
 struct Key {
     text: Box<str>,
     span: Span,
-    /// It is in the mapping already: its value is dropped.
-    again: bool,
+    /// It cannot be there, which is noted: its value is dropped.
+    dropped: bool,
 }
 
 /// Mappings beyond this many keys look for duplicates in a hash table.
@@ -172,8 +183,8 @@ impl<'s> Builder<'s, '_> {
                 if let Some(open) = self.stack.last_mut()
                     && let OpenKind::Map { key: key @ None, .. } = &mut open.kind
                 {
-                    *key = Some(Key { text: text.into(), span, again: false });
-                    return self.check_key(span);
+                    *key = Some(Key { text: text.into(), span, dropped: false });
+                    return self.check_key(span, style == ScalarStyle::Plain);
                 }
                 let node = self.scalar(&text, style, tag.as_deref(), span);
                 self.place(node, anchor, 1 + text.len())
@@ -263,7 +274,7 @@ impl<'s> Builder<'s, '_> {
             OpenKind::Seq(items) => items.push(node),
             OpenKind::Map { entries, key, .. } => {
                 if let Some(key) = key.take()
-                    && !key.again
+                    && !key.dropped
                 {
                     entries.push(Entry { key: key.text, key_span: key.span, value: node });
                 }
@@ -273,7 +284,7 @@ impl<'s> Builder<'s, '_> {
     }
 
     /// The key that was just read: it must not be in the mapping yet, and no merge key.
-    fn check_key(&mut self, span: Span) -> Result<(), Stop> {
+    fn check_key(&mut self, span: Span, plain: bool) -> Result<(), Stop> {
         let Some(Open { kind: OpenKind::Map { entries, key: Some(key), seen }, .. }) = self.stack.last_mut()
         else {
             return Ok(());
@@ -290,7 +301,8 @@ impl<'s> Builder<'s, '_> {
             }
             first
         };
-        key.again = first.is_some();
+        let merges = plain && &*key.text == "<<";
+        key.dropped = merges || first.is_some();
         let key = key.text.clone();
         if let (Some(first), Some(source)) = (first, self.source) {
             let diag = Diag::error(
@@ -304,9 +316,7 @@ impl<'s> Builder<'s, '_> {
             .related(origin(source, first), "first here");
             self.push(diag);
         }
-        if &*key == "<<"
-            && let Some(source) = self.source
-        {
+        if merges && let Some(source) = self.source {
             let diag =
                 Diag::error(Rule::NotSupported, origin(source, span), "merge keys (`<<`) are not supported")
                     .why("they are not part of YAML 1.2")

@@ -34,7 +34,7 @@ impl Lookup for Fixed {
 fn all(name: &str, text: &str) -> (Read, Vec<rhumb_model::value::Node>) {
     let mut whole = Read::default();
     let mut nodes = Vec::new();
-    for source in yaml::split(&Arc::from(name), text) {
+    for source in yaml::sources(&Arc::from(name), text) {
         let one = read(&source, Some(&mut Fixed));
         whole.docs.extend(one.docs);
         whole.diags.extend(one.diags);

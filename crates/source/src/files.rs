@@ -3,7 +3,7 @@
 use crate::lookup::{Input, InputKind, Reader, Surroundings, hash, reason};
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, DocId, Origin, Read, Rule, Source, yaml};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ pub const MAX_FILES: usize = 10_000;
 /// Configuration in a file or directory, read again and again.
 pub struct Files {
     path: PathBuf,
-    /// Documents of the last load by the hash of file name and text.
-    cache: HashMap<u64, Cached>,
+    /// The last load, by file.
+    cache: HashMap<PathBuf, CachedFile>,
 }
 
 /// What a load found.
@@ -31,10 +31,17 @@ pub struct Loaded {
     pub digest: u64,
 }
 
-/// The documents of one source, without mistakes: a source with mistakes is read anew each time.
+/// The documents of one file.
+#[derive(Default)]
+struct CachedFile {
+    text: Option<Arc<str>>,
+    parts: Vec<Cached>,
+}
+
+/// The documents of one source.
 struct Cached {
     source: Arc<Source>,
-    docs: Vec<Doc>,
+    read: Read,
     referenced: Vec<(PathBuf, u64)>,
 }
 
@@ -55,23 +62,14 @@ impl Files {
         let mut loaded = Loaded::default();
         let mut cache = HashMap::new();
         for path in list(&self.path, &mut reader, &mut loaded.diags) {
-            for source in sources(&path, &mut reader, &mut loaded.diags) {
-                let key = hash(&(&**source.name(), source.text()));
-                let cached = self.cache.remove(&key).and_then(|known| known.reuse(&source, &mut reader));
-                if let Some(cached) = cached {
-                    loaded.docs.extend(cached.docs.iter().cloned());
-                    cache.insert(key, cached);
-                    continue;
-                }
-                let mut surroundings = surroundings(&path, &mut reader);
-                let Read { docs, diags } = rhumb_model::read(&source, Some(&mut surroundings));
-                let referenced = surroundings.referenced;
-                loaded.docs.extend(docs.iter().cloned());
-                if diags.is_empty() {
-                    cache.insert(key, Cached { source, docs, referenced });
-                }
-                loaded.diags.extend(diags);
+            let before = self.cache.remove(&path).unwrap_or_default();
+            let text = text(&path, &mut reader, &mut loaded.diags);
+            let parts = read_parts(&path, before, text.as_ref(), &mut reader);
+            for part in &parts {
+                loaded.docs.extend(part.read.docs.iter().cloned());
+                loaded.diags.extend(part.read.diags.iter().cloned());
             }
+            cache.insert(path, CachedFile { text, parts });
         }
         self.cache = cache;
         drop_duplicates(&mut loaded);
@@ -83,18 +81,65 @@ impl Files {
     }
 }
 
+/// Reads the documents of a file, those that did not change from the last time.
+fn read_parts(path: &Path, before: CachedFile, text: Option<&Arc<str>>, reader: &mut Reader) -> Vec<Cached> {
+    let Some(text) = text else { return Vec::new() };
+    let name: Arc<str> = path.display().to_string().into();
+    let fresh = |source: Arc<Source>, reader: &mut Reader| {
+        let mut surroundings = surroundings(path, reader);
+        let read = rhumb_model::read(&source, Some(&mut surroundings));
+        Cached { source, read, referenced: surroundings.referenced }
+    };
+    if before.text.as_ref() == Some(text) {
+        let again = |part: Cached| {
+            if part.is_current(reader) { part } else { fresh(part.source, reader) }
+        };
+        return before.parts.into_iter().map(again).collect();
+    }
+    // What did not change stands at the beginning and at the end, mostly: found by comparing in order. What was
+    // moved is found by its hash.
+    let mut old: VecDeque<Cached> = before.parts.into();
+    let mut moved: HashMap<u64, Cached> = HashMap::new();
+    let parts = yaml::split(text);
+    let mut out = Vec::with_capacity(parts.len());
+    let mut sorted_out = false;
+    for part in parts {
+        let mut known = old.pop_front_if(|first| first.source.text() == part.text);
+        if known.is_none() && !sorted_out {
+            sorted_out = true;
+            moved = old.drain(..).map(|cached| (hash(cached.source.text()), cached)).collect();
+        }
+        if known.is_none() && sorted_out {
+            known = moved.remove(&hash(part.text)).filter(|cached| cached.source.text() == part.text);
+        }
+        let known = known.filter(|cached| cached.is_current(reader)).map(|cached| cached.at(part.first_line));
+        out.push(match known {
+            Some(Ok(cached)) => cached,
+            Some(Err(source)) => fresh(source, reader),
+            None => fresh(Arc::new(Source::new(name.clone(), part.first_line, part.text)), reader),
+        });
+    }
+    out
+}
+
 impl Cached {
-    /// The documents, at the place where their text is; nothing when a file they refer to changed.
-    fn reuse(self, source: &Arc<Source>, reader: &mut Reader) -> Option<Self> {
-        let same = |(path, hash): &(PathBuf, u64)| reader.read(path, InputKind::Referenced).1 == *hash;
-        if self.source.text() != source.text() || !self.referenced.iter().all(same) {
-            return None;
+    /// The files that it refers to have the same content.
+    fn is_current(&self, reader: &mut Reader) -> bool {
+        self.referenced.iter().all(|(path, hash)| reader.read(path, InputKind::Referenced).1 == *hash)
+    }
+
+    /// The same documents starting on another line; the source to read again when there are mistakes, which tell
+    /// their place.
+    fn at(self, first_line: u32) -> Result<Self, Arc<Source>> {
+        if self.source.first_line() == first_line {
+            return Ok(self);
         }
-        if self.source.first_line() == source.first_line() {
-            return Some(self);
+        let source = Arc::new(Source::new(self.source.name().clone(), first_line, self.source.text()));
+        if !self.read.diags.is_empty() {
+            return Err(source);
         }
-        let docs = self.docs.into_iter().map(|doc| Doc { source: source.clone(), ..doc }).collect();
-        Some(Self { source: source.clone(), docs, referenced: self.referenced })
+        let docs = self.read.docs.into_iter().map(|doc| Doc { source: source.clone(), ..doc }).collect();
+        Ok(Self { source, read: Read { docs, diags: Vec::new() }, referenced: self.referenced })
     }
 }
 
@@ -106,7 +151,8 @@ pub fn adapt(path: &Path) -> (Vec<Node>, Vec<Diag>) {
     let mut diags = Vec::new();
     let mut nodes = Vec::new();
     for path in list(path, &mut reader, &mut diags) {
-        for source in sources(&path, &mut reader, &mut diags) {
+        let Some(text) = text(&path, &mut reader, &mut diags) else { continue };
+        for source in yaml::sources(&path.display().to_string().into(), &text) {
             let mut surroundings = surroundings(&path, &mut reader);
             nodes.extend(rhumb_model::adapt(&source, Some(&mut surroundings), &mut diags));
         }
@@ -172,37 +218,34 @@ pub(crate) fn configuration_files(directory: &Path) -> std::io::Result<Vec<Strin
     Ok(names)
 }
 
-/// The documents of a file, not parsed yet.
-fn sources(path: &Path, reader: &mut Reader, diags: &mut Vec<Diag>) -> Vec<Arc<Source>> {
-    let name: Arc<str> = path.display().to_string().into();
+/// The text of a configuration file.
+fn text(path: &Path, reader: &mut Reader, diags: &mut Vec<Diag>) -> Option<Arc<str>> {
     match reader.read(path, InputKind::Configuration).0 {
-        Ok(text) => yaml::split(&name, &text),
+        Ok(text) => Some(text),
         Err(reason) => {
             let what = format!("the file cannot be read: {reason}");
-            let diag = Diag::error(Rule::Unreadable, Origin::file(&name), what);
+            let diag = Diag::error(Rule::Unreadable, Origin::file(&path.display().to_string()), what);
             diags.push(if reason.contains("larger") {
                 diag.fix("split it into several files in one directory")
             } else {
                 diag.fix("check the path and its permissions")
             });
-            Vec::new()
+            None
         }
     }
 }
 
 /// Of documents with the same name the first one stays.
 fn drop_duplicates(loaded: &mut Loaded) {
-    let mut first: HashMap<Arc<DocId>, Origin> = HashMap::with_capacity(loaded.docs.len());
-    let diags = &mut loaded.diags;
-    loaded.docs.retain(|doc| {
-        if doc.name().is_empty() {
-            return true;
-        }
-        let Some(other) = first.get(&doc.id) else {
-            first.insert(doc.id.clone(), doc.origin(doc.span));
-            return true;
+    let mut first: HashMap<Arc<DocId>, usize> = HashMap::with_capacity(loaded.docs.len());
+    let mut again = HashSet::new();
+    for (index, doc) in loaded.docs.iter().enumerate().filter(|(_, doc)| !doc.name().is_empty()) {
+        let Some(other) = first.get(&doc.id).and_then(|other| loaded.docs.get(*other)) else {
+            first.insert(doc.id.clone(), index);
+            continue;
         };
-        diags.push(
+        again.insert(index);
+        loaded.diags.push(
             Diag::error(
                 Rule::DuplicateDocument,
                 doc.origin(doc.span),
@@ -211,10 +254,13 @@ fn drop_duplicates(loaded: &mut Loaded) {
             .label("again here")
             .why("the first one counts")
             .fix("give one of them another name, or delete it")
-            .related(other.clone(), "first here"),
+            .related(other.origin(other.span), "first here"),
         );
-        false
-    });
+    }
+    if !again.is_empty() {
+        let mut index = 0..;
+        loaded.docs.retain(|_| index.next().is_some_and(|index| !again.contains(&index)));
+    }
 }
 
 #[cfg(test)]
