@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Whatever request our codec accepts, h11 (an independent, strict implementation) reads the same way.
+"""Whatever message our codec accepts, h11 (an independent, strict implementation) reads the same way.
 
 Usage: pip install h11; fuzz/h11_agreement.py [SEED [MESSAGES]]
 
-Valid requests are damaged at random. For each one that we accept, h11 must accept it too, with the same method,
-version, content, end of message, trailers and fields; fields that we take into the head are left out. One difference is allowed
-for: h11 does not know the empty line that may precede a request (RFC 9112 section 2.2).
+Valid requests and responses are damaged at random. Each one that we accept h11 must accept too, with the same method or
+status, version, content, end of message, trailers and fields; fields that we take into the head are left out. One
+difference is allowed for: h11 does not know the empty line that may precede a request (RFC 9112 section 2.2).
 """
 import random
 import struct
@@ -21,6 +21,10 @@ START = [
     b"HEAD http://a/ HTTP/1.1\r\nHost: a\r\n",
     b"OPTIONS * HTTP/1.1\r\nhost:a\r\n",
     b"DELETE /a HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n",
+]
+STATUS = [
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 \r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 204 X\r\n", b"HTTP/1.1 304 X\r\n",
+    b"HTTP/1.1 100 X\r\n", b"HTTP/1.1 404 Not Found\r\n", b"HTTP/1.0 500 X\r\nConnection: keep-alive\r\n",
 ]
 FIELDS = [
     b"Accept: */*\r\n", b"X-A:  1 \r\n", b"x-b:\r\n", b"Connection: close\r\n", b"Connection: x-a\r\n",
@@ -43,36 +47,46 @@ HEAD_ONLY = {
 }
 
 
-def message(rng):
+def message(rng, kind):
     framing, body = rng.choice(BODIES)
     fields = rng.sample(FIELDS, rng.randrange(4)) + [framing]
     rng.shuffle(fields)
-    out = bytearray(rng.choice(START) + b"".join(fields) + b"\r\n" + body)
+    out = bytearray(rng.choice(START if kind == "Q" else STATUS) + b"".join(fields) + b"\r\n")
+    if kind != "H":
+        out += body
     for _ in range(rng.randrange(4)):
         at = rng.randrange(len(out) + 1)
         out[at : at + rng.randrange(3)] = rng.choice(PIECES + [b""])
     return bytes(out) + rng.choice([b"", b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"x"])
 
 
-def read_by_h11(data):
-    empty_line = len(b"\r\n") if data.startswith(b"\r\n") else 0
+def read_by_h11(data, kind):
+    empty_line = len(b"\r\n") if kind == "Q" and data.startswith(b"\r\n") else 0
     data = data[empty_line:]
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    connection = h11.Connection(h11.SERVER if kind == "Q" else h11.CLIENT, max_incomplete_event_size=1 << 20)
+    if kind != "Q":
+        connection.send(h11.Request(method="HEAD" if kind == "H" else "GET", target="/", headers=[("Host", "a")]))
+        connection.send(h11.EndOfMessage())
     connection.receive_data(data)
-    request = connection.next_event()
-    if not isinstance(request, h11.Request):
-        raise h11.RemoteProtocolError(f"no request: {request!r}")
+    head = connection.next_event()
+    if isinstance(head, h11.InformationalResponse):
+        return head, b"", [], len(data) - len(connection.trailing_data[0])
+    if not isinstance(head, (h11.Request, h11.Response)):
+        raise h11.RemoteProtocolError(f"no head: {head!r}")
     content = b""
+    ended = kind == "Q"
     while True:
         event = connection.next_event()
         if isinstance(event, h11.Data):
             content += bytes(event.data)
         elif isinstance(event, h11.EndOfMessage):
             break
+        elif event is h11.NEED_DATA and not ended:
+            connection.receive_data(b"")
+            ended = True
         else:
             raise h11.RemoteProtocolError(f"no end: {event!r}")
-    consumed = empty_line + len(data) - len(connection.trailing_data[0])
-    return request, content, event.headers, consumed
+    return head, content, event.headers and list(event.headers.raw_items()), empty_line + len(data) - len(connection.trailing_data[0])
 
 
 def pairs(text):
@@ -94,38 +108,39 @@ def main():
     )
     accepted = refused = stricter = 0
     for _ in range(messages):
-        data = message(rng)
-        judge.stdin.write(struct.pack(">I", len(data)) + data)
+        kind = rng.choice("QQGH")
+        data = message(rng, kind)
+        judge.stdin.write(struct.pack(">I", 1 + len(data)) + kind.encode() + data)
         judge.stdin.flush()
         verdict, _, rest = judge.stdout.readline().decode().rstrip("\n").partition(" ")
         if verdict != "accepted":
             refused += 1
             try:
-                read_by_h11(data)
+                read_by_h11(data, kind)
                 stricter += 1
             except h11.RemoteProtocolError:
                 pass
             continue
         accepted += 1
-        consumed, version, method, content, rest = rest.split(" ", 4)
+        consumed, version, start, content, rest = rest.split(" ", 4)
         fields, trailers = map(pairs, rest.split("|"))
         try:
-            request, h11_content, h11_trailers, h11_consumed = read_by_h11(data)
+            head, h11_content, h11_trailers, h11_consumed = read_by_h11(data, kind)
         except h11.RemoteProtocolError as error:
             sys.exit(f"we accept what h11 refuses ({error}): {data!r}")
-        theirs = [(bytes(n), bytes(v)) for n, v in request.headers.raw_items()]
+        theirs = [(bytes(n), bytes(v)) for n, v in head.headers.raw_items()]
         kept = [(n, v) for n, v in fields if n.lower() not in HEAD_ONLY]
         agree = (
             kept == fields
             and is_subsequence(fields, theirs)
-            and bytes.fromhex(method) == request.method
-            and version.encode() == request.http_version
+            and bytes.fromhex(start) == (head.method if kind == "Q" else str(head.status_code).encode())
+            and version.encode() == head.http_version
             and bytes.fromhex(content) == h11_content
             and int(consumed) == h11_consumed
-            and is_subsequence(trailers, [(bytes(n), bytes(v)) for n, v in h11_trailers.raw_items()])
+            and is_subsequence(trailers, [(bytes(n), bytes(v)) for n, v in h11_trailers])
         )
         if not agree:
-            sys.exit(f"we disagree with h11 on {data!r}: {consumed} {version} {method} {content} {rest}")
+            sys.exit(f"we disagree with h11 on {data!r}: {consumed} {version} {start} {content} {rest}")
     judge.stdin.close()
     judge.wait()
     print(f"{accepted} accepted by both and read the same, {refused} refused by us, {stricter} of them accepted by h11")

@@ -32,9 +32,9 @@ impl<'a> Authority<'a> {
                 text.split_at_checked(close + 2)?
             }
             _ => {
-                let end = text.iter().position(|&b| !is_name_byte(b)).unwrap_or(text.len());
+                let (end, last_label) = name_end(text)?;
                 let (host, rest) = text.split_at_checked(end)?;
-                if !is_name(host) {
+                if !is_name(host, last_label) {
                     return None;
                 }
                 (host, rest)
@@ -79,32 +79,37 @@ fn parse_port(digits: &[u8]) -> Option<u16> {
     u16::try_from(port).ok()
 }
 
+/// Where the name at the start of `text` ends and where its last label begins; `None` when a label is empty, but for
+/// the one after a final dot.
 #[inline]
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+fn name_end(text: &[u8]) -> Option<(usize, usize)> {
+    let mut label = 0;
+    let mut last_label = 0;
+    for (i, &byte) in text.iter().enumerate() {
+        if byte == b'.' {
+            if i == label {
+                return None;
+            }
+            last_label = label;
+            label = i + 1;
+        } else if !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+            return Some((i, if label == i { last_label } else { label }));
+        }
+    }
+    Some((text.len(), if label == text.len() { last_label } else { label }))
 }
 
-/// `host` consists of name bytes: true when it is a name without empty labels, or an IPv4 address.
+/// `host` consists of labels, the last of which begins at `last_label`: true when it is a name, or an IPv4 address.
 #[inline]
-fn is_name(host: &[u8]) -> bool {
-    if host.len() > MAX_HOST_BYTES {
-        return false;
-    }
-    let mut label_start = true;
-    for &byte in host {
-        if byte == b'.' && label_start {
-            return false;
-        }
-        label_start = byte == b'.';
-    }
-    let without_dot = host.strip_suffix(b".").unwrap_or(host);
-    let last = without_dot.rsplit(|&b| b == b'.').next().unwrap_or_default();
+fn is_name(host: &[u8], last_label: usize) -> bool {
+    let last = host.get(last_label..).unwrap_or_default();
+    let last = last.strip_suffix(b".").unwrap_or(last);
     if last.first().is_some_and(u8::is_ascii_digit) && is_number(last) {
         // A name that ends in a number is an address or nothing: resolvers read `127.1`, `0x7f.1` and `017700000001`
         // as 127.0.0.1, others as names.
         return text(host).is_some_and(|text| text.parse::<Ipv4Addr>().is_ok());
     }
-    !last.is_empty()
+    !last.is_empty() && host.len() <= MAX_HOST_BYTES
 }
 
 /// True for what `inet_aton` reads as a number.

@@ -268,42 +268,51 @@ impl Known {
 
 /// A set of recognised names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KnownSet(u128);
+pub struct KnownSet([u64; 2]);
 
 impl KnownSet {
     /// The set of `names`.
     pub const fn of(names: &[Known]) -> Self {
-        let mut bits = 0u128;
+        let mut set = Self([0; 2]);
         let mut rest = names;
         while let [first, tail @ ..] = rest {
-            bits |= 1 << (*first as u32);
+            set.insert(*first);
             rest = tail;
         }
-        Self(bits)
+        set
     }
 
     /// True when `name` is in the set. `Other` never is.
     #[inline]
     pub fn contains(self, name: Known) -> bool {
-        name != Known::Other && self.0 >> (name as u32) & 1 == 1
+        let [low, high] = self.0;
+        let word = if (name as u32) < u64::BITS { low } else { high };
+        word >> (name as u32 % u64::BITS) & 1 == 1
     }
 
     /// True when the two sets share a name.
     #[inline]
     pub fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
+        let ([low, high], [other_low, other_high]) = (self.0, other.0);
+        low & other_low | high & other_high != 0
     }
 
     #[inline]
-    fn insert(&mut self, name: Known) {
-        if name != Known::Other {
-            self.0 |= 1 << (name as u32);
+    const fn insert(&mut self, name: Known) {
+        let [low, high] = &mut self.0;
+        let bit = 1 << (name as u32 % u64::BITS);
+        match name {
+            Known::Other => {}
+            _ if (name as u32) < u64::BITS => *low |= bit,
+            _ => *high |= bit,
         }
     }
 
     #[inline]
     fn remove(&mut self, other: Self) {
-        self.0 &= !other.0;
+        let ([low, high], [other_low, other_high]) = (&mut self.0, other.0);
+        *low &= !other_low;
+        *high &= !other_high;
     }
 }
 
@@ -849,6 +858,21 @@ mod tests {
                 name[at] ^= 0x81;
                 assert!(Known::of(&name) != known);
             }
+        }
+    }
+
+    #[test]
+    fn a_set_has_the_names_put_into_it() {
+        for &name in Known::ALL {
+            let mut set = KnownSet::of(&[name, Known::Other]);
+            let names =
+                |set: KnownSet| Known::ALL.iter().copied().filter(|&n| set.contains(n)).collect::<Vec<_>>();
+            assert_eq!(names(set), [name]);
+            assert!(!set.contains(Known::Other) && set.intersects(set));
+            assert!(!set.intersects(KnownSet::default()));
+            set.insert(Known::Via);
+            set.remove(KnownSet::of(&[name]));
+            assert!(!set.contains(name));
         }
     }
 
