@@ -7,3 +7,5 @@ mod messages;
 mod pair;
 mod flow;
 mod abuse;
+mod splits;
+mod oracle;

@@ -240,6 +240,14 @@ impl Side {
         self.feed(bytes).unwrap()
     }
 
+    pub(crate) fn take_pending(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.pending)
+    }
+
+    pub(crate) fn keep_pending(&mut self, bytes: Vec<u8>) {
+        self.pending = bytes;
+    }
+
     pub(crate) fn wait(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
     }
