@@ -10,6 +10,8 @@
 pub mod target;
 pub mod connect;
 pub mod pool;
+pub mod dns;
 
+pub use dns::Dns;
 pub use pool::{Lease, Pools};
 pub use target::{Protocol, Target};
