@@ -128,6 +128,8 @@ fn head_has_the_fields_of_get_and_no_content() {
     // Also what the proxy says itself.
     client.send("HEAD /%zz HTTP/1.1\r\nHost: a.test\r\n\r\n");
     assert_eq!(client.next_response(Kind::ResponseToHead).status(), 400);
+    client.send("HEAD / HTTP/1.1\r\nHost: a b\r\n\r\n");
+    assert_eq!(client.next_response(Kind::ResponseToHead).status(), 400);
     assert!(client.read_to_end().is_empty());
 }
 

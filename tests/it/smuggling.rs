@@ -54,28 +54,59 @@ struct Outcome {
     closed: bool,
 }
 
-/// Plays a row on a proxy; afterwards a clean request on another connection must be served and be alone.
+const CLEAN: &[u8] = b"GET /sentinel HTTP/1.1\r\nHost: sentinel.test\r\n\r\n";
+
+/// Plays a row on a proxy; afterwards a clean request must be served and be alone: on the same connection where the
+/// proxy left it open after an answer of its own, and on another one.
 fn play(stage: &mut Stage, proxy: SocketAddr, row: &Row) -> Result<(), String> {
     stage.clear();
-    let outcome = perform(stage, proxy, &row.bytes, row.finish, wanted(&row.expect));
+    let outcome = perform(stage, proxy, &row.bytes, row.finish, |statuses| enough(&row.expect, statuses));
     judge(&row.expect, &outcome).map_err(|why| format!("{}: {why}", row.name))?;
+    if outcome.requests.is_empty() && !outcome.closed {
+        stage.send(0, CLEAN);
+        stage.run(LIMIT, |stage| {
+            stage.fronts[0].ended().is_some()
+                || stage.fronts[0].responses().is_ok_and(|(all, _)| all.len() > 1)
+        });
+        stage.settle();
+        let answers =
+            stage.fronts[0].responses().map_or(0, |(all, rest)| if rest.is_empty() { all.len() } else { 0 });
+        let requests: Vec<&str> =
+            stage.upstreams.iter().flat_map(|up| &up.requests).map(Message::target).collect();
+        let closed = stage.fronts[0].ended().is_some() && answers == 1 && requests.is_empty();
+        if !closed && (answers != 2 || requests != ["/sentinel"]) {
+            return Err(format!(
+                "{}: the next request on the connection: backend saw {requests:?}, client {:?}",
+                row.name,
+                latin(stage.fronts[0].bytes())
+            ));
+        }
+    }
     stage.clear();
-    let clean = perform(stage, proxy, b"GET /sentinel HTTP/1.1\r\nHost: sentinel.test\r\n\r\n", false, 1);
+    let clean = perform(stage, proxy, CLEAN, false, |statuses| !statuses.is_empty());
     let expected = Expect::Forwarded(vec!["GET /sentinel HTTP/1.1|host: sentinel.test".into()]);
     judge(&expected, &clean).map_err(|why| format!("{}: the clean request after it: {why}", row.name))
 }
 
-/// How many final responses end the row; `usize::MAX` when only a close does.
-fn wanted(expect: &Expect) -> usize {
+/// Whether these final statuses end the row; otherwise only a close does.
+fn enough(expect: &Expect, statuses: &[u16]) -> bool {
     match expect {
-        Expect::Forwarded(requests) => requests.len(),
-        Expect::Local(_) => 1,
-        Expect::Refused(_) | Expect::Dropped(_) | Expect::Then(..) | Expect::Cut(_) => usize::MAX,
-        Expect::Any(all) => all.iter().map(wanted).min().unwrap_or(0),
+        Expect::Forwarded(requests) => {
+            statuses.len() >= requests.len() && statuses.iter().all(|status| *status == 200)
+        }
+        Expect::Local(allowed) => statuses.first().is_some_and(|status| allowed.contains(status)),
+        Expect::Refused(_) | Expect::Dropped(_) | Expect::Then(..) | Expect::Cut(_) => false,
+        Expect::Any(all) => all.iter().any(|one| enough(one, statuses)),
     }
 }
 
-fn perform(stage: &mut Stage, proxy: SocketAddr, bytes: &[u8], finish: bool, responses: usize) -> Outcome {
+fn perform(
+    stage: &mut Stage,
+    proxy: SocketAddr,
+    bytes: &[u8],
+    finish: bool,
+    enough: impl Fn(&[u16]) -> bool,
+) -> Outcome {
     let front = stage.connect(proxy);
     stage.send(front, bytes);
     if finish {
@@ -84,8 +115,7 @@ fn perform(stage: &mut Stage, proxy: SocketAddr, bytes: &[u8], finish: bool, res
     let to_head = bytes.starts_with(b"HEAD ");
     stage.run(LIMIT, |stage| {
         let front = &stage.fronts[front];
-        front.ended().is_some()
-            || statuses(front.bytes(), to_head, false).is_ok_and(|(all, _)| all.len() >= responses)
+        front.ended().is_some() || statuses(front.bytes(), to_head, false).is_ok_and(|(all, _)| enough(&all))
     });
     stage.settle();
     // A request that was begun and given up: its connection is closed a moment after the client heard of it.

@@ -233,6 +233,16 @@ impl Stage {
 
     /// One poll over all sockets, and what it makes possible. False when nothing happened.
     fn turn(&mut self, limit: Duration) -> bool {
+        // An end that is due needs no event to happen.
+        let lines = self
+            .upstreams
+            .iter_mut()
+            .map(|up| &mut up.line)
+            .chain(self.fronts.iter_mut().map(|front| &mut front.line));
+        let due = lines.filter(|line| line.last.is_some()).map(Line::exchange).filter(|moved| *moved).count();
+        if due > 0 {
+            return true;
+        }
         let lines =
             self.upstreams.iter().map(|up| &up.line).chain(self.fronts.iter().map(|front| &front.line));
         let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
