@@ -11,7 +11,7 @@ pub const HIGH_WATER: usize = 64 << 10;
 
 /// Content up to this size is copied behind waiting bytes, to go out with them in one piece; larger content is written
 /// from where it is.
-pub const COPY_MAX: usize = 16 << 10;
+pub const COPY_MAX: usize = 4 << 10;
 
 /// Buffers that a worker keeps for the next writer.
 const KEPT: usize = 32;

@@ -107,7 +107,8 @@ impl Exchange<'_> {
                 return Err(Broken::Backend(failure));
             }
         };
-        let may_repeat = self.req.method().is_idempotent() || !is_reused;
+        // What is kept for a second attempt costs a copy: HTTP/1 has no way to say that a request was not processed.
+        let may_repeat = self.req.method().is_idempotent() && is_reused || matches!(up, Up::H2(_));
         let sent = Instant::now();
         let mut is_begun = false;
         limits.set_for_head(timer, begun, sent, false);

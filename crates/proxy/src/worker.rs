@@ -13,6 +13,7 @@ use rhumb_codec::head::{RequestHead, ResponseHead};
 use rhumb_plan::{Current, Plan, Reader};
 use rhumb_telemetry::{AccessLog, IdSource, Registry, WorkerLog, WorkerMetrics};
 use rhumb_upstream::Pools;
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 
 use crate::listener;
@@ -203,10 +204,9 @@ impl Drop for Member {
 /// # Errors
 /// When the runtime or the randomness of the operating system is not to be had.
 pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = tokio::task::LocalSet::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let worker = Worker::new(shared)?;
-    local.block_on(&runtime, async {
+    runtime.block_on(async {
         tokio::task::spawn_local(rhumb_net::timer::drive());
         tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
         let mut listeners: Vec<(SocketAddr, tokio::task::JoinHandle<()>)> = Vec::new();
