@@ -100,7 +100,8 @@ impl<'a> Decoder<'a> {
         let shown = node.shown();
         match &node.value {
             Value::Int(_) | Value::Float(_) | Value::Bool(_) if wanted.contains("text") => {
-                diag = diag.fix(format!("put it into quotes: \"{shown}\""));
+                let example = if self.secret { String::new() } else { format!(": \"{shown}\"") };
+                diag = diag.fix(format!("put it into quotes{example}"));
             }
             Value::String(text) if wanted.contains("number") && text.parse::<f64>().is_ok() => {
                 diag = diag.fix(format!("write it without quotes: {shown}"));
@@ -112,6 +113,7 @@ impl<'a> Decoder<'a> {
                     _ => "write `true` or `false`",
                 });
             }
+            Value::Seq(_) | Value::Map(_) if wanted.starts_with("text") => diag = diag.fix("write one text"),
             _ if wanted.starts_with("a mapping") => {
                 diag = diag.fix("write `name: value` pairs, one on each line")
             }

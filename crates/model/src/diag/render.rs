@@ -134,8 +134,9 @@ fn write_snippet(
     let to = (at.span.end.saturating_sub(line_start) as usize).clamp(from, line.len());
     let indent = columns(line.get(..from).unwrap_or(""));
     let marked = columns(line.get(from..to).unwrap_or("")).max(1);
-    let shown = if secret {
-        format!("{}{}", line.get(..from).unwrap_or(""), "*".repeat(marked.min(8)))
+    let shown = if secret || is_private(at) {
+        let part = line.get(from..to).filter(|_| !secret).unwrap_or("");
+        format!("{}{}", " ".repeat(indent), if secret { "*".repeat(marked.min(8)) } else { part.to_owned() })
     } else {
         line.to_owned()
     };
@@ -147,6 +148,13 @@ fn write_snippet(
     let label = label.map(|label| format!(" {}", printable(label))).unwrap_or_default();
     let carets = "^".repeat(marked);
     let _ = writeln!(out, "{:width$} {gutter}|{off} {:indent$}{caret}{carets}{label}{off}", "", "");
+}
+
+/// True for the text of a Secret, of which only the place of the mistake is shown: it might not parse, so this looks
+/// at the text.
+fn is_private(at: &Origin) -> bool {
+    let text = at.source.text();
+    text.contains("kind: Secret") || text.contains("\"Secret\"") || text.contains("'Secret'")
 }
 
 /// The part of a long line around column `at`, and how many columns were cut off before it.

@@ -4,7 +4,7 @@ use crate::decode::{Decode, Decoder, Defs, Table, object};
 use crate::diag::Rule;
 use crate::doc::Skip;
 use crate::span::Spanned;
-use crate::value::{Node, Value};
+use crate::value::Node;
 use serde_json::json;
 use std::fmt;
 
@@ -159,16 +159,8 @@ impl Decode for SecretText {
     fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
         cx.secretly(|cx| match node.as_str() {
             Some(text) => Some(Self(text.into())),
-            None if matches!(node.value, Value::Mistake) => {
-                cx.wrong_type(node, "text");
-                None
-            }
             None => {
-                // The usual message would show the number as it should be quoted.
-                let diag = cx
-                    .error(Rule::WrongType, node.span, format!("{} where text is expected", node.describe()))
-                    .fix("put it into quotes");
-                cx.push(diag);
+                cx.wrong_type(node, "text");
                 None
             }
         })
