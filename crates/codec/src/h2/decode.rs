@@ -69,11 +69,8 @@ fn read(
 
 #[inline]
 fn take(section: &mut impl Section, field: &Field, in_fields: &mut bool) -> Result<(), Refusal> {
-    if !field.is_valid_name {
-        return Err(Refusal::NameInvalid);
-    }
-    if !field.is_valid_value {
-        return Err(Refusal::ValueInvalid);
+    if !field.is_valid() {
+        return Err(if field.is_valid_name() { Refusal::ValueInvalid } else { Refusal::NameInvalid });
     }
     let Name::Field(known) = field.name else {
         return if *in_fields { Err(Refusal::PseudoAfterField) } else { section.pseudo(field) };
@@ -85,7 +82,7 @@ fn take(section: &mut impl Section, field: &Field, in_fields: &mut bool) -> Resu
 #[inline]
 fn append(fields: &mut Fields, known: Known, field: &Field) {
     fields.append_spans(known, field.name_text, field.value);
-    if field.never_indexed {
+    if field.is_never_indexed() {
         fields.never_index_last();
     }
 }

@@ -22,14 +22,7 @@ pub struct Decoder {
 #[derive(Clone, Copy, Debug)]
 struct Meta {
     name: Name,
-    is_valid: Validity,
-}
-
-/// What was found when the bytes of a literal were seen (RFC 9113 §8.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Validity {
-    name: bool,
-    value: bool,
+    marks: Marks,
 }
 
 /// One decoded field line. Its bytes are at the end of the arena that was passed in.
@@ -41,15 +34,52 @@ pub struct Field {
     pub name_text: Span,
     /// Where the value is.
     pub value: Span,
-    /// The name is a token in lower case, a colon in front allowed (RFC 9113 §8.2.1).
-    pub is_valid_name: bool,
-    /// The value has no control character but tab and no white space at either end (RFC 9113 §8.2.1).
-    pub is_valid_value: bool,
-    /// Whoever forwards this line has to keep it out of dynamic tables as well (RFC 7541 §6.2.3).
-    pub never_indexed: bool,
+    marks: Marks,
 }
 
+/// What was found when the bytes of a literal were seen. One byte, so that it travels in a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marks(u8);
+
+impl Marks {
+    fn when(is_so: bool, mark: u8) -> Self {
+        Self(if is_so { mark } else { 0 })
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+const INVALID_NAME: u8 = 1;
+const INVALID_VALUE: u8 = 1 << 1;
+const NEVER_INDEXED: u8 = 1 << 2;
+
 impl Field {
+    /// The name is a token in lower case, a colon in front allowed (RFC 9113 §8.2.1).
+    #[inline]
+    pub fn is_valid_name(&self) -> bool {
+        self.marks.0 & INVALID_NAME == 0
+    }
+
+    /// The value has no control character but tab and no white space at either end (RFC 9113 §8.2.1).
+    #[inline]
+    pub fn is_valid_value(&self) -> bool {
+        self.marks.0 & INVALID_VALUE == 0
+    }
+
+    /// Neither rule is broken.
+    #[inline]
+    pub fn is_valid(&self) -> bool {
+        self.marks.0 & (INVALID_NAME | INVALID_VALUE) == 0
+    }
+
+    /// Whoever forwards this line has to keep it out of dynamic tables as well (RFC 7541 §6.2.3).
+    #[inline]
+    pub fn is_never_indexed(&self) -> bool {
+        self.marks.0 & NEVER_INDEXED != 0
+    }
+
     /// Size as field section limits count it (RFC 9113 §6.5.2).
     #[inline]
     pub fn size(&self) -> usize {
@@ -101,7 +131,7 @@ impl Block<'_, '_> {
     ///
     /// # Errors
     /// [`HpackError`]: the connection cannot go on.
-    #[inline]
+    #[inline(always)] // the field stays in registers: returned through memory it is read before it is written
     pub fn next(&mut self, arena: &mut Vec<u8>) -> Result<Option<Field>, HpackError> {
         loop {
             let Some(first) = self.rest.peek() else {
@@ -135,7 +165,7 @@ impl Block<'_, '_> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn indexed(&mut self, arena: &mut Vec<u8>) -> Result<Field, HpackError> {
         let index = self.rest.integer(7)?;
         if let Some(entry) = static_entry(index) {
@@ -144,9 +174,7 @@ impl Block<'_, '_> {
                 name: entry.name,
                 name_text,
                 value: append(entry.value.as_bytes(), arena),
-                is_valid_name: true,
-                is_valid_value: true,
-                never_indexed: false,
+                marks: Marks(0),
             });
         }
         let (meta, name, value) =
@@ -155,15 +183,13 @@ impl Block<'_, '_> {
             name: meta.name,
             name_text: append(name, arena),
             value: append(value, arena),
-            is_valid_name: meta.is_valid.name,
-            is_valid_value: meta.is_valid.value,
-            never_indexed: false,
+            marks: meta.marks,
         })
     }
 
     fn literal(&mut self, prefix_bits: u32, arena: &mut Vec<u8>) -> Result<Field, HpackError> {
         let is_inserted = prefix_bits == 6;
-        let never_indexed = !is_inserted && self.rest.peek().is_some_and(|first| first & 0x10 != 0);
+        let is_never_indexed = !is_inserted && self.rest.peek().is_some_and(|first| first & 0x10 != 0);
         let index = self.rest.integer(prefix_bits)?;
         let (name, name_text, is_valid_name, lender) = if index == 0 {
             let text = self.rest.string(arena)?;
@@ -182,20 +208,22 @@ impl Block<'_, '_> {
         } else {
             let age = dynamic(index).ok_or(HpackError::InvalidIndex)?;
             let (meta, text, _) = self.decoder.table.get(age).ok_or(HpackError::InvalidIndex)?;
-            (meta.name, append(text, arena), meta.is_valid.name, Some(age))
+            (meta.name, append(text, arena), meta.marks.0 & INVALID_NAME == 0, Some(age))
         };
         let value = self.rest.string(arena)?;
         let is_valid_value = is_valid_value(value.of(arena));
+        let marks = Marks::when(!is_valid_name, INVALID_NAME)
+            .and(Marks::when(!is_valid_value, INVALID_VALUE))
+            .and(Marks::when(is_never_indexed, NEVER_INDEXED));
         if is_inserted {
-            let is_valid = Validity { name: is_valid_name, value: is_valid_value };
             let bytes = match (name.text(), lender) {
                 (Some(text), _) => NameBytes::Known(text.len()),
                 (None, Some(age)) => NameBytes::Entry(age),
                 (None, None) => NameBytes::Text(name_text.of(arena)),
             };
-            self.decoder.table.insert(Meta { name, is_valid }, bytes, value.of(arena));
+            self.decoder.table.insert(Meta { name, marks }, bytes, value.of(arena));
         }
-        Ok(Field { name, name_text, value, is_valid_name, is_valid_value, never_indexed })
+        Ok(Field { name, name_text, value, marks })
     }
 }
 
@@ -524,12 +552,12 @@ mod tests {
                 let raw = bytes(block);
                 let mut arena = Vec::new();
                 let field = decoder.block(&raw).next(&mut arena).unwrap().unwrap();
-                assert_eq!((field.is_valid_name, field.is_valid_value), (name, value), "{block}");
+                assert_eq!((field.is_valid_name(), field.is_valid_value()), (name, value), "{block}");
             }
         }
         let raw = bytes("10 01 61 01 62 00 01 61 01 62");
         let (mut arena, mut block) = (Vec::new(), decoder.block(&raw));
-        assert!(block.next(&mut arena).unwrap().unwrap().never_indexed);
-        assert!(!block.next(&mut arena).unwrap().unwrap().never_indexed);
+        assert!(block.next(&mut arena).unwrap().unwrap().is_never_indexed());
+        assert!(!block.next(&mut arena).unwrap().unwrap().is_never_indexed());
     }
 }
