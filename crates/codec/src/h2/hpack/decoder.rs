@@ -41,8 +41,6 @@ pub struct Field {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Marks(u8);
 
-<<<<<<< HEAD
-=======
 impl Marks {
     fn when(is_so: bool, mark: u8) -> Self {
         Self(if is_so { mark } else { 0 })
@@ -53,7 +51,6 @@ impl Marks {
     }
 }
 
->>>>>>> h2
 const INVALID_NAME: u8 = 1;
 const INVALID_VALUE: u8 = 1 << 1;
 const NEVER_INDEXED: u8 = 1 << 2;
@@ -215,17 +212,9 @@ impl Block<'_, '_> {
         };
         let value = self.rest.string(arena)?;
         let is_valid_value = is_valid_value(value.of(arena));
-<<<<<<< HEAD
-        let marks = Marks(
-            u8::from(!is_valid_name) * INVALID_NAME
-                | u8::from(!is_valid_value) * INVALID_VALUE
-                | u8::from(is_never_indexed) * NEVER_INDEXED,
-        );
-=======
         let marks = Marks::when(!is_valid_name, INVALID_NAME)
             .and(Marks::when(!is_valid_value, INVALID_VALUE))
             .and(Marks::when(is_never_indexed, NEVER_INDEXED));
->>>>>>> h2
         if is_inserted {
             let bytes = match (name.text(), lender) {
                 (Some(text), _) => NameBytes::Known(text.len()),
