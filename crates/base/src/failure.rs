@@ -199,4 +199,33 @@ mod tests {
         assert_eq!(codes.len(), all);
         assert!(Cause::ALL.iter().all(|c| (400..600).contains(&c.facts().status) && c.facts().grpc <= 16));
     }
+
+    /// `UPDATE=1` writes the page.
+    #[test]
+    fn the_page_of_error_codes_is_fresh() {
+        let mut page = String::from(HEADER);
+        for cause in Cause::ALL {
+            let Facts { status, grpc, code, proxy_status, side, detail } = cause.facts();
+            let side = side.as_str();
+            page += &format!("| `{code}` | {status} | {grpc} | {side} | `{proxy_status}` | {detail} |\n");
+        }
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors.md");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == page, "docs/errors.md is stale: run this test with UPDATE=1");
+    }
+
+    const HEADER: &str = "# Error codes\n\n\
+        Every response that Rhumb makes itself carries a problem document (RFC 9457) with a stable `code`; the access log\n\
+        has the same in `failure_code`. gRPC clients get `grpc-status` and `grpc-message` instead, browsers a small page.\n\
+        `side` says who failed: the client, this gateway, or the backend.\n\n\
+        ```json\n\
+        {\"type\":\"https://rhumb.dev/errors/connect_refused\",\"title\":\"Bad Gateway\",\"status\":502,\n\
+        \x20\"detail\":\"The backend refused the connection.\",\"instance\":\"/orders/42\",\"code\":\"connect_refused\",\n\
+        \x20\"side\":\"backend\",\"request_id\":\"01a1fe0c-f485-7990-8d16-47673fb67a67\"}\n\
+        ```\n\n\
+        Status 499 never goes on the wire: it says in the log that the client left first.\n\n\
+        | code | status | gRPC status | side | Proxy-Status error | meaning |\n|---|---|---|---|---|---|\n";
 }
