@@ -18,8 +18,9 @@ const REMEMBERED_RESETS: usize = 512;
 const SPARE_HEADS: usize = 32;
 /// A head whose memory is larger is not kept for reuse. Unit: bytes.
 const SPARE_HEAD_BYTES: usize = 8 << 10;
-/// Output memory that stays when the output is empty. Unit: bytes.
-const OUTPUT_KEPT: usize = 16 << 10;
+/// Output memory that stays when the output is empty, until [`Connection::trim`]: a turn that answers some ten streams
+/// fills about this much. Unit: bytes.
+const OUTPUT_KEPT: usize = 64 << 10;
 /// Streams that a client opens at most before it has read the server's SETTINGS (RFC 9113 §6.5.2 recommends servers
 /// to allow no fewer).
 const STREAMS_BEFORE_SETTINGS: u32 = 100;

@@ -460,7 +460,9 @@ impl Connection {
         }
         if header.has(flag::PRIORITY) {
             let (priority, rest) = fragment.split_first_chunk::<5>().ok_or(ConnectionError::FrameSize)?;
-            check_dependency(header.stream, *priority)?;
+            if depends_on_itself(header.stream, *priority) {
+                return Err(ConnectionError::SelfDependency);
+            }
             fragment = rest;
         }
         let end_stream = header.has(flag::END_STREAM);
@@ -642,25 +644,29 @@ impl Connection {
     }
 }
 
-/// RFC 9113 §5.3.2 deprecates priorities; that a stream cannot depend on itself is left of them. As nobody does it by
-/// accident, and resetting a stream that may be idle is not possible, it ends the connection.
-fn check_dependency(stream: u32, [a, b, c, d, _]: [u8; 5]) -> Result<(), ConnectionError> {
-    if u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff == stream {
-        return Err(ConnectionError::SelfDependency);
-    }
-    Ok(())
+/// RFC 9113 §5.3.2 deprecates priorities; that a stream cannot depend on itself is left of them.
+fn depends_on_itself(stream: u32, [a, b, c, d, _]: [u8; 5]) -> bool {
+    u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff == stream
 }
 
 /// The frames that control streams and the connection.
 impl Connection {
     fn priority<'a>(&mut self, header: FrameHeader, payload: &[u8]) -> Step<'a> {
-        let priority: [u8; 5] = payload.try_into().map_err(|_| ConnectionError::FrameSize)?;
         if header.stream == 0 {
             return Err(ConnectionError::StreamId);
         }
-        check_dependency(header.stream, priority)?;
-        self.spend(Metered::Priorities)?;
-        Ok(None)
+        // Both are stream errors; a stream that is not open cannot be reset, so there they end the connection.
+        let (code, error) = match payload.try_into() {
+            Err(_) => (ErrorCode::FRAME_SIZE_ERROR, ConnectionError::FrameSize),
+            Ok(priority) if depends_on_itself(header.stream, priority) => {
+                (ErrorCode::PROTOCOL_ERROR, ConnectionError::SelfDependency)
+            }
+            Ok(_) => return self.spend(Metered::Priorities).map(|()| None),
+        };
+        if self.streams.get(header.stream).is_none() {
+            return Err(error);
+        }
+        self.stream_error(header.stream, code, None)
     }
 
     fn rst_stream<'a>(&mut self, header: FrameHeader, payload: &[u8]) -> Step<'a> {

@@ -9,6 +9,7 @@ use super::hpack::Encoder;
 use super::meter::Metered;
 use super::stream::{State, StreamFlags, UNKNOWN_LENGTH};
 use crate::field::Fields;
+use crate::h1::may_be_trailer;
 use crate::head::{Method, RequestHead, ResponseHead};
 
 /// Output at which streams stop adding content. Heads and control frames are still added. Unit: bytes.
@@ -174,7 +175,7 @@ impl Connection {
         Ok(take)
     }
 
-    /// Sends trailers, which end the stream.
+    /// Sends trailers, which end the stream. Fields that may not be trailers (RFC 9110 §6.5.1) are left out.
     ///
     /// # Errors
     /// [`StreamGone`]: the stream was reset or has ended, or its head was not sent.
@@ -184,7 +185,7 @@ impl Connection {
         if !stream.may_send() || !has_head {
             return Err(StreamGone);
         }
-        if fields.is_empty() {
+        if !fields.iter().any(|line| may_be_trailer(line.known)) {
             return self.send_data(id, b"", true).map(drop);
         }
         self.put_block(id, true, |encoder, out| encode::trailers(fields, encoder, out));

@@ -64,6 +64,21 @@ fn floods_end_the_connection() {
             }),
         ),
         (
+            "MadeYouReset by self-dependency",
+            Abuse::Resets,
+            limits.resets.burst,
+            Box::new(move |n| {
+                let itself = [&open(n).to_be_bytes()[..], &[16]].concat();
+                [headers(open(n), GET, true), frame(PRIORITY, 0, open(n), &itself)].concat()
+            }),
+        ),
+        (
+            "MadeYouReset by HEADERS after END_STREAM",
+            Abuse::Resets,
+            limits.resets.burst,
+            Box::new(move |n| [headers(open(n), GET, true), headers(open(n), GET, true)].concat()),
+        ),
+        (
             "malformed requests",
             Abuse::Resets,
             limits.resets.burst,

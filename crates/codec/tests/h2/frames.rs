@@ -135,8 +135,8 @@ fn frames_with_wrong_sizes_streams_or_values_end_the_connection() {
             E::Compression(HpackError::Truncated),
         ),
         ("PRIORITY on 0", frame(PRIORITY, 0, 0, &[0; 5]), E::StreamId),
-        ("PRIORITY short", frame(PRIORITY, 0, 1, &[0; 4]), E::FrameSize),
-        ("PRIORITY long", frame(PRIORITY, 0, 1, &[0; 6]), E::FrameSize),
+        ("PRIORITY short", frame(PRIORITY, 0, 5, &[0; 4]), E::FrameSize),
+        ("PRIORITY long", frame(PRIORITY, 0, 5, &[0; 6]), E::FrameSize),
         ("PRIORITY on itself", frame(PRIORITY, 0, 5, &[0, 0, 0, 5, 0]), E::SelfDependency),
         ("PRIORITY on itself, exclusive", frame(PRIORITY, 0, 5, &[0x80, 0, 0, 5, 0]), E::SelfDependency),
         ("RST_STREAM on 0", rst(0, ErrorCode::CANCEL), E::StreamId),
@@ -211,8 +211,10 @@ fn a_frame_is_refused_by_its_header_alone() {
 }
 
 #[test]
-fn stream_windows_are_checked_on_their_stream() {
+fn what_is_wrong_with_one_stream_resets_it() {
     for (bytes, code) in [
+        (frame(PRIORITY, 0, 1, &[0; 4]), ErrorCode::FRAME_SIZE_ERROR),
+        (frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 0]), ErrorCode::PROTOCOL_ERROR),
         (window_update(1, 0), ErrorCode::PROTOCOL_ERROR),
         (window_update(1, (1 << 31) - 1), ErrorCode::FLOW_CONTROL_ERROR),
     ] {

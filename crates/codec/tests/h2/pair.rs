@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use rhumb_codec::field::{Fields, Known};
-use rhumb_codec::h2::{Config, ErrorCode, OpenError, Role};
+use rhumb_codec::h2::{Config, ErrorCode, Event, OpenError, Role};
 use rhumb_codec::head::{Content, ResponseHead};
 
 struct Pair {
@@ -99,6 +99,33 @@ fn a_request_and_its_response_arrive_as_they_were_sent() {
         );
         assert_eq!(pair.client.connection.active_streams() + pair.server.connection.active_streams(), 0);
     }
+}
+
+#[test]
+fn trailers_that_may_not_be_trailers_leave_a_plain_end() {
+    let mut pair = Pair::new();
+    let stream = pair.client.connection.open(&request("POST", "/"), false).unwrap();
+    let mut trailers = Fields::new();
+    trailers.append(Known::Authorization, b"x");
+    pair.client.connection.send_trailers(stream, &trailers).unwrap();
+    let (_, seen) = pair.run();
+    assert_eq!(seen[1], Seen::Data { stream: 1, data: Vec::new(), flow: 0, end_stream: true });
+}
+
+/// RFC 7541 §6.2.3: an intermediary passes a never indexed field on as such.
+#[test]
+fn never_indexed_fields_stay_so() {
+    let mut server = Side::server();
+    let mut bytes = block(GET);
+    bytes.extend(b"\x10\x06x-safe\x01v\x00\x06x-open\x01v");
+    let input = frame(HEADERS, END_HEADERS | END_STREAM, 1, &bytes);
+    let received = server.connection.receive(&input, server.now).unwrap();
+    let Some(Event::Request { head, .. }) = received.event else { panic!("no request") };
+    let mut client = Side::client();
+    client.connection.open(&head, true).unwrap();
+    let block = client.output().remove(0).payload;
+    let has = |bytes: &[u8]| block.windows(bytes.len()).any(|window| window == bytes);
+    assert!(has(b"\x10\x06x-safe\x01v") && has(b"\x00\x06x-open\x01v"), "{block:x?}");
 }
 
 #[test]

@@ -156,7 +156,8 @@ impl Encoder {
         let size = text.len() + value.len() + ENTRY_OVERHEAD;
         // One field does not take the place of all others.
         let is_inserted = size <= self.table.max_size() / 2
-            && (policy == Policy::Index || self.is_seen_again(hash(text, hash(value, 1))));
+            && (policy == Policy::Index
+                || self.is_seen_again(hash(text, hash(value, 1))) && !is_named_like_a_secret(text));
         let (first, prefix_bits) = if is_inserted { (0x40, 6) } else { (0, 4) };
         let age = match (name.static_index(), found) {
             (Some(index), _) => {
@@ -283,6 +284,29 @@ const fn policies() -> [Policy; Known::ALL.len() + 1] {
         i += 1;
     }
     table
+}
+
+/// Names of API keys and the like. One upstream connection carries many clients: what is in its table may be guessed by
+/// one of them, from the size of what it sends (RFC 7541 §7.1).
+fn is_named_like_a_secret(text: &[u8]) -> bool {
+    text.split(|&b| b == b'-' || b == b'_').any(|word| {
+        matches!(
+            word,
+            b"key"
+                | b"apikey"
+                | b"token"
+                | b"secret"
+                | b"auth"
+                | b"password"
+                | b"session"
+                | b"signature"
+                | b"credential"
+                | b"credentials"
+                | b"csrf"
+                | b"xsrf"
+                | b"jwt"
+        )
+    })
 }
 
 /// Fields of which a connection sees few values.
@@ -488,6 +512,12 @@ mod tests {
             let mut encoder = Encoder::new(4096);
             for _ in 0..3 {
                 assert_eq!(encode(&mut encoder, &[(name, value)])[0], first, "{name}: {value}");
+            }
+        }
+        for name in ["x-api-key", "x-auth-token", "x_session_id", "apikey"] {
+            let mut encoder = Encoder::new(4096);
+            for _ in 0..3 {
+                assert_eq!(encode(&mut encoder, &[(name, &secret)])[0], 0, "{name}");
             }
         }
         let mut out = Vec::new();
