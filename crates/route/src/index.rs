@@ -47,7 +47,7 @@ impl Writer {
         let len = u16::try_from(key.len()).unwrap_or(u16::MAX);
         let key = key.get(..usize::from(len)).unwrap_or_default();
         let hash = hash(parent, key);
-        let free = match map.find(hash, parent, key) {
+        let free = match map.find(hash, parent, |slot| map.key(slot.key) == key) {
             Ok(value) => return value,
             Err(free) => free,
         };
@@ -83,12 +83,18 @@ impl ByteMap {
     /// The value of a key.
     #[inline]
     pub(crate) fn get(&self, parent: u32, key: &[u8]) -> Option<u32> {
-        self.find(hash(parent, key), parent, key).ok()
+        self.find(hash(parent, key), parent, |slot| self.key(slot.key) == key).ok()
+    }
+
+    /// The value of a key for a caller who can tell by the value whether it is the key's, and so spares a cache miss.
+    #[inline]
+    pub(crate) fn get_if(&self, parent: u32, key: &[u8], is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        self.find(hash(parent, key), parent, |slot| is_it(slot.value)).ok()
     }
 
     /// The value, or the slot where it would be put.
     #[inline]
-    fn find(&self, hash: u32, parent: u32, key: &[u8]) -> Result<u32, usize> {
+    fn find(&self, hash: u32, parent: u32, is_it: impl Fn(&Slot) -> bool) -> Result<u32, usize> {
         let mask = self.slots.len().wrapping_sub(1);
         let mut at = hash as usize & mask;
         // Ends: a quarter of the slots is free, and an empty map has no slot at all.
@@ -96,7 +102,7 @@ impl ByteMap {
             if slot.value == FREE {
                 return Err(at);
             }
-            if slot.hash == hash && slot.parent == parent && self.key(slot.key) == key {
+            if slot.hash == hash && slot.parent == parent && is_it(slot) {
                 return Ok(slot.value);
             }
             at = (at + 1) & mask;

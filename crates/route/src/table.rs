@@ -45,44 +45,54 @@ pub(crate) struct Listener {
     pub(crate) rules: Vec<u32>,
 }
 
-/// A path element in the tree, or the root of a hostname.
-#[derive(Clone, Copy, Debug, Default)]
+/// A path element in the tree, or the root of a hostname. One cache line: what a lookup needs at a place lies together.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Node {
-    /// Rules for exactly this path. In a root's [`SCANS`] node: those that come before prefixes.
+    /// Rules for exactly this path. In a node of scans: those that come before prefixes.
     exact: Leaf,
-    /// Rules for this path and those below. In a root's [`SCANS`] node: those that come after prefixes.
+    /// Rules for this path and those below. In a node of scans: those that come after prefixes.
     prefix: Leaf,
-    /// The nearest node above that has rules for paths below it; [`NONE`] when there is none.
-    up: u32,
-    /// Of a root: the node with rules that are not found by path elements; [`NONE`] when there is none.
-    scans: u32,
+    /// Of a root: the node with rules that are not found by path elements. Of others: the nearest node above that has
+    /// rules for paths below it. [`NONE`] when there is none.
+    link: u32,
     /// The only child; [`NONE`] when there is no child, [`MANY`] when the edges tell.
     child: u32,
-    /// Where the only child's path element lies among the keys of the edges.
-    element: u32,
+    /// Where the element lies among the keys of the edges.
+    place: u32,
+    /// Length of the element; [`LONG`] when only `place` has it.
+    len: u8,
+    element: [u8; SHORT],
 }
 
-const _: () = assert!(size_of::<Node>() == 32, "two nodes per cache line");
+const _: () = assert!(size_of::<Node>() == 64, "one cache line");
 
-/// A range of candidates, the best first.
+/// Candidates at a place, the best first.
 #[derive(Clone, Copy, Debug, Default)]
 struct Leaf {
     start: u32,
     len: u32,
+    /// The first of them once more: mostly there is one.
+    first: Candidate,
 }
 
 /// A match of a rule at its place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Candidate {
     rule: u32,
-    matched: u32,
+    matched: u16,
     method: u8,
-    /// Bit 0: fields or query have to be looked at. Bit 1: the path has to be matched.
+    /// Which of [`CHECK_CONDITIONS`] and [`CHECK_PATH`] have to be looked at.
     checks: u8,
 }
 
+/// Most matches of one rule; those beyond get no request (Gateway API has 64).
+pub const RULE_MATCHES_LIMIT: usize = u16::MAX as usize;
+
 const NONE: u32 = u32::MAX;
 const MANY: u32 = u32::MAX - 1;
+const SHORT: usize = 19;
+const LONG: u8 = u8::MAX;
 const ANY_METHOD: u8 = u8::MAX;
 const CHECK_CONDITIONS: u8 = 1;
 const CHECK_PATH: u8 = 2;
@@ -176,7 +186,7 @@ impl<T> Table<T> {
         let found = listener
             .hosts
             .first(host, |root| self.first(root, head.path(), accepts))
-            .and_then(|c| self.view(c));
+            .and_then(|candidate| self.view(&candidate));
         match found {
             Some(found) => Lookup::Found(found),
             None => self.why_not(listener, host, head),
@@ -218,43 +228,46 @@ impl<T> Table<T> {
         root: u32,
         path: &[u8],
         mut accepts: impl FnMut(&Candidate) -> bool,
-    ) -> Option<&Candidate> {
-        let mut pick = |leaf: Leaf| self.leaf(leaf).iter().find(|candidate| accepts(candidate));
+    ) -> Option<Candidate> {
+        let mut pick = |leaf: &Leaf| match leaf.len {
+            0 => None,
+            1 => Some(leaf.first).filter(|candidate| accepts(candidate)),
+            _ => self.candidates(leaf).iter().find(|candidate| accepts(candidate)).copied(),
+        };
+        let root = (root, self.node(root)?);
         let (mut node, is_whole) = self.walk(root, path)?;
-        if is_whole && let Some(found) = pick(node.exact) {
+        if is_whole && let Some(found) = pick(&node.exact) {
             return Some(found);
         }
-        let scans = self.node(root).and_then(|root| self.node(root.scans));
+        let (_, root) = root;
+        let scans = self.node(root.link);
         if let Some(scans) = scans
-            && let Some(found) = pick(scans.exact)
+            && let Some(found) = pick(&scans.exact)
         {
             return Some(found);
         }
-        loop {
-            if let Some(found) = pick(node.prefix) {
+        while !std::ptr::eq(node, root) {
+            if let Some(found) = pick(&node.prefix) {
                 return Some(found);
             }
-            match self.node(node.up) {
-                Some(up) => node = up,
-                None => break,
-            }
+            node = self.node(node.link).unwrap_or(root);
         }
-        scans.and_then(|scans| pick(scans.prefix))
+        pick(&root.prefix).or_else(|| scans.and_then(|scans| pick(&scans.prefix)))
     }
 
     /// The deepest node on the way of `path`, and whether it stands for the whole path.
     #[inline]
-    fn walk(&self, root: u32, path: &[u8]) -> Option<(&Node, bool)> {
-        let mut index = root;
-        let mut node = self.node(root)?;
+    fn walk<'t>(&'t self, root: (u32, &'t Node), path: &[u8]) -> Option<(&'t Node, bool)> {
+        let (mut index, mut node) = root;
         let Some(mut rest) = path.strip_prefix(b"/") else { return Some((node, false)) };
         while node.child != NONE {
             let slash = memchr::memchr(b'/', rest);
             let element = rest.get(..slash.unwrap_or(rest.len())).unwrap_or_default();
-            // Most nodes have one child, next to them in memory: no hash, no probe, no cache miss.
+            let is_it = |child: u32| self.node(child).is_some_and(|node| self.is_element(node, element));
+            // Most nodes have one child, next to them in memory: no hash, no probe.
             let next = match node.child {
-                MANY => self.edges.get(index, element),
-                child => (self.edges.key(node.element) == element).then_some(child),
+                MANY => self.edges.get_if(index, element, is_it),
+                child => Some(child).filter(|&child| is_it(child)),
             };
             let Some(next) = next else { break };
             (index, node) = (next, self.node(next)?);
@@ -264,6 +277,14 @@ impl<T> Table<T> {
             }
         }
         Some((node, false))
+    }
+
+    #[inline]
+    fn is_element(&self, node: &Node, element: &[u8]) -> bool {
+        match node.element.get(..usize::from(node.len)) {
+            Some(short) => short == element,
+            None => self.edges.key(node.place) == element,
+        }
     }
 
     /// True when everything but the method holds.
@@ -308,7 +329,7 @@ impl<T> Table<T> {
     }
 
     #[inline]
-    fn leaf(&self, leaf: Leaf) -> &[Candidate] {
+    fn candidates(&self, leaf: &Leaf) -> &[Candidate] {
         let start = leaf.start as usize;
         self.candidates.get(start..start + leaf.len as usize).unwrap_or_default()
     }
@@ -374,8 +395,8 @@ impl<T> Builder<T> {
                 let hosts = if rule.hosts.is_empty() { &any } else { &*rule.hosts };
                 for host in hosts.iter().filter(|host| host.intersect(&listener.host).is_some()) {
                     let root = listener.hosts.get_or_insert(host, || tree.root());
-                    for (i, matched) in rule.matches.iter().enumerate() {
-                        tree.put(root, matched, index, saturating(i), order);
+                    for (i, matched) in (0..u16::MAX).zip(&rule.matches) {
+                        tree.put(root, matched, (index, i), order);
                     }
                 }
             }
@@ -436,12 +457,20 @@ impl Tree {
 
     fn add(&mut self, parent: u32) -> u32 {
         let index = saturating(self.nodes.len());
-        self.nodes.push(Node { up: NONE, scans: NONE, child: NONE, ..Node::default() });
+        self.nodes.push(Node {
+            exact: Leaf::default(),
+            prefix: Leaf::default(),
+            link: NONE,
+            child: NONE,
+            place: 0,
+            len: 0,
+            element: [0; SHORT],
+        });
         self.parents.push(parent);
         index
     }
 
-    fn put(&mut self, root: u32, matched: &RequestMatch, rule: u32, index: u32, order: u32) {
+    fn put(&mut self, root: u32, matched: &RequestMatch, (rule, index): (u32, u16), order: u32) {
         let PathMatch(kind) = matched.path();
         let rank = matched.path().rank();
         let (leaf, checks) = match kind {
@@ -477,37 +506,49 @@ impl Tree {
     fn scans(&mut self, root: u32) -> u32 {
         let next = saturating(self.nodes.len());
         let Some(node) = self.nodes.get_mut(root as usize) else { return root };
-        if node.scans == NONE {
-            node.scans = next;
+        if node.link == NONE {
+            node.link = next;
             self.add(NONE);
             return next;
         }
-        node.scans
+        node.link
     }
 
     fn finish(mut self) -> (Vec<Node>, ByteMap, Vec<Candidate>) {
         self.pending.sort_unstable_by_key(|pending| (pending.leaf, pending.worth));
         let mut candidates = Vec::with_capacity(self.pending.len());
         for of_leaf in self.pending.chunk_by(|a, b| a.leaf == b.leaf) {
-            let leaf = Leaf { start: saturating(candidates.len()), len: saturating(of_leaf.len()) };
-            candidates.extend(of_leaf.iter().map(|pending| pending.candidate));
             let Some(first) = of_leaf.first() else { continue };
+            let (start, len) = (saturating(candidates.len()), saturating(of_leaf.len()));
+            let leaf = Leaf { start, len, first: first.candidate };
+            candidates.extend(of_leaf.iter().map(|pending| pending.candidate));
             if let Some(node) = self.nodes.get_mut((first.leaf / 2) as usize) {
                 if first.leaf % 2 == 0 { node.exact = leaf } else { node.prefix = leaf }
             }
         }
-        for (parent, element, child) in self.edges.map.entries() {
+        for (parent, place, child) in self.edges.map.entries() {
             if let Some(node) = self.nodes.get_mut(parent as usize) {
                 node.child = if node.child == NONE { child } else { MANY };
-                node.element = element;
+            }
+            let element = self.edges.map.key(place);
+            if let Some(node) = self.nodes.get_mut(child as usize) {
+                node.place = place;
+                node.len = LONG;
+                if let (Some(to), Ok(len)) =
+                    (node.element.get_mut(..element.len()), u8::try_from(element.len()))
+                {
+                    to.copy_from_slice(element);
+                    node.len = len;
+                }
             }
         }
-        // Parents come before their children.
+        // Parents come before their children. Roots and scans have none.
         for i in 0..self.nodes.len() {
             let Some(&parent) = self.parents.get(i) else { continue };
             let Some(&above) = self.nodes.get(parent as usize) else { continue };
+            let above_is_root = self.parents.get(parent as usize) == Some(&NONE);
             if let Some(node) = self.nodes.get_mut(i) {
-                node.up = if above.prefix.len > 0 { parent } else { above.up };
+                node.link = if above_is_root || above.prefix.len > 0 { parent } else { above.link };
             }
         }
         (self.nodes, self.edges.map, candidates)

@@ -29,7 +29,7 @@ const REQUEST_HOSTS: &[&str] = &[
     "127.0.0.1",
     "ba.com",
 ];
-const ELEMENTS: &[&str] = &["a", "b", "ab", "c.d"];
+const ELEMENTS: &[&str] = &["a", "b", "ab", "c.d", "one-that-is-longer-than-a-node-holds"];
 const PATTERNS: &[&str] = &["/a.*", "/[ab]/.*", ".*b", "/"];
 const METHODS: &[&str] = &["GET", "POST", "PUT"];
 const NAMES: &[&str] = &["x", "accept", "y"];
