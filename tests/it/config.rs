@@ -473,6 +473,25 @@ fn a_port_that_is_taken_is_told_at_the_start() {
 }
 
 #[test]
+fn a_stream_that_is_open_survives_a_reload() {
+    let gate = Gate::new();
+    let mut streams = Connection::open(gate.proxy, &[]);
+    streams.send(&h2::headers(1, &h2::get("a.test", "/part/100000/rest", &[]), true));
+    gate.backend.wait_for("/part");
+    let revision = gate.rhumb.metric("rhumb_config_revision", &[]);
+    let text = std::fs::read_to_string(gate.rhumb.dir().join("rhumb.yaml")).expect("the configuration");
+    gate.rhumb.write_text(&format!(
+        "{text}  - {{on: web, match: {{path: /new}}, respond: {{status: 200, body: new}}}}\n"
+    ));
+    wait::until("the reload", || (gate.rhumb.metric("rhumb_config_revision", &[]) > revision).then_some(()));
+    // The same connection takes new requests by the new rules, while the old one goes on.
+    streams.send(&h2::headers(3, &h2::get("a.test", "/new", &[]), true));
+    assert_eq!(streams.answer(3).expect("an answer").content, b"new");
+    gate.backend.release("rest");
+    assert_eq!(streams.answer(1).expect("an answer").content.len(), 100_000);
+}
+
+#[test]
 fn pipelined_content_after_a_reload_is_still_answered_in_order() {
     let gate = Gate::new();
     let mut client = gate.connect();

@@ -133,8 +133,7 @@ fn flow_control_holds_one_stream_and_not_the_others() {
     connection.send(&h2::headers(3, &h2::get("a.test", "/bytes/900", &[]), true));
     assert_eq!(connection.answer(3).expect("an answer").content, pattern(900));
     connection.send(&h2::window(1, 4000));
-    let rest = connection.answer(1).expect("the rest");
-    assert_eq!(rest.content, pattern(5000)[1000..].to_vec());
+    assert!(connection.answer(1).expect("the rest").content == pattern(5000));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod curl;
+mod documents;
 mod gate;
 mod grpc;
 mod h2_attacks;

@@ -19,8 +19,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("policy", &["base", "codec"]),
     ("tls", &["base", "codec", "net"]),
     ("conn", &["base", "codec", "net", "tls"]),
-    ("plan", &["base", "codec", "telemetry", "tls", "route", "policy", "balance"]),
-    ("upstream", &["base", "codec", "telemetry", "net", "tls", "conn", "balance", "plan"]),
+    ("upstream", &["base", "codec", "telemetry", "net", "tls", "conn", "balance"]),
+    ("plan", &["base", "codec", "telemetry", "tls", "route", "policy", "balance", "upstream"]),
     ("source", &["base", "model", "conn", "tls"]),
     (
         "proxy",
@@ -38,7 +38,22 @@ const EDGES: &[(&str, &[&str])] = &[
             "plan",
         ],
     ),
-    ("resolve", &["base", "codec", "telemetry", "model", "tls", "route", "policy", "balance", "plan"]),
+    (
+        "resolve",
+        &[
+            "base",
+            "codec",
+            "telemetry",
+            "model",
+            "net",
+            "tls",
+            "route",
+            "policy",
+            "balance",
+            "upstream",
+            "plan",
+        ],
+    ),
     (
         "app",
         &[
@@ -68,7 +83,8 @@ const EDGES: &[(&str, &[&str])] = &[
 const FENCES: &[(&str, &[&str])] = &[
     ("rustls", &["tls"]),
     ("rustls-webpki", &["tls"]),
-    ("aws-lc-rs", &["tls"]),
+    // conn: the SHA-1 of a WebSocket handshake (RFC 6455 §4.2.2).
+    ("aws-lc-rs", &["tls", "conn"]),
     ("httparse", &["codec"]),
     ("hickory-resolver", &["upstream"]),
     ("notify", &["source"]),

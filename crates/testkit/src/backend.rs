@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/bytes/N` | N bytes of [`pattern`], Content-Length |
+//! | `/bytes/N` | N bytes of [`pattern()`], Content-Length |
 //! | `/chunked/N` | the same, chunked in pieces of 1000 |
 //! | `/close/N` | the same, ended by the close |
 //! | `/trailers` | chunked `body`, trailer field `x-sum: 42` |
@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::Duration;
 
 /// Content kept per request; more is only counted and summed.
@@ -81,15 +81,30 @@ fn quote(text: &str) -> String {
     out
 }
 
-/// Byte `at` of the content that backends send: no short period, so that lost or swapped pieces show.
-pub fn pattern_at(at: u64) -> u8 {
-    let mixed = (at ^ (at >> 8) ^ (at >> 16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 56) as u8
+/// The content that backends send repeats after this many bytes: a prime, so that lost or swapped pieces show.
+const PERIOD: usize = 1_048_573;
+
+/// One period.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mixed = |at: u64| (at ^ (at >> 8) ^ (at >> 16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..PERIOD as u64).map(|at| (mixed(at) >> 56) as u8).collect()
+});
+
+/// The first `count` bytes of what backends send.
+pub fn pattern(count: u64) -> Vec<u8> {
+    piece(0, count)
 }
 
-/// The first `count` bytes of the pattern.
-pub fn pattern(count: u64) -> Vec<u8> {
-    (0..count).map(pattern_at).collect()
+fn piece(from: u64, to: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity((to - from) as usize);
+    let mut at = from;
+    while at < to {
+        let start = (at % PERIOD as u64) as usize;
+        let take = (PERIOD - start).min((to - at) as usize);
+        out.extend_from_slice(&PATTERN[start..start + take]);
+        at += take as u64;
+    }
+    out
 }
 
 /// FNV-1a, 64 bits: tells whether content arrived whole.
@@ -360,11 +375,11 @@ impl Shared {
 }
 
 fn send_pattern(mut out: &TcpStream, from: u64, to: u64, chunked: bool) -> io::Result<()> {
-    let piece = if chunked { 1000 } else { 65_536 };
+    let step = if chunked { 1000 } else { 65_536 };
     let mut at = from;
     while at < to {
-        let end = to.min(at + piece);
-        let data: Vec<u8> = (at..end).map(pattern_at).collect();
+        let end = to.min(at + step);
+        let data = piece(at, end);
         if chunked {
             out.write_all(format!("{:x}\r\n", data.len()).as_bytes())?;
             out.write_all(&data)?;

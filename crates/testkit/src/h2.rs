@@ -196,6 +196,8 @@ pub struct Connection {
     input: Vec<u8>,
     decoder: Decoder,
     answers: BTreeMap<u32, Answer>,
+    /// Why field sections can no longer be read.
+    broken: Option<String>,
     /// Acknowledge SETTINGS and PING by itself. Default: yes.
     pub polite: bool,
 }
@@ -219,6 +221,7 @@ impl Connection {
             input: Vec::new(),
             decoder: Decoder::default(),
             answers: BTreeMap::new(),
+            broken: None,
             polite: true,
         }
     }
@@ -248,6 +251,11 @@ impl Connection {
         self.stream.set_read_timeout(Some(limit.max(Duration::from_millis(1)))).expect("a socket");
         loop {
             if let Some(frame) = self.take() {
+                // Whoever reads the frame, the compression context goes on.
+                let answer = self.answers.entry(frame.stream).or_default();
+                if let Err(why) = answer.add(&frame, &mut self.decoder) {
+                    self.broken.get_or_insert(why);
+                }
                 if self.polite {
                     self.reply(&frame);
                 }
@@ -279,11 +287,17 @@ impl Connection {
         }
     }
 
-    /// Reads until this stream is over, or the connection is.
+    /// Reads until this stream is over, or the connection is. What the stream was sent before counts too.
     pub fn answer(&mut self, stream: u32) -> Result<Answer, String> {
-        let mut answer = self.answers.remove(&stream).unwrap_or_default();
-        while !answer.over {
-            let frame = self.frame().map_err(|end| format!("{end:?} after {answer:?}"))?;
+        loop {
+            if self.answers.get(&stream).is_some_and(|answer| answer.over) {
+                return Ok(self.answers.remove(&stream).unwrap_or_default());
+            }
+            let frame =
+                self.frame().map_err(|end| format!("{end:?} after {:?}", self.answers.get(&stream)))?;
+            if let Some(why) = &self.broken {
+                return Err(why.clone());
+            }
             if frame.kind == kind::GOAWAY && frame.code() != Some(code::NO_ERROR) {
                 return Err(format!("GOAWAY {:?}", frame.code()));
             }
@@ -291,15 +305,7 @@ impl Connection {
             if frame.kind == kind::DATA && length > 0 && self.polite {
                 let _ = self.try_send(&[window(0, length), window(frame.stream, length)].concat());
             }
-            // Streams that nobody waits for yet are kept for their turn.
-            let of = if frame.stream == stream {
-                &mut answer
-            } else {
-                self.answers.entry(frame.stream).or_default()
-            };
-            of.add(&frame, &mut self.decoder)?;
         }
-        Ok(answer)
     }
 
     fn take(&mut self) -> Option<Frame> {

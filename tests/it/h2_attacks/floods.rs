@@ -178,8 +178,8 @@ fn floods_are_ended_and_cost_others_nothing() {
             "data after the end" | "headers after the end" => {
                 &[code::STREAM_CLOSED, code::PROTOCOL_ERROR, code::ENHANCE_YOUR_CALM][..]
             }
-            // An acknowledgement that nobody waits for may be called an error at once.
-            "SETTINGS acks" => &[code::PROTOCOL_ERROR, code::ENHANCE_YOUR_CALM],
+            // An acknowledgement that nobody waits for, and what RFC 7540 forbade, may be called an error at once.
+            "SETTINGS acks" | "self-dependency" => &[code::PROTOCOL_ERROR, code::ENHANCE_YOUR_CALM],
             _ => &[code::ENHANCE_YOUR_CALM],
         };
         if !matches!(ended, Ended::Closed(Some(code)) if expected.contains(&code)) {
