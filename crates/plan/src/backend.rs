@@ -15,6 +15,8 @@ use rhumb_upstream::Target;
 pub struct Backend {
     /// Its document.
     pub name: BackendName,
+    /// Hash of everything that is written about it: with the same one it is taken over from plan to plan.
+    pub digest: u64,
     /// Its endpoints. Shared by every revision of the backend: churn and health do not rebuild the plan.
     pub endpoints: Arc<Endpoints>,
     /// True for algorithms that choose by a key of the request.
@@ -23,6 +25,8 @@ pub struct Backend {
     pub hash_on: HashOn,
     /// How connections are made.
     pub target: Target,
+    /// Names in DNS that some or all endpoints are found by, for dumps; empty when every address is written.
+    pub dns_names: Box<[Box<str>]>,
     /// The backend's series in the metrics registry, found at its first request.
     pub metrics_id: OnceLock<BackendId>,
 }

@@ -10,9 +10,12 @@ pub mod rule;
 pub mod backend;
 pub mod process;
 pub mod current;
+mod dump;
 
 pub use backend::{Backend, HashOn};
 pub use current::{Current, Reader};
-pub use port::{Port, PortSettings};
+pub use dump::dump;
+pub use port::{Port, PortListener, PortSettings};
+pub use rhumb_upstream::target::{self, Target};
 pub use rule::{Rule, Timeouts, WeightedBackend};
 pub use snapshot::Plan;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rhumb_base::cidr::Cidr;
 use rhumb_base::name::ListenerName;
 use rhumb_codec::h1;
-use rhumb_route::{Table, normalize};
-use rhumb_tls::ServerTlsSet;
+use rhumb_route::{Host, Table, normalize};
+use rhumb_tls::{ServerTls, ServerTlsSet};
 
 use crate::rule::Rule;
 
@@ -17,12 +17,26 @@ pub struct Port {
     pub address: SocketAddr,
     /// Its first listener's name: the label of connection metrics.
     pub name: ListenerName,
+    /// Its Gateway listeners, in the order of their documents.
+    pub listeners: Box<[PortListener]>,
     /// TLS by server name; `None` is plain text.
     pub tls: Option<ServerTlsSet>,
     /// Rules by host and request.
     pub table: Table<Rule>,
     /// Limits and habits.
     pub settings: PortSettings,
+}
+
+/// A Gateway listener of a port.
+#[derive(Clone, Debug)]
+pub struct PortListener {
+    /// Its name.
+    pub name: ListenerName,
+    /// The requests that are its own.
+    pub host: Host,
+    /// Its TLS server, with a hash of what it was made of: with the same one it is taken over from plan to plan. `None`
+    /// is plain text, or on a port with TLS a listener whose certificates are not usable: it refuses handshakes.
+    pub tls: Option<(u64, ServerTls)>,
 }
 
 /// Limits and habits of a port.
@@ -34,7 +48,9 @@ pub struct PortSettings {
     pub http2: bool,
     /// Streams that one HTTP/2 connection may have open. Default: 100.
     pub max_concurrent_streams: u32,
-    /// How long a request head may take, TLS handshake included. Default: 10 s.
+    /// How long a TLS handshake may take. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a request head may take. Default: 10 s.
     pub header_timeout: Duration,
     /// How long a connection may rest between requests. Default: 75 s.
     pub idle_timeout: Duration,
@@ -60,6 +76,7 @@ impl Default for PortSettings {
             limits: h1::Limits::default(),
             http2: true,
             max_concurrent_streams: 100,
+            handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             max_content: None,

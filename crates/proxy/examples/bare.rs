@@ -11,6 +11,8 @@ fn main() {
     let up: SocketAddr = a[2].parse().unwrap();
     let backend = Arc::new(Backend {
         name: "b".into(),
+        digest: 0,
+        dns_names: Box::default(),
         endpoints: Arc::new(rhumb_balance::Endpoints::new(rhumb_balance::EndpointSet::new(
             vec![rhumb_balance::EndpointSpec::new(up)],
             rhumb_balance::Algorithm::LeastBusy,
@@ -59,6 +61,7 @@ fn main() {
     let port = Port {
         address: listen,
         name: "l".into(),
+        listeners: Box::default(),
         tls: None,
         table: t.build(),
         settings: PortSettings { forwarded: false, ..Default::default() },

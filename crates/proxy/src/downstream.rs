@@ -140,7 +140,7 @@ async fn handshake(
     let servers = port.tls.clone()?;
     let mut io = Io::Tls(Box::new(TlsStream::server(stream, servers)));
     let mut timer = Timer::new();
-    timer.set(Instant::now() + port.settings.header_timeout);
+    timer.set(Instant::now() + port.settings.handshake_timeout);
     let result = poll_fn(|cx| {
         if let Poll::Ready(result) = io.poll_handshake(cx) {
             return Poll::Ready(Some(result));

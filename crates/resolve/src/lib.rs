@@ -1,1 +1,27 @@
-//! Documents to plan: attach, check, compile.
+//! Documents to plan: the only way from what is written to what runs.
+//!
+//! Owns Gateway API's meaning: which routes attach to which listeners, what may refer to what, which policy wins, and
+//! what becomes of a request when something in its documents is wrong. Works on all documents at once, never stops at
+//! the first mistake, and one bad document never takes others down with it: what asks for something that cannot be
+//! given refuses its traffic instead of serving it without ([`rhumb_plan::Rule::invalid`]).
+//!
+//! Knows no files and no sockets, and changes nothing that runs: what it makes takes over from the plan before whatever
+//! did not change, and nothing happens until the plan is swapped in.
+//!
+//! Start reading at [`resolve`].
+
+mod collect;
+mod report;
+mod grant;
+mod settings;
+mod certificate;
+mod policies;
+mod attach;
+mod backends;
+mod matches;
+mod rules;
+mod build;
+
+pub use backends::{DnsBackend, DnsKind, DnsName};
+pub use build::{Resolved, resolve};
+pub use settings::Surroundings;

@@ -1,0 +1,199 @@
+//! The plan as JSON, for the admin API, `rhumb check --dump` and golden tests. Never has keys or other secrets.
+
+use std::time::Duration;
+
+use rhumb_policy::Chain;
+use rhumb_route::RequestMatch;
+use rhumb_tls::CertificateInfo;
+use serde_json::{Map, Value, json};
+
+use crate::backend::{Backend, HashOn};
+use crate::port::{Port, PortListener, PortSettings};
+use crate::rule::{Rule, Timeouts, WeightedBackend};
+use crate::snapshot::Plan;
+use crate::target::Protocol;
+
+/// The whole plan. What is empty or off is left out.
+pub fn dump(plan: &Plan) -> Value {
+    json!({
+        "revision": plan.revision,
+        "ports": plan.ports.iter().map(|port| port_value(port)).collect::<Vec<_>>(),
+        "backends": plan.backends.iter().map(|backend| backend_value(backend)).collect::<Vec<_>>(),
+    })
+}
+
+fn port_value(port: &Port) -> Value {
+    let rules = port.table.rules().map(|(host, rule)| {
+        let mut value = rule_value(&rule.value);
+        value.insert("listenerHostname".into(), host.to_string().into());
+        if !rule.hosts.is_empty() {
+            let hosts: Vec<String> = rule.hosts.iter().map(ToString::to_string).collect();
+            value.insert("hostnames".into(), hosts.into());
+        }
+        value.insert("matches".into(), rule.matches.iter().map(match_value).collect());
+        Value::Object(value)
+    });
+    json!({
+        "address": port.address.to_string(),
+        "tls": port.tls.is_some(),
+        "listeners": port.listeners.iter().map(|listener| listener_value(listener, port.tls.is_some())).collect::<Vec<_>>(),
+        "settings": settings_value(&port.settings),
+        "rules": rules.collect::<Vec<_>>(),
+    })
+}
+
+fn listener_value(listener: &PortListener, port_has_tls: bool) -> Value {
+    let mut value = Map::new();
+    value.insert("name".into(), listener.name.as_str().into());
+    value.insert("hostname".into(), listener.host.to_string().into());
+    if let Some((_, tls)) = &listener.tls {
+        value.insert("certificates".into(), tls.certificates().iter().map(certificate_value).collect());
+    } else if port_has_tls {
+        value.insert("refuses".into(), "its certificates are not usable".into());
+    }
+    value.into()
+}
+
+fn certificate_value(info: &CertificateInfo) -> Value {
+    json!({
+        "origin": &*info.origin,
+        "names": info.names,
+        "notBefore": info.not_before_unix,
+        "notAfter": info.not_after_unix,
+    })
+}
+
+fn rule_value(rule: &Rule) -> Map<String, Value> {
+    let mut value = Map::new();
+    value.insert("route".into(), rule.route.as_str().into());
+    value.insert("rule".into(), rule.index.into());
+    value.insert("listener".into(), (*rule.listener).into());
+    value.insert("template".into(), (*rule.template).into());
+    if let Some(reason) = &rule.invalid {
+        value.insert("refuses".into(), (**reason).into());
+    }
+    put_chain(&mut value, &rule.chain);
+    if rule.timeouts != Timeouts::default() {
+        value.insert("timeouts".into(), timeouts_value(&rule.timeouts));
+    }
+    value.insert("backends".into(), rule.backends.iter().map(weighted_value).collect());
+    value
+}
+
+fn put_chain(value: &mut Map<String, Value>, chain: &Chain) {
+    if !chain.is_empty() {
+        let items = chain.items().iter();
+        let items = items.map(|item| json!({ "kind": item.policy.kind(), "from": &*item.origin }));
+        value.insert("policies".into(), items.collect());
+    }
+}
+
+fn timeouts_value(timeouts: &Timeouts) -> Value {
+    let mut value = Map::new();
+    let all = [
+        ("request", timeouts.request),
+        ("backendRequest", timeouts.backend_request),
+        ("idle", timeouts.idle),
+    ];
+    for (name, limit) in all {
+        if let Some(limit) = limit {
+            value.insert(name.into(), duration(limit).into());
+        }
+    }
+    value.into()
+}
+
+fn weighted_value(weighted: &WeightedBackend) -> Value {
+    let mut value = Map::new();
+    let name = weighted.backend.as_ref().map(|backend| backend.name.as_str().to_owned());
+    value.insert("backend".into(), name.into());
+    value.insert("weight".into(), weighted.weight.into());
+    put_chain(&mut value, &weighted.chain);
+    value.into()
+}
+
+fn match_value(matched: &RequestMatch) -> Value {
+    let mut value = Map::new();
+    value.insert("path".into(), matched.path().to_string().into());
+    if let Some(method) = matched.method() {
+        value.insert("method".into(), method.name().into());
+    }
+    if !matched.fields().is_empty() {
+        let fields = matched.fields().iter();
+        let fields = fields.map(|field| format!("{} {}", text(field.name().as_bytes()), field.value()));
+        value.insert("headers".into(), fields.collect());
+    }
+    if !matched.query().is_empty() {
+        let query = matched.query().iter();
+        let query = query.map(|parameter| format!("{} {}", text(parameter.name()), parameter.value()));
+        value.insert("query".into(), query.collect());
+    }
+    value.into()
+}
+
+fn settings_value(settings: &PortSettings) -> Value {
+    json!({
+        "http2": settings.http2,
+        "maxConcurrentStreams": settings.max_concurrent_streams,
+        "maxConnectionsPerWorker": settings.max_connections,
+        "handshakeTimeout": duration(settings.handshake_timeout),
+        "headerTimeout": duration(settings.header_timeout),
+        "idleTimeout": duration(settings.idle_timeout),
+        "headBytes": settings.limits.head_bytes,
+        "fields": settings.limits.fields,
+        "targetBytes": settings.limits.target_bytes,
+        "contentBytes": settings.max_content,
+        "normalizePaths": settings.path.is_some(),
+        "trustedProxies": settings.trusted_proxies.len(),
+    })
+}
+
+fn backend_value(backend: &Backend) -> Value {
+    let set = backend.endpoints.load();
+    let mut value = Map::new();
+    value.insert("name".into(), backend.name.as_str().into());
+    let protocol = match backend.target.protocol {
+        Protocol::Http1 => "http/1",
+        Protocol::Http2 => "http/2",
+    };
+    value.insert("protocol".into(), protocol.into());
+    value.insert("tls".into(), backend.target.tls.is_some().into());
+    value.insert("algorithm".into(), set.algorithm().as_str().into());
+    if backend.needs_key {
+        let key = match &backend.hash_on {
+            HashOn::SourceIp => "source address".to_owned(),
+            HashOn::Path => "path".to_owned(),
+            HashOn::Header(name) => format!("header {}", text(name.as_bytes())),
+            HashOn::Cookie(name) => format!("cookie {name}"),
+        };
+        value.insert("hashOn".into(), key.into());
+    }
+    value.insert("connectTimeout".into(), duration(backend.target.connect_timeout).into());
+    value.insert("idleTimeout".into(), duration(backend.target.idle_timeout).into());
+    if !backend.dns_names.is_empty() {
+        value.insert("dns".into(), backend.dns_names.iter().map(|name| (**name).to_owned()).collect());
+    }
+    let endpoints = set.members().iter().map(|member| {
+        let endpoint = member.endpoint();
+        let mut value = Map::new();
+        value.insert("address".into(), endpoint.label().into());
+        if let Some(hostname) = endpoint.hostname() {
+            value.insert("hostname".into(), (**hostname).into());
+        }
+        value.insert("weight".into(), member.weight().into());
+        if let Some(zone) = member.zone() {
+            value.insert("zone".into(), zone.into());
+        }
+        Value::Object(value)
+    });
+    value.insert("endpoints".into(), endpoints.collect());
+    value.into()
+}
+
+fn duration(limit: Duration) -> String {
+    format!("{limit:?}")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,490 @@
+//! Gateways to ports and listeners; routes to listeners.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use rhumb_base::name::ListenerName;
+use rhumb_model::kind::gateway::{FromNamespaces, Gateway, GatewayClass, Listener, Protocol};
+use rhumb_model::kind::refs::{GATEWAY_GROUP, ParentRef};
+use rhumb_model::scalar::Hostname;
+use rhumb_model::short::CLASS;
+use rhumb_model::{Diag, Doc, Rule, Spanned};
+use rhumb_plan::PortSettings;
+use rhumb_route::Host;
+use rhumb_tls::ServerTls;
+
+use crate::backends::Identity;
+use crate::certificate::{Servers, of_secret};
+use crate::collect::{Docs, Entry, Key, key, namespace_or};
+use crate::grant::{self, Grants};
+use crate::policies::{Level, Policies};
+use crate::report::Report;
+use crate::settings::{self, Settings, Surroundings};
+
+/// Who implements Gateways of a class that is ours.
+const CONTROLLER: &str = "rhumb.dev/gateway";
+
+/// A listener of a Gateway that is ours.
+pub(crate) struct Door<'a> {
+    pub(crate) name: ListenerName,
+    pub(crate) label: Arc<str>,
+    pub(crate) host: Host,
+    gateway: Entry<'a, Gateway>,
+    listener: &'a Listener,
+    /// Policies of the Gateway and of the listener.
+    pub(crate) policies: [Level; 2],
+    pub(crate) identity: Option<usize>,
+    /// The ports on which it accepts requests; none when something about it is wrong.
+    pub(crate) ports: Vec<SocketAddr>,
+    pub(crate) tls: Option<(u64, ServerTls)>,
+    /// It is wrong, and owns its requests only to refuse them.
+    pub(crate) is_refused: bool,
+}
+
+/// A port with its doors.
+pub(crate) struct PortPlan<'a> {
+    /// Indices of doors, in the order of documents.
+    pub(crate) doors: Vec<usize>,
+    pub(crate) has_tls: bool,
+    pub(crate) settings: PortSettings,
+    config: Option<Key<'a>>,
+    /// The Gateway that was here first.
+    gateway: &'a Doc,
+}
+
+/// What happens to a Gateway.
+enum Standing {
+    /// Its doors.
+    Ours(std::ops::Range<usize>),
+    /// It is not served: it has mistakes, which were told, or belongs to somebody else.
+    NotServed,
+}
+
+/// All Gateways.
+pub(crate) struct Doors<'a> {
+    pub(crate) doors: Vec<Door<'a>>,
+    pub(crate) ports: BTreeMap<SocketAddr, PortPlan<'a>>,
+    pub(crate) identities: Vec<Identity>,
+    standings: HashMap<Key<'a>, Standing>,
+}
+
+impl<'a> Doors<'a> {
+    /// Opens the listeners of all Gateways.
+    pub(crate) fn open(
+        docs: &'a Docs<'a>,
+        grants: &Grants<'a>,
+        policies: &Policies<'a>,
+        around: &Surroundings,
+        mut servers: Servers<'a>,
+        report: &mut Report,
+    ) -> (Self, Settings<'a>) {
+        let mut this = Self {
+            doors: Vec::new(),
+            ports: BTreeMap::new(),
+            identities: Vec::new(),
+            standings: HashMap::new(),
+        };
+        let classes: Vec<_> = docs.gateways.all.iter().map(|gateway| class(docs, *gateway, report)).collect();
+        let configs: Vec<_> = docs
+            .gateways
+            .all
+            .iter()
+            .zip(&classes)
+            .map(|(gateway, class)| config(docs, *gateway, class.as_ref()?.as_ref(), report))
+            .collect();
+        let named: Vec<Key<'_>> = configs.iter().flatten().copied().collect();
+        let settings = Settings::new(docs, &named, around, report);
+        for ((gateway, class), config) in docs.gateways.all.iter().zip(&classes).zip(&configs) {
+            let standing = if class.is_none() || gateway.doc.broken {
+                Standing::NotServed
+            } else {
+                let first = this.doors.len();
+                let identity = this.identity(docs, grants, *gateway, report);
+                this.gateway(*gateway, identity, policies, *config, &settings, around, &mut servers, report);
+                Standing::Ours(first..this.doors.len())
+            };
+            this.standings.insert(key(gateway.doc), standing);
+        }
+        (this, settings)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, and each is another concern")]
+    fn gateway(
+        &mut self,
+        gateway: Entry<'a, Gateway>,
+        identity: Result<Option<usize>, ()>,
+        policies: &Policies<'a>,
+        config: Option<Key<'a>>,
+        settings: &Settings<'a>,
+        around: &Surroundings,
+        servers: &mut Servers<'a>,
+        report: &mut Report,
+    ) {
+        let Entry { doc, spec } = gateway;
+        let (settings, config) = settings.of(config);
+        let addresses: Vec<IpAddr> = match &*spec.addresses {
+            [] if around.has_ipv6 => vec![Ipv6Addr::UNSPECIFIED.into()],
+            [] => vec![Ipv4Addr::UNSPECIFIED.into()],
+            written => written.iter().map(|address| address.value.get()).collect(),
+        };
+        for listener in &spec.listeners {
+            let name = format!("{}/{}/{}", doc.namespace(), doc.name(), listener.name.as_str());
+            let name = ListenerName::new(name);
+            let host = listener.hostname.as_ref().map_or(Host::Any, |hostname| host_of(hostname));
+            let is_https = *listener.protocol == Protocol::Https;
+            let tls = match is_https {
+                true => servers.server(doc, spec, listener, &name, &host, report),
+                false => None,
+            };
+            let is_refused = listener.broken || is_https && tls.is_none() || identity.is_err();
+            let mut door = Door {
+                label: name.shared(),
+                name,
+                host,
+                gateway,
+                listener,
+                policies: [
+                    policies.of_gateway(key(doc)).clone(),
+                    policies.of_listener(key(doc), listener.name.as_str()).clone(),
+                ],
+                identity: identity.ok().flatten(),
+                ports: Vec::new(),
+                tls,
+                is_refused,
+            };
+            for ip in &addresses {
+                let address = SocketAddr::new(*ip, listener.port.number());
+                if self.join(&door, address, is_https, &settings, config, report) {
+                    door.ports.push(address);
+                }
+            }
+            self.doors.push(door);
+        }
+    }
+
+    /// Puts a listener on a port, unless it cannot share it with those that are there.
+    fn join(
+        &mut self,
+        door: &Door<'a>,
+        address: SocketAddr,
+        has_tls: bool,
+        settings: &PortSettings,
+        config: Option<Key<'a>>,
+        report: &mut Report,
+    ) -> bool {
+        let doc = door.gateway.doc;
+        let index = self.doors.len();
+        let port = self.ports.entry(address).or_insert_with(|| PortPlan {
+            doors: Vec::new(),
+            has_tls,
+            settings: settings.clone(),
+            config,
+            gateway: doc,
+        });
+        let other =
+            port.doors.iter().filter_map(|&at| self.doors.get(at)).find(|other| other.host == door.host);
+        let diag = if port.has_tls != has_tls {
+            let what = format!("port {} is used with and without TLS", address.port());
+            Diag::error(Rule::Conflict, doc.origin(door.listener.protocol.span), what)
+                .why(format!("{} uses it the other way: one port speaks one protocol", port.gateway.id))
+                .fix("use another port")
+                .related(port.gateway.origin(port.gateway.span), "the other Gateway")
+        } else if let Some(other) = other {
+            let span = door.listener.hostname.as_ref().map_or(door.listener.port.span, |host| host.span);
+            let what = format!("two listeners for `{}` on port {}", door.host, address.port());
+            Diag::error(Rule::Conflict, doc.origin(span), what)
+                .why(format!("`{}` has these requests already: its Gateway comes first", other.name))
+                .fix("use another port or hostname, or put the routes on the other listener")
+                .related(other.gateway.doc.origin(other.listener.name.span), "the other listener")
+        } else if port.config != config {
+            let what = format!("Gateways with different settings share port {}", address.port());
+            Diag::error(Rule::Conflict, doc.origin(doc.span), what)
+                .why("limits and timeouts are those of a port")
+                .fix("name the same ProxyConfig in both, or use another port")
+                .related(port.gateway.origin(port.gateway.span), "the other Gateway")
+        } else {
+            port.doors.push(index);
+            return true;
+        };
+        report.push(diag);
+        false
+    }
+
+    /// Our certificate towards backends; an error when it cannot be had, which is said.
+    fn identity(
+        &mut self,
+        docs: &Docs<'a>,
+        grants: &Grants<'a>,
+        gateway: Entry<'a, Gateway>,
+        report: &mut Report,
+    ) -> Result<Option<usize>, ()> {
+        let doc = gateway.doc;
+        let tls = gateway.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
+        let Some(reference) = tls.and_then(|tls| tls.client_certificate_ref.as_ref()) else {
+            return Ok(None);
+        };
+        let name = reference.name.as_str();
+        let namespace = namespace_or(reference.namespace.as_ref(), doc);
+        let (from, to) = ((GATEWAY_GROUP, "Gateway", doc.namespace()), ("", "Secret", name));
+        let at = doc.origin(reference.name.span);
+        if !grants.allow(from, to, namespace) {
+            report.push(grant::refused(at, from, to, namespace));
+            return Err(());
+        }
+        let written = of_secret(docs, (namespace, name), at, report).ok_or(())?;
+        let mut hasher = DefaultHasher::new();
+        (&written.source.chain, &written.source.key).hash(&mut hasher);
+        let certificate = written.parse(report).ok_or(())?;
+        self.identities.push(Identity { digest: hasher.finish(), certificate });
+        Ok(Some(self.identities.len() - 1))
+    }
+
+    /// The doors that a route is attached to, each once.
+    pub(crate) fn of_route(&self, docs: &Docs<'a>, route: &Route<'_>, report: &mut Report) -> Vec<usize> {
+        let mut doors = Vec::new();
+        for parent in route.parents.iter().filter(|parent| !parent.broken) {
+            for door in self.of_parent(docs, route, parent, report) {
+                if !doors.contains(&door) {
+                    doors.push(door);
+                }
+            }
+        }
+        if route.parents.is_empty() && !route.doc.broken {
+            let what = format!("{} `{}` is attached to no Gateway", route.kind, route.doc.name());
+            let diag = Diag::warning(Rule::NoEffect, route.doc.origin(route.doc.span), what)
+                .why("it has no `parentRefs`")
+                .fix("add `parentRefs: [{name: GATEWAY}]`");
+            report.push(diag);
+        }
+        doors
+    }
+
+    fn of_parent(
+        &self,
+        docs: &Docs<'a>,
+        route: &Route<'_>,
+        parent: &ParentRef,
+        report: &mut Report,
+    ) -> Vec<usize> {
+        let doc = route.doc;
+        let namespace = namespace_or(parent.namespace.as_ref(), doc);
+        let name = parent.name.as_str();
+        let range = match self.standings.get(&(namespace, name)) {
+            Some(Standing::Ours(range)) => range.clone(),
+            Some(Standing::NotServed) => return Vec::new(),
+            None => {
+                if !docs.is_unreadable("Gateway", (namespace, name)) {
+                    let what = format!("no Gateway `{name}` in namespace `{namespace}`");
+                    let names: Vec<&str> = docs.gateways.names(namespace).collect();
+                    let mut diag =
+                        report.unknown(doc.origin(parent.name.span), what, name, names.into_iter());
+                    if let Some(other) = docs.gateways.elsewhere(name) {
+                        diag.fix = Some(format!("add `namespace: {other}`, where there is one of this name"));
+                    }
+                    report.push(diag);
+                }
+                return Vec::new();
+            }
+        };
+        let of_gateway = self.doors.get(range.clone()).unwrap_or_default();
+        let named = |door: &Door<'_>| {
+            parent.section_name.as_ref().is_none_or(|section| section.as_str() == door.listener.name.as_str())
+        };
+        let on_port = |door: &Door<'_>| {
+            parent.port.as_ref().is_none_or(|port| port.number() == door.listener.port.number())
+        };
+        let meant: Vec<usize> = range
+            .zip(of_gateway)
+            .filter(|(_, door)| named(door) && on_port(door))
+            .map(|(at, _)| at)
+            .collect();
+        if meant.is_empty() {
+            self.report_no_listener(doc, parent, of_gateway, report);
+            return Vec::new();
+        }
+        let door = |at: &usize| self.doors.get(*at);
+        let refusals: Vec<_> =
+            meant.iter().map(|at| door(at).and_then(|door| refusal(docs, door, route))).collect();
+        let allowed: Vec<usize> =
+            meant.iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none()).map(|(at, _)| *at).collect();
+        if allowed.is_empty() {
+            let reason = refusals.into_iter().flatten().next().unwrap_or_default();
+            let what = format!("Gateway `{name}` does not accept {} `{}`", route.kind, doc.name());
+            let diag = Diag::error(Rule::NotGranted, doc.origin(parent.name.span), what).why(reason);
+            let listener = meant.first().and_then(door);
+            let related =
+                listener.map(|door| (door.gateway.doc.origin(door.listener.name.span), "the listener"));
+            report.push(match related {
+                Some((at, words)) => diag.related(at, words),
+                None => diag,
+            });
+            return Vec::new();
+        }
+        let (fitting, others): (Vec<usize>, Vec<usize>) = allowed
+            .into_iter()
+            .partition(|at| door(at).is_some_and(|door| intersects(&door.host, route.hosts)));
+        if fitting.is_empty()
+            && let Some(other) = others.first().and_then(door)
+        {
+            let what = format!("no hostname of {} `{}` is one of its listener's", route.kind, doc.name());
+            let span = route.hostnames.first().map_or(parent.name.span, |hostname| hostname.span);
+            let diag = Diag::warning(Rule::NoEffect, doc.origin(span), what)
+                .why(format!("listener `{}` accepts requests for `{}` only", other.name, other.host))
+                .fix("change the hostnames, or attach the route to another listener")
+                .related(other.gateway.doc.origin(other.listener.name.span), "the listener");
+            report.push(diag);
+        }
+        fitting
+    }
+
+    fn report_no_listener(
+        &self,
+        doc: &Doc,
+        parent: &ParentRef,
+        of_gateway: &[Door<'_>],
+        report: &mut Report,
+    ) {
+        let gateway = parent.name.as_str();
+        let names = of_gateway.iter().map(|door| door.listener.name.as_str());
+        let diag = match (&parent.section_name, &parent.port) {
+            (Some(section), port) => {
+                let is_there = names.clone().any(|name| name == section.as_str());
+                match port {
+                    Some(port) if is_there => Diag::error(
+                        Rule::UnknownReference,
+                        doc.origin(port.span),
+                        format!("listener `{}` of Gateway `{gateway}` has another port", section.as_str()),
+                    )
+                    .fix("remove `port`"),
+                    _ => {
+                        let what = format!("Gateway `{gateway}` has no listener `{}`", section.as_str());
+                        report.unknown(doc.origin(section.span), what, section.as_str(), names)
+                    }
+                }
+            }
+            (None, Some(port)) => {
+                let mut ports: Vec<String> =
+                    of_gateway.iter().map(|door| door.listener.port.get().to_string()).collect();
+                ports.dedup();
+                Diag::error(
+                    Rule::UnknownReference,
+                    doc.origin(port.span),
+                    format!("Gateway `{gateway}` has no listener on port {}", port.get()),
+                )
+                .why(format!("its ports: {}", ports.join(", ")))
+            }
+            (None, None) => return,
+        };
+        report.push(diag);
+    }
+}
+
+/// What of a route decides where it is attached.
+pub(crate) struct Route<'r> {
+    /// HTTPRoute or GRPCRoute.
+    pub(crate) kind: &'static str,
+    pub(crate) doc: &'r Doc,
+    pub(crate) parents: &'r [ParentRef],
+    pub(crate) hostnames: &'r [Spanned<Hostname>],
+    /// The same, as the engine has them.
+    pub(crate) hosts: &'r [Host],
+}
+
+/// Why a listener does not allow a route; nothing when it does (Gateway API `allowedRoutes`).
+fn refusal(docs: &Docs<'_>, door: &Door<'_>, route: &Route<'_>) -> Option<String> {
+    let name = door.listener.name.as_str();
+    let own = door.gateway.doc.namespace();
+    let namespace = route.doc.namespace();
+    let Some(allowed) = &door.listener.allowed_routes else {
+        return (own != namespace).then(|| {
+            format!("listener `{name}` allows routes of its own namespace `{own}` only (no `allowedRoutes`)")
+        });
+    };
+    if allowed.broken {
+        return Some(format!("`allowedRoutes` of listener `{name}` has mistakes"));
+    }
+    let kinds = &allowed.kinds;
+    if !kinds.is_empty() && !kinds.iter().any(|kind| kind.kind.as_str() == route.kind) {
+        return Some(format!("listener `{name}` allows no {}s (`allowedRoutes.kinds`)", route.kind));
+    }
+    let from = allowed.namespaces.as_ref();
+    match from.map_or(FromNamespaces::Same, |namespaces| *namespaces.from) {
+        FromNamespaces::All => None,
+        FromNamespaces::Same => (own != namespace).then(|| {
+            format!("listener `{name}` allows routes of its own namespace `{own}` only (`allowedRoutes`)")
+        }),
+        FromNamespaces::Selector => {
+            let selector = from.and_then(|namespaces| namespaces.selector.as_ref());
+            let chosen = selector
+                .is_some_and(|selector| selector.matches(|label| docs.namespace_label(namespace, label)));
+            (!chosen).then(|| {
+                format!("the labels of namespace `{namespace}` are none that listener `{name}` selects (`allowedRoutes`)")
+            })
+        }
+    }
+}
+
+/// True when some request can be for both; a route without hostnames takes the listener's.
+fn intersects(listener: &Host, hosts: &[Host]) -> bool {
+    hosts.is_empty() || hosts.iter().any(|host| host.intersect(listener).is_some())
+}
+
+/// A hostname that was read already.
+pub(crate) fn host_of(hostname: &Hostname) -> Host {
+    // What the model takes is one, so there is always something: and if not, nothing is matched rather than all.
+    Host::parse(hostname.as_str()).unwrap_or_else(|_| Host::Exact("invalid".into()))
+}
+
+/// The class of a Gateway: nothing when it is not ours or there is none; `Some(None)` is the one that is built in.
+fn class<'a>(
+    docs: &Docs<'a>,
+    gateway: Entry<'a, Gateway>,
+    report: &mut Report,
+) -> Option<Option<Entry<'a, GatewayClass>>> {
+    let written = &gateway.spec.class_name;
+    let at = gateway.doc.origin(written.span);
+    match docs.classes.get(("", written.as_str())) {
+        None if written.as_str() == CLASS => Some(None),
+        None => {
+            if !docs.is_unreadable("GatewayClass", ("", written.as_str())) {
+                let what = format!("no GatewayClass `{}`", written.as_str());
+                let names: Vec<&str> = [CLASS].into_iter().chain(docs.classes.names("")).collect();
+                let diag = report.unknown(at, what, written.as_str(), names.into_iter());
+                let fix = diag.fix.clone().unwrap_or_else(|| format!("write `gatewayClassName: {CLASS}`"));
+                report.push(diag.fix(fix));
+            }
+            None
+        }
+        Some(class) if &*class.spec.controller_name.value == CONTROLLER => Some(Some(class)),
+        Some(class) => {
+            let what = format!("Gateway `{}` is left to another implementation", gateway.doc.name());
+            let diag = Diag::warning(Rule::NoEffect, at, what)
+                .why(format!(
+                    "its class belongs to `{}`, ours are of `{CONTROLLER}`",
+                    class.spec.controller_name.value
+                ))
+                .fix(format!("write `gatewayClassName: {CLASS}`"))
+                .related(class.doc.origin(class.spec.controller_name.span), "the class");
+            report.push(diag);
+            None
+        }
+    }
+}
+
+/// The ProxyConfig of a Gateway: its own, or that of its class.
+fn config<'a>(
+    docs: &Docs<'a>,
+    gateway: Entry<'a, Gateway>,
+    class: Option<&Entry<'a, GatewayClass>>,
+    report: &mut Report,
+) -> Option<Key<'a>> {
+    let namespace = gateway.doc.namespace();
+    let own = gateway.spec.infrastructure.as_ref().and_then(|own| own.parameters_ref.as_ref());
+    if let Some(parameters) = own {
+        return settings::named(docs, gateway.doc, namespace, parameters, report);
+    }
+    let class = class?;
+    settings::named(docs, class.doc, namespace, class.spec.parameters_ref.as_ref()?, report)
+}

@@ -1,0 +1,125 @@
+//! Everything together.
+
+use std::sync::Arc;
+
+use rhumb_model::{Diag, Doc};
+use rhumb_plan::process::Process;
+use rhumb_plan::{Plan, Port, PortListener, Rule};
+use rhumb_route::Builder;
+use rhumb_tls::{ServerTlsSet, ServerTlsSetBuilder};
+
+use crate::attach::{Doors, PortPlan};
+use crate::backends::{Backends, DnsBackend};
+use crate::certificate::Servers;
+use crate::collect::Docs;
+use crate::grant::Grants;
+use crate::policies::Policies;
+use crate::report::Report;
+use crate::rules::{Made, Maker};
+use crate::settings::Surroundings;
+
+/// What documents mean.
+pub struct Resolved {
+    /// What runs. Its revision is the one after that of the plan before.
+    pub plan: Plan,
+    /// Settings of the process.
+    pub process: Process,
+    /// Every mistake. With an error among them the plan refuses some of what the documents ask for: a first
+    /// start had better not begin with it, and a reload keep what runs.
+    pub diagnostics: Vec<Diag>,
+    /// Backends with endpoints that have to be looked up.
+    pub dns: Vec<DnsBackend>,
+}
+
+/// Works out what documents mean. `previous` is the plan in force: what did not change is taken over from it, with its
+/// connections, what is known about endpoints, and TLS sessions. Nothing that runs is changed.
+pub fn resolve(docs: &[Doc], previous: Option<&Plan>, around: &Surroundings) -> Resolved {
+    let mut report = Report::default();
+    let docs = Docs::collect(docs);
+    let grants = Grants::new(&docs);
+    let mut policies = Policies::new(&docs, &mut report);
+    let servers = Servers::new(&docs, &grants, previous, around.unix_seconds);
+    let (mut doors, settings) = Doors::open(&docs, &grants, &policies, around, servers, &mut report);
+    let mut backends = Backends::new(&docs, previous, *around, &mut report);
+
+    let mut made = Vec::with_capacity(docs.http_routes.all.len() + docs.grpc_routes.all.len());
+    let mut maker = Maker {
+        docs: &docs,
+        grants: &grants,
+        doors: &doors,
+        policies: &mut policies,
+        backends: &mut backends,
+        report: &mut report,
+    };
+    for entry in &docs.http_routes.all {
+        maker.http(entry.doc, entry.spec, &mut made);
+    }
+    for entry in &docs.grpc_routes.all {
+        maker.grpc(entry.doc, entry.spec, &mut made);
+    }
+    policies.report_unused(&docs, &mut report);
+    backends.check_unused(&mut report);
+
+    let ports = std::mem::take(&mut doors.ports);
+    let mut rules: Vec<Vec<_>> = Vec::new();
+    rules.resize_with(doors.doors.len(), Vec::new);
+    for (door, rule) in made as Vec<Made> {
+        if let Some(rules) = rules.get_mut(door) {
+            rules.push(rule);
+        }
+    }
+    let ports = ports.into_iter().filter_map(|(address, port)| self::port(address, port, &doors, &rules));
+    let ports = ports.map(Arc::new).collect();
+
+    let mut used = backends.used;
+    used.sort_by(|a, b| a.name.cmp(&b.name));
+    Resolved {
+        plan: Plan { revision: previous.map_or(0, |plan| plan.revision) + 1, ports, backends: used },
+        process: settings.process,
+        diagnostics: report.diags,
+        dns: backends.dns,
+    }
+}
+
+/// A port; nothing when none of its listeners can be served.
+fn port(
+    address: std::net::SocketAddr,
+    port: PortPlan<'_>,
+    doors: &Doors<'_>,
+    rules: &[Vec<Arc<rhumb_route::Rule<Rule>>>],
+) -> Option<Port> {
+    let here = || port.doors.iter().filter_map(|&at| Some((doors.doors.get(at)?, rules.get(at)?)));
+    let first = here().find(|(door, _)| !door.is_refused)?.0;
+    let mut builder = Builder::new();
+    let mut listeners = Vec::new();
+    for (door, rules) in here() {
+        // Also one that is refused owns its requests: no other listener gets them.
+        let listener = builder.listener(&door.host);
+        for rule in rules {
+            builder.attach(listener, Arc::clone(rule));
+        }
+        let tls = door.tls.clone().filter(|_| !door.is_refused);
+        listeners.push(PortListener { name: door.name.clone(), host: door.host.clone(), tls });
+    }
+    let tls = match port.has_tls {
+        true => Some(tls_set(&listeners)?),
+        false => None,
+    };
+    Some(Port {
+        address,
+        name: first.name.clone(),
+        listeners: listeners.into(),
+        tls,
+        table: builder.build(),
+        settings: port.settings,
+    })
+}
+
+fn tls_set(listeners: &[PortListener]) -> Option<ServerTlsSet> {
+    let servers = listeners.iter().filter_map(|listener| Some((&listener.host, &listener.tls.as_ref()?.1)));
+    let set = servers.into_iter().try_fold(ServerTlsSet::builder(), |set, (host, server)| {
+        set.add(Some(&host.to_string()), server.clone())
+    });
+    // Hostnames were read, and differ: they cannot be refused. If one is, the port does not open without it.
+    set.ok().map(ServerTlsSetBuilder::build)
+}

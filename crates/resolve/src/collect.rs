@@ -1,0 +1,202 @@
+//! Documents by kind and name.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rhumb_model::kind::backend::Backend;
+use rhumb_model::kind::backend_tls::BackendTlsPolicy;
+use rhumb_model::kind::gateway::{Gateway, GatewayClass};
+use rhumb_model::kind::grant::ReferenceGrant;
+use rhumb_model::kind::grpc_route::GrpcRoute;
+use rhumb_model::kind::http_route::HttpRoute;
+use rhumb_model::kind::policy::Policy;
+use rhumb_model::kind::proxy_config::ProxyConfig;
+use rhumb_model::kind::secret::{ConfigMap, Secret};
+use rhumb_model::scalar::Namespace;
+use rhumb_model::{Doc, Spanned, Spec};
+
+/// Namespace and name.
+pub(crate) type Key<'a> = (&'a str, &'a str);
+
+/// A document with its body.
+pub(crate) struct Entry<'a, T> {
+    pub(crate) doc: &'a Doc,
+    pub(crate) spec: &'a T,
+}
+
+impl<T> Clone for Entry<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Entry<'_, T> {}
+
+/// Documents of one kind, by name, and in the order in which they win: the older first, then by namespace and name.
+pub(crate) struct Kind<'a, T> {
+    pub(crate) all: Vec<Entry<'a, T>>,
+    by_key: HashMap<Key<'a>, usize>,
+}
+
+impl<T> Default for Kind<'_, T> {
+    fn default() -> Self {
+        Self { all: Vec::new(), by_key: HashMap::new() }
+    }
+}
+
+impl<'a, T> Kind<'a, T> {
+    fn push(&mut self, doc: &'a Doc, spec: &'a Arc<T>) {
+        self.all.push(Entry { doc, spec });
+    }
+
+    fn seal(&mut self) {
+        self.all.sort_by_cached_key(|entry| (created(entry.doc), key(entry.doc)));
+        self.by_key = (0..).zip(&self.all).map(|(at, entry)| (key(entry.doc), at)).collect();
+    }
+
+    pub(crate) fn get(&self, key: Key<'_>) -> Option<Entry<'a, T>> {
+        self.position(key).map(|at| self.all[at])
+    }
+
+    pub(crate) fn position(&self, key: Key<'_>) -> Option<usize> {
+        self.by_key.get(&key).copied()
+    }
+
+    /// Names in a namespace, for messages.
+    pub(crate) fn names(&self, namespace: &str) -> impl Iterator<Item = &'a str> {
+        self.all.iter().map(|entry| entry.doc).filter(move |doc| doc.namespace() == namespace).map(Doc::name)
+    }
+
+    /// A namespace other than `key`'s that has something of this name, for messages.
+    pub(crate) fn elsewhere(&self, name: &str) -> Option<&'a str> {
+        self.all.iter().find(|entry| entry.doc.name() == name).map(|entry| entry.doc.namespace())
+    }
+}
+
+/// All documents.
+#[derive(Default)]
+pub(crate) struct Docs<'a> {
+    pub(crate) classes: Kind<'a, GatewayClass>,
+    pub(crate) gateways: Kind<'a, Gateway>,
+    pub(crate) http_routes: Kind<'a, HttpRoute>,
+    pub(crate) grpc_routes: Kind<'a, GrpcRoute>,
+    pub(crate) grants: Kind<'a, ReferenceGrant>,
+    pub(crate) backend_tls: Kind<'a, BackendTlsPolicy>,
+    pub(crate) backends: Kind<'a, Backend>,
+    pub(crate) policies: Kind<'a, Policy>,
+    pub(crate) configs: Kind<'a, ProxyConfig>,
+    pub(crate) secrets: Kind<'a, Secret>,
+    pub(crate) config_maps: Kind<'a, ConfigMap>,
+    namespaces: HashMap<&'a str, &'a Doc>,
+    /// Kind, namespace and name of what is there but could not be read: why was said, and references to it are no
+    /// mistakes of their own.
+    unreadable: HashSet<(&'a str, &'a str, &'a str)>,
+}
+
+impl<'a> Docs<'a> {
+    pub(crate) fn collect(docs: &'a [Doc]) -> Self {
+        let mut this = Self::default();
+        for doc in docs {
+            match &doc.spec {
+                Spec::GatewayClass(spec) => this.classes.push(doc, spec),
+                Spec::Gateway(spec) => this.gateways.push(doc, spec),
+                Spec::HttpRoute(spec) => this.http_routes.push(doc, spec),
+                Spec::GrpcRoute(spec) => this.grpc_routes.push(doc, spec),
+                Spec::ReferenceGrant(spec) => this.grants.push(doc, spec),
+                Spec::BackendTlsPolicy(spec) => this.backend_tls.push(doc, spec),
+                Spec::Backend(spec) => this.backends.push(doc, spec),
+                Spec::Policy(spec) => this.policies.push(doc, spec),
+                Spec::ProxyConfig(spec) => this.configs.push(doc, spec),
+                Spec::Secret(spec) => this.secrets.push(doc, spec),
+                Spec::ConfigMap(spec) => this.config_maps.push(doc, spec),
+                Spec::Namespace(_) => {
+                    this.namespaces.insert(doc.name(), doc);
+                }
+                Spec::Unreadable => {
+                    this.unreadable.insert((&doc.id.kind, doc.namespace(), doc.name()));
+                }
+            }
+        }
+        this.classes.seal();
+        this.gateways.seal();
+        this.http_routes.seal();
+        this.grpc_routes.seal();
+        this.grants.seal();
+        this.backend_tls.seal();
+        this.backends.seal();
+        this.policies.seal();
+        this.configs.seal();
+        this.secrets.seal();
+        this.config_maps.seal();
+        this
+    }
+
+    /// True when a document of this kind and name is there but could not be read.
+    pub(crate) fn is_unreadable(&self, kind: &str, key: Key<'_>) -> bool {
+        self.unreadable.contains(&(kind, key.0, key.1))
+    }
+
+    /// The label of a namespace. Kubernetes gives each one a label with its name.
+    pub(crate) fn namespace_label<'n>(&self, namespace: &'n str, label: &str) -> Option<&'n str>
+    where
+        'a: 'n,
+    {
+        let written = self.namespaces.get(namespace).and_then(|doc| doc.label(label));
+        written.or_else(|| (label == "kubernetes.io/metadata.name").then_some(namespace))
+    }
+}
+
+/// The namespace that a reference names, else that of the document.
+pub(crate) fn namespace_or<'a>(written: Option<&'a Spanned<Namespace>>, doc: &'a Doc) -> &'a str {
+    match written {
+        Some(namespace) => namespace.as_str(),
+        None => doc.namespace(),
+    }
+}
+
+pub(crate) fn key(doc: &Doc) -> Key<'_> {
+    (doc.namespace(), doc.name())
+}
+
+/// When a document was created. Unit: seconds since 1970; 0, older than any, when that is not known.
+pub(crate) fn created(doc: &Doc) -> u64 {
+    doc.created.as_deref().and_then(seconds_since_1970).unwrap_or(0)
+}
+
+/// Reads `2024-05-01T12:00:00Z` (RFC 3339 in UTC, as Kubernetes writes it); fractions of seconds are dropped.
+fn seconds_since_1970(text: &str) -> Option<u64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
+    let is_shaped = text.is_ascii() && text.ends_with('Z') && text.get(10..11) == Some("T");
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    if !is_shaped || year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Days from civil (Howard Hinnant): years begin in March, so that the leap day is the last one.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year / 400, year % 400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+    let days = days.checked_sub(719_468)?;
+    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn creation_times_are_read() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2000-02-29T12:34:56Z", Some(951_827_696)),
+            ("2024-05-01T00:00:00.123456Z", Some(1_714_521_600)),
+            ("2024-13-01T00:00:00Z", None),
+            ("yesterday", None),
+            ("2024-05-01 00:00:00Z", None),
+            ("", None),
+        ] {
+            assert_eq!(seconds_since_1970(text), seconds, "{text}");
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! Policies: what is attached where, and which of several wins.
+//!
+//! Levels from the widest to the nearest: Gateway, listener, route, rule (a Policy), rule (filters); then for the
+//! requests of one backendRef: Backend, backendRef (filters). Of a kind that merges as `MostSpecific` the nearest one
+//! runs, of a `Union` kind all of them, the widest first.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rhumb_model::kind::policy::PolicyTarget;
+use rhumb_model::value::Node;
+use rhumb_model::{Diag, Doc, Origin, Rule, Span, Spanned};
+use rhumb_policy::{Attach, Chain, Invalid, Item, KINDS, Merge, Policy};
+use serde_json::Value;
+
+use crate::collect::{Docs, Entry, Key, key};
+use crate::report::Report;
+
+/// A policy at a place.
+#[derive(Clone)]
+pub(crate) struct Attached {
+    /// Its kind, as an index into [`KINDS`].
+    kind: usize,
+    /// The reason why it cannot be given: what it is attached to then refuses traffic.
+    policy: Result<Arc<Policy>, Arc<str>>,
+    /// Which document attached it, in words.
+    origin: Arc<str>,
+    at: Origin,
+    /// It replaces the prefix that a rule matched, so the rule must match one.
+    replaces_prefix: bool,
+}
+
+impl Attached {
+    /// A policy that was compiled, or the reason why it was not.
+    pub(crate) fn new(
+        kind: &str,
+        policy: Result<Arc<Policy>, Arc<str>>,
+        origin: Arc<str>,
+        at: Origin,
+        body: &Value,
+    ) -> Option<Self> {
+        let kind = KINDS.iter().position(|known| known.name == kind)?;
+        let replaces_prefix = body.pointer("/path/type").is_some_and(|kind| kind == "ReplacePrefixMatch");
+        Some(Self { kind, policy, origin, at, replaces_prefix })
+    }
+
+    /// Something that is asked for and not there: what asks for it refuses traffic.
+    pub(crate) fn missing(reason: String, origin: Arc<str>, at: Origin) -> Self {
+        Self { kind: UNKNOWN, policy: Err(reason.into()), origin, at, replaces_prefix: false }
+    }
+}
+
+/// The mistake of a policy that replaces the matched prefix, on a rule that has not exactly one.
+pub(crate) fn prefix_conflict(attached: &Attached, doc: &Doc, rule: Span) -> Diag {
+    let what = "`ReplacePrefixMatch` for a rule that has not exactly one match of type `PathPrefix`";
+    Diag::error(Rule::Conflict, attached.at.clone(), what)
+        .why("it would not be clear which prefix is replaced (Gateway API)")
+        .fix("give each prefix a rule of its own, or use `ReplaceFullPath`")
+        .related(doc.origin(rule), "the rule")
+}
+
+/// What is attached at one place, in the order of its kinds' documents.
+pub(crate) type Level = Vec<Attached>;
+
+/// Adds to a level. Of two policies of one kind that does not combine, the first stays and the other is told of.
+fn add(level: &mut Level, attached: Attached, report: &mut Report) {
+    let combines = KINDS.get(attached.kind).is_some_and(|kind| kind.merge == Merge::Union);
+    let before = level.iter().find(|other| other.kind == attached.kind && !combines);
+    match before {
+        Some(before) => overruled(&attached, before, report),
+        None => level.push(attached),
+    }
+}
+
+/// Tells that a policy has no effect because of another one at the same place.
+fn overruled(loser: &Attached, winner: &Attached, report: &mut Report) {
+    let kind = KINDS.get(loser.kind).map_or("", |kind| kind.name);
+    let diag = Diag::warning(Rule::NoEffect, loser.at.clone(), format!("this `{kind}` has no effect"))
+        .why(format!("{} attaches the same kind to the same place, and comes first", winner.origin))
+        .fix("remove one of them")
+        .related(winner.at.clone(), "this one holds");
+    report.push(diag);
+}
+
+/// All Policy documents.
+pub(crate) struct Policies<'a> {
+    gateways: HashMap<Key<'a>, Level>,
+    listeners: HashMap<(Key<'a>, &'a str), Level>,
+    routes: HashMap<(&'a str, Key<'a>), Level>,
+    rules: HashMap<(&'a str, Key<'a>, &'a str), Level>,
+    backends: HashMap<Key<'a>, Level>,
+    /// Bodies of every Policy, for filters that name it.
+    by_name: HashMap<Key<'a>, Level>,
+    /// Those that a filter named.
+    used: HashSet<Key<'a>>,
+    nothing: Level,
+}
+
+impl<'a> Policies<'a> {
+    pub(crate) fn new(docs: &Docs<'a>, report: &mut Report) -> Self {
+        let mut this = Self {
+            gateways: HashMap::new(),
+            listeners: HashMap::new(),
+            routes: HashMap::new(),
+            rules: HashMap::new(),
+            backends: HashMap::new(),
+            by_name: HashMap::new(),
+            used: HashSet::new(),
+            nothing: Level::new(),
+        };
+        // The older first, so that it wins.
+        for entry in &docs.policies.all {
+            let bodies = bodies(*entry, report);
+            for target in entry.spec.target_refs.iter().filter(|target| !target.broken) {
+                this.attach(docs, entry.doc, target, &bodies, report);
+            }
+            this.by_name.insert(key(entry.doc), bodies);
+        }
+        this
+    }
+
+    pub(crate) fn of_gateway(&self, gateway: Key<'a>) -> &Level {
+        self.gateways.get(&gateway).unwrap_or(&self.nothing)
+    }
+
+    pub(crate) fn of_listener(&self, gateway: Key<'a>, listener: &'a str) -> &Level {
+        self.listeners.get(&(gateway, listener)).unwrap_or(&self.nothing)
+    }
+
+    pub(crate) fn of_route(&self, kind: &'static str, route: Key<'a>) -> &Level {
+        if self.routes.is_empty() {
+            return &self.nothing;
+        }
+        self.routes.get(&(kind, route)).unwrap_or(&self.nothing)
+    }
+
+    pub(crate) fn of_rule(&self, kind: &'static str, route: Key<'a>, rule: Option<&'a str>) -> &Level {
+        match rule {
+            Some(rule) if !self.rules.is_empty() => {
+                self.rules.get(&(kind, route, rule)).unwrap_or(&self.nothing)
+            }
+            _ => &self.nothing,
+        }
+    }
+
+    pub(crate) fn of_backend(&self, backend: Key<'a>) -> &Level {
+        self.backends.get(&backend).unwrap_or(&self.nothing)
+    }
+
+    /// The Policy that a filter names; nothing when there is none.
+    pub(crate) fn extension(&mut self, name: Key<'a>) -> Option<&Level> {
+        let (found, level) = self.by_name.get_key_value(&name)?;
+        self.used.insert(*found);
+        Some(level)
+    }
+
+    /// Tells of Policies that nothing uses.
+    pub(crate) fn report_unused(&self, docs: &Docs<'a>, report: &mut Report) {
+        let unused = docs.policies.all.iter().filter(|entry| {
+            entry.spec.target_refs.is_empty() && !entry.doc.broken && !self.used.contains(&key(entry.doc))
+        });
+        for entry in unused {
+            let diag = Diag::warning(
+                Rule::NoEffect,
+                entry.doc.origin(entry.doc.span),
+                format!("Policy `{}` is attached to nothing", entry.doc.name()),
+            )
+            .why("it has no `targetRefs`, and no filter of a route names it")
+            .fix("add `targetRefs: [{kind: HTTPRoute, name: NAME}]`");
+            report.push(diag);
+        }
+    }
+
+    fn attach(
+        &mut self,
+        docs: &Docs<'a>,
+        doc: &'a Doc,
+        target: &'a PolicyTarget,
+        bodies: &Level,
+        report: &mut Report,
+    ) {
+        let namespace = doc.namespace();
+        let wanted = (namespace, target.name.as_str());
+        let kind = target.kind.as_str();
+        let section = target.section_name.as_ref();
+        let (is_there, names): (bool, Vec<&str>) = match kind {
+            "Gateway" => (docs.gateways.get(wanted).is_some(), docs.gateways.names(namespace).collect()),
+            "HTTPRoute" => {
+                (docs.http_routes.get(wanted).is_some(), docs.http_routes.names(namespace).collect())
+            }
+            "GRPCRoute" => {
+                (docs.grpc_routes.get(wanted).is_some(), docs.grpc_routes.names(namespace).collect())
+            }
+            _ => (docs.backends.get(wanted).is_some(), docs.backends.names(namespace).collect()),
+        };
+        if !is_there {
+            if !docs.is_unreadable(kind, wanted) {
+                let what = format!("no {kind} `{}` in namespace `{namespace}`", wanted.1);
+                let at = doc.origin(target.name.span);
+                let diag = report.unknown(at, what, wanted.1, names.into_iter());
+                report.push(diag);
+            }
+            return;
+        }
+        if let Some(section) = section
+            && !self.has_section(docs, kind, wanted, section, doc, report)
+        {
+            return;
+        }
+        let (place, what) = match (kind, section) {
+            ("Gateway", None) => (Attach::GATEWAY, "a Gateway"),
+            ("Gateway", Some(_)) => (Attach::LISTENER, "a listener"),
+            ("Backend", _) => (Attach::BACKEND, "a Backend"),
+            (_, None) => (Attach::ROUTE, "a route"),
+            (_, Some(_)) => (Attach::RULE, "a rule"),
+        };
+        let section = section.map(|section| section.as_str());
+        let level = match (kind, section) {
+            ("Gateway", None) => self.gateways.entry(wanted).or_default(),
+            ("Gateway", Some(section)) => self.listeners.entry((wanted, section)).or_default(),
+            ("Backend", _) => self.backends.entry(wanted).or_default(),
+            (kind, None) => self.routes.entry((kind, wanted)).or_default(),
+            (kind, Some(section)) => self.rules.entry((kind, wanted, section)).or_default(),
+        };
+        for body in bodies {
+            add(level, at_place(body, place, what, report), report);
+        }
+    }
+
+    /// True when the target has the section; else it is told.
+    fn has_section(
+        &self,
+        docs: &Docs<'a>,
+        kind: &str,
+        target: Key<'_>,
+        section: &Spanned<rhumb_model::scalar::Name>,
+        doc: &Doc,
+        report: &mut Report,
+    ) -> bool {
+        let (names, what): (Vec<&str>, _) = match kind {
+            "Gateway" => {
+                let listeners = docs.gateways.get(target).map(|entry| entry.spec.listeners.iter());
+                (listeners.into_iter().flatten().map(|listener| listener.name.as_str()).collect(), "listener")
+            }
+            "HTTPRoute" => {
+                let rules = docs.http_routes.get(target).map(|entry| entry.spec.rules.iter());
+                let names = rules.into_iter().flatten().filter_map(|rule| rule.name.as_ref());
+                (names.map(|name| name.as_str()).collect(), "rule")
+            }
+            _ => {
+                let rules = docs.grpc_routes.get(target).map(|entry| entry.spec.rules.iter());
+                let names = rules.into_iter().flatten().filter_map(|rule| rule.name.as_ref());
+                (names.map(|name| name.as_str()).collect(), "rule")
+            }
+        };
+        if names.contains(&section.as_str()) {
+            return true;
+        }
+        let what = format!("{kind} `{}` has no {what} `{}`", target.1, section.as_str());
+        let diag = report.unknown(doc.origin(section.span), what, section.as_str(), names.into_iter());
+        report.push(diag);
+        false
+    }
+}
+
+/// The same policy, refused when its kind may not be attached to such a place.
+pub(crate) fn at_place(attached: &Attached, place: Attach, what: &str, report: &mut Report) -> Attached {
+    let mut attached = attached.clone();
+    let Some(kind) = KINDS.get(attached.kind).filter(|kind| !kind.attach.has(place)) else {
+        return attached;
+    };
+    let diag = Diag::error(
+        Rule::Policy,
+        attached.at.clone(),
+        format!("`{}` cannot be attached to {what}", kind.name),
+    )
+    .why(format!("it can be attached to: {:?}", kind.attach));
+    report.push(diag);
+    attached.policy = Err(format!("`{}` cannot be attached to {what}", kind.name).into());
+    attached
+}
+
+/// The policies of a document, compiled once for all of its targets.
+fn bodies(entry: Entry<'_, rhumb_model::kind::policy::Policy>, report: &mut Report) -> Level {
+    let doc = entry.doc;
+    let mut level = Level::new();
+    for (name, node) in &entry.spec.policies.entries {
+        let place = report.place(doc, name.span);
+        let origin: Arc<str> = format!("Policy {}/{} ({place})", doc.namespace(), doc.name()).into();
+        let body = node.to_json();
+        let policy = match rhumb_policy::parse(&name.value, &body) {
+            None => {
+                let what = format!("unknown policy `{}`", name.value);
+                let kinds = KINDS.iter().map(|kind| kind.name);
+                let mut diag = report.unknown(doc.origin(name.span), what, &name.value, kinds);
+                diag.rule = Rule::Policy;
+                report.push(diag);
+                // What asked for it refuses traffic: as a policy of every rank it cannot be overruled by another kind.
+                let reason = Err(format!("{origin} has the unknown policy `{}`", name.value).into());
+                let at = doc.origin(name.span);
+                level.push(Attached { kind: UNKNOWN, policy: reason, origin, at, replaces_prefix: false });
+                continue;
+            }
+            Some(Err(invalid)) => {
+                report.push(mistake(&invalid, doc.origin(span_of(&invalid, node, name.span)), &name.value));
+                Err(format!("{origin} is wrong: {invalid}").into())
+            }
+            // A body with mistakes that were told, such as a file that is missing, is not what was meant.
+            Some(Ok(_)) if doc.broken => Err(format!("{origin} has mistakes").into()),
+            Some(Ok(policy)) => Ok(Arc::new(policy)),
+        };
+        let at = doc.origin(name.span);
+        level.extend(Attached::new(&name.value, policy, origin, at, &body));
+    }
+    if level.is_empty() && doc.broken {
+        let place = report.place(doc, doc.span);
+        let origin: Arc<str> = format!("Policy {}/{} ({place})", doc.namespace(), doc.name()).into();
+        let policy = Err(format!("{origin} has mistakes").into());
+        level.push(Attached {
+            kind: UNKNOWN,
+            policy,
+            origin,
+            at: doc.origin(doc.span),
+            replaces_prefix: false,
+        });
+    }
+    level
+}
+
+/// The kind of what cannot be told: it combines with nothing and is overruled by nothing.
+const UNKNOWN: usize = usize::MAX;
+
+/// Where a mistake in a body is, with the body itself for what is missing in it.
+fn span_of(invalid: &Invalid, body: &Node, key: Span) -> Span {
+    let node = body.find(&invalid.field);
+    if std::ptr::eq(node, body) { key } else { node.span }
+}
+
+/// A mistake in the body of a policy.
+pub(crate) fn mistake(invalid: &Invalid, at: Origin, kind: &str) -> Diag {
+    let what = match &*invalid.field {
+        "" => format!("`{kind}`: {}", invalid.why),
+        field => format!("`{kind}.{field}`: {}", invalid.why),
+    };
+    let diag = Diag::error(Rule::Policy, at, what);
+    if invalid.fix.is_empty() { diag } else { diag.fix(&*invalid.fix) }
+}
+
+/// What a rule does: its chain, and those of its backendRefs.
+pub(crate) struct Chains {
+    /// Policies of the rule.
+    pub(crate) rule: Chain,
+    /// Policies of each backendRef; an error refuses the requests that would go there.
+    pub(crate) backends: Vec<Result<Chain, Arc<str>>>,
+    /// Why the rule refuses traffic.
+    pub(crate) invalid: Option<Arc<str>>,
+    /// Replaces the prefix that the rule matched.
+    pub(crate) replaces_prefix: Option<Attached>,
+}
+
+/// Works out which policies run. `front` has the levels from the Gateway to the rule's filters, `backends` for each
+/// backendRef that of the Backend and that of its filters.
+pub(crate) fn chains(front: &[&Level], backends: &[[&Level; 2]]) -> Chains {
+    let mut chains = Chains {
+        rule: Chain::default(),
+        backends: Vec::with_capacity(backends.len()),
+        invalid: None,
+        replaces_prefix: None,
+    };
+    // A kind that a backendRef has as well is nearer there: it then runs behind the choice of the backend, for all.
+    let moves = |attached: &Attached| {
+        KINDS.get(attached.kind).is_some_and(|kind| kind.merge == Merge::MostSpecific)
+            && backends.iter().flatten().any(|level| level.iter().any(|other| other.kind == attached.kind))
+    };
+    if front.iter().any(|level| !level.is_empty()) {
+        let chosen = choose(front.iter().copied());
+        chains.invalid = chosen.iter().find_map(|attached| attached.policy.as_ref().err().cloned());
+        chains.replaces_prefix =
+            chosen.iter().find(|attached| attached.replaces_prefix).map(|a| (*a).clone());
+        chains.rule = chain(chosen.into_iter().filter(|attached| !moves(attached)));
+    }
+    for levels in backends {
+        if backends.iter().flatten().all(|level| level.is_empty()) {
+            chains.backends.push(Ok(Chain::default()));
+            continue;
+        }
+        let moved: Level =
+            front.iter().flat_map(|level| level.iter()).filter(|a| moves(a)).cloned().collect();
+        let chosen = choose([&moved].into_iter().chain(levels.iter().copied()));
+        if let Some(replaces) = chosen.iter().find(|attached| attached.replaces_prefix) {
+            chains.replaces_prefix = Some((*replaces).clone());
+        }
+        let error = chosen.iter().find_map(|attached| attached.policy.as_ref().err().cloned());
+        chains.backends.push(match error {
+            Some(error) => Err(error),
+            None => Ok(chain(chosen.into_iter())),
+        });
+    }
+    chains
+}
+
+/// Those that run, from the widest to the nearest.
+fn choose<'l>(levels: impl Iterator<Item = &'l Level>) -> Vec<&'l Attached> {
+    let mut chosen: Vec<&Attached> = Vec::new();
+    for attached in levels.flatten() {
+        if KINDS.get(attached.kind).is_some_and(|kind| kind.merge == Merge::MostSpecific) {
+            chosen.retain(|other| other.kind != attached.kind);
+        }
+        chosen.push(attached);
+    }
+    chosen
+}
+
+fn chain<'l>(chosen: impl Iterator<Item = &'l Attached>) -> Chain {
+    let items = chosen.filter_map(|attached| {
+        let policy = Arc::clone(attached.policy.as_ref().ok()?);
+        Some(Item { policy, origin: Arc::clone(&attached.origin) })
+    });
+    Chain::new(items.collect())
+}
+
+/// The level of a rule's or backendRef's filters. `others` is that of Policies at the same place, which filters overrule.
+pub(crate) fn filters(level: Level, others: &Level, report: &mut Report) -> Level {
+    let mut filters = Level::new();
+    for attached in level {
+        let combines = KINDS.get(attached.kind).is_none_or(|kind| kind.merge == Merge::Union);
+        if let Some(before) =
+            filters.iter().find(|other: &&Attached| other.kind == attached.kind && !combines)
+        {
+            let kind = KINDS.get(attached.kind).map_or("", |kind| kind.name);
+            let what = format!("`{kind}` twice in the filters of one place");
+            let reason = Err(Arc::from(what.as_str()));
+            let diag = Diag::error(Rule::Conflict, attached.at.clone(), what)
+                .why("it is not clear which one is meant")
+                .fix("remove one of them")
+                .related(before.at.clone(), "the other");
+            report.push(diag);
+            filters.push(Attached { policy: reason, ..attached });
+            continue;
+        }
+        if let Some(other) = others.iter().find(|other| other.kind == attached.kind && !combines) {
+            overruled(other, &attached, report);
+        }
+        filters.push(attached);
+    }
+    filters
+}

@@ -1,0 +1,69 @@
+//! The mistakes that are found, and the words that several kinds of them share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rhumb_model::decode::nearest;
+use rhumb_model::{Diag, Doc, Origin, Rule, Source, Span};
+
+/// Names that a message lists at most.
+const LISTED: usize = 8;
+
+/// Unknown references for which near names are looked for: each costs a comparison with every name.
+const SUGGESTIONS: usize = 64;
+
+/// Collects mistakes.
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) diags: Vec<Diag>,
+    /// Where lines begin, by source: origins of policies ask for many places of few sources.
+    lines: HashMap<*const Source, Box<[u32]>>,
+    suggested: usize,
+}
+
+impl Report {
+    pub(crate) fn push(&mut self, diag: Diag) {
+        self.diags.push(diag);
+    }
+
+    /// A reference to nothing. `names` are those that would have been right.
+    pub(crate) fn unknown<'n>(
+        &mut self,
+        at: Origin,
+        what: String,
+        written: &str,
+        names: impl Iterator<Item = &'n str> + Clone,
+    ) -> Diag {
+        let mut diag = Diag::error(Rule::UnknownReference, at, what);
+        self.suggested += 1;
+        if self.suggested > SUGGESTIONS {
+            return diag;
+        }
+        if let Some(near) = nearest(written, names.clone()) {
+            diag = diag.fix(format!("did you mean `{near}`?"));
+        }
+        let listed: Vec<String> = names.clone().take(LISTED).map(|name| format!("`{name}`")).collect();
+        match listed.len() {
+            0 => diag,
+            LISTED if names.count() > LISTED => {
+                diag.why(format!("there are {} and others", listed.join(", ")))
+            }
+            1 => diag.why(format!("there is {}", listed.join(""))),
+            _ => diag.why(format!("there are {}", listed.join(", "))),
+        }
+    }
+
+    /// `file:line` of a place in a document.
+    pub(crate) fn place(&mut self, doc: &Doc, span: Span) -> String {
+        let source = &doc.source;
+        if source.text().is_empty() {
+            return source.name().to_string();
+        }
+        let starts = self.lines.entry(Arc::as_ptr(source)).or_insert_with(|| {
+            let newlines = source.text().bytes().zip(1u32..).filter(|(byte, _)| *byte == b'\n');
+            newlines.map(|(_, next)| next).collect()
+        });
+        let before = starts.partition_point(|&start| start <= span.start);
+        format!("{}:{}", source.name(), source.first_line() as usize + before + 1)
+    }
+}

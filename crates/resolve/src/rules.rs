@@ -1,0 +1,438 @@
+//! Rules of routes: what becomes of the requests that they choose.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rhumb_base::name::RouteName;
+use rhumb_model::kind::filter::{FilterAction, GrpcFilter, HttpFilter};
+use rhumb_model::kind::grpc_route::GrpcRoute;
+use rhumb_model::kind::http_route::{HttpRoute, HttpTimeouts};
+use rhumb_model::kind::refs::{GATEWAY_GROUP, ParentRef, RHUMB_GROUP};
+use rhumb_model::scalar::{Group, Hostname, KindName, Name, Namespace};
+use rhumb_model::{Diag, Doc, Rule as Broken, Span, Spanned};
+use rhumb_plan::{Rule, Timeouts, WeightedBackend};
+use rhumb_policy::{Attach, Chain};
+use rhumb_route::path::PathMatch;
+use rhumb_route::{Host, RequestMatch};
+
+use crate::attach::{Door, Doors, Route, host_of};
+use crate::backends::Backends;
+use crate::collect::{Docs, created, key, namespace_or};
+use crate::grant::{self, Grants};
+use crate::matches::{self, Filter};
+use crate::policies::{self, Attached, Chains, Level, Policies, at_place, chains};
+use crate::report::Report;
+use crate::settings::refuse;
+
+/// What rules are made with.
+pub(crate) struct Maker<'a, 'm> {
+    pub(crate) docs: &'a Docs<'a>,
+    pub(crate) grants: &'m Grants<'a>,
+    pub(crate) doors: &'m Doors<'a>,
+    pub(crate) policies: &'m mut Policies<'a>,
+    pub(crate) backends: &'m mut Backends<'a>,
+    pub(crate) report: &'m mut Report,
+}
+
+/// A compiled rule and the door that it is for.
+pub(crate) type Made = (usize, Arc<rhumb_route::Rule<Rule>>);
+
+/// A rule of either kind of route.
+struct Written<'a> {
+    name: Option<&'a Spanned<Name>>,
+    span: Span,
+    /// Its matches; those that cannot be given are left out and break the rule.
+    matches: Vec<RequestMatch>,
+    filters: Filters<'a>,
+    backends: Vec<Reference<'a>>,
+    timeouts: Timeouts,
+    /// A match could not be compiled.
+    is_broken: bool,
+}
+
+/// The filters of one place.
+enum Filters<'a> {
+    Http(&'a [HttpFilter]),
+    Grpc(&'a [GrpcFilter]),
+}
+
+impl<'a> Filters<'a> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Http(filters) => filters.is_empty(),
+            Self::Grpc(filters) => filters.is_empty(),
+        }
+    }
+
+    /// Each with its place, and what it does; nothing for one with mistakes.
+    fn actions(&self) -> Vec<(Span, Option<FilterAction<'a>>)> {
+        match self {
+            Self::Http(filters) => {
+                filters.iter().map(|f| (f.kind.span, f.action().filter(|_| !f.broken))).collect()
+            }
+            Self::Grpc(filters) => {
+                filters.iter().map(|f| (f.kind.span, f.action().filter(|_| !f.broken))).collect()
+            }
+        }
+    }
+}
+
+/// A backendRef of either kind of route.
+struct Reference<'a> {
+    group: &'a Spanned<Group>,
+    kind: &'a Spanned<KindName>,
+    namespace: Option<&'a Spanned<Namespace>>,
+    name: &'a Spanned<Name>,
+    weight: u32,
+    filters: Filters<'a>,
+    is_broken: bool,
+}
+
+/// A backendRef with what it leads to.
+struct Found {
+    /// Its place among the Backends; nothing when it is not valid, which was said.
+    backend: Option<usize>,
+    weight: u32,
+    /// Policies of the Backend and of the backendRef's filters.
+    levels: [Level; 2],
+}
+
+impl<'a> Maker<'a, '_> {
+    /// The rules of an HTTPRoute.
+    pub(crate) fn http(&mut self, doc: &'a Doc, spec: &'a HttpRoute, made: &mut Vec<Made>) {
+        let rules = spec.rules.iter().map(|rule| {
+            if let Some(retry) = &rule.retry {
+                refuse(doc, retry.span, "retry", self.report);
+            }
+            let matches: Vec<_> =
+                rule.matches.iter().map(|one| matches::http(doc, one, self.report)).collect();
+            let backends = rule.backend_refs.iter().map(|reference| Reference {
+                group: &reference.group,
+                kind: &reference.kind,
+                namespace: reference.namespace.as_ref(),
+                name: &reference.name,
+                weight: weight(reference.weight.get()),
+                filters: Filters::Http(&reference.filters),
+                is_broken: reference.broken,
+            });
+            Written {
+                name: rule.name.as_ref(),
+                span: rule.span,
+                is_broken: matches.iter().any(Option::is_none),
+                matches: or_default(&rule.matches, matches, RequestMatch::default),
+                filters: Filters::Http(&rule.filters),
+                backends: backends.collect(),
+                timeouts: rule.timeouts.as_ref().map_or_else(Timeouts::default, timeouts),
+            }
+        });
+        let rules = rules.collect();
+        self.route("HTTPRoute", doc, &spec.parent_refs, &spec.hostnames, rules, made);
+    }
+
+    /// The rules of a GRPCRoute.
+    pub(crate) fn grpc(&mut self, doc: &'a Doc, spec: &'a GrpcRoute, made: &mut Vec<Made>) {
+        let rules = spec.rules.iter().map(|rule| {
+            let matches: Vec<_> =
+                rule.matches.iter().map(|one| matches::grpc(doc, one, self.report)).collect();
+            let backends = rule.backend_refs.iter().map(|reference| Reference {
+                group: &reference.group,
+                kind: &reference.kind,
+                namespace: reference.namespace.as_ref(),
+                name: &reference.name,
+                weight: weight(reference.weight.get()),
+                filters: Filters::Grpc(&reference.filters),
+                is_broken: reference.broken,
+            });
+            // Without matches: every call.
+            let every =
+                || RequestMatch::new(PathMatch::grpc_any(), None, Vec::new(), Vec::new()).unwrap_or_default();
+            Written {
+                name: rule.name.as_ref(),
+                span: rule.span,
+                is_broken: matches.iter().any(Option::is_none),
+                matches: or_default(&rule.matches, matches, every),
+                filters: Filters::Grpc(&rule.filters),
+                backends: backends.collect(),
+                // Calls have deadlines of their own, and the head of a stream may come as late as its first message.
+                timeouts: Timeouts { request: Some(Duration::ZERO), ..Timeouts::default() },
+            }
+        });
+        let rules = rules.collect();
+        self.route("GRPCRoute", doc, &spec.parent_refs, &spec.hostnames, rules, made);
+    }
+
+    fn route(
+        &mut self,
+        kind: &'static str,
+        doc: &'a Doc,
+        parents: &'a [ParentRef],
+        hostnames: &'a [Spanned<Hostname>],
+        rules: Vec<Written<'a>>,
+        made: &mut Vec<Made>,
+    ) {
+        let hosts: Box<[Host]> = hostnames.iter().map(|hostname| host_of(hostname)).collect();
+        let route = Route { kind, doc, parents, hostnames, hosts: &hosts };
+        let doors = self.doors.of_route(self.docs, &route, self.report);
+        let name = RouteName::new(format!("{}/{}", doc.namespace(), doc.name()));
+        // Hostnames or parts of rules that could not be read would widen what the others mean.
+        let broken = doc.broken.then(|| self.broken(doc));
+        let created = created(doc);
+        for (index, rule) in (0u32..).zip(rules) {
+            let filters = self.filters(kind, doc, (index, rule.name), &rule.filters);
+            let found: Vec<Found> = (0..)
+                .zip(&rule.backends)
+                .map(|(at, one)| self.backend(kind, doc, (index, at), one))
+                .collect();
+            let template: Arc<str> =
+                rule.matches.first().map_or_else(String::new, |matched| matched.path().to_string()).into();
+            let matches: Box<[RequestMatch]> = rule.matches.clone().into();
+            let invalid = match &broken {
+                None if rule.is_broken => Some(self.broken(doc)),
+                broken => broken.clone(),
+            };
+            for (place, &at) in doors.iter().enumerate() {
+                let Some(door) = self.doors.doors.get(at) else { continue };
+                if door.ports.is_empty() || door.is_refused {
+                    continue;
+                }
+                let mut value = self.value(kind, doc, door, &rule, &filters, &found, place == 0);
+                value.invalid = invalid.clone().or(value.invalid);
+                let value = Rule { route: name.clone(), index, template: Arc::clone(&template), ..value };
+                let rule = rhumb_route::Rule {
+                    route: name.clone(),
+                    created,
+                    index,
+                    hosts: hosts.clone(),
+                    matches: matches.clone(),
+                    value,
+                };
+                made.push((at, Arc::new(rule)));
+            }
+        }
+    }
+
+    /// What a rule does when requests come through `door`. Mistakes are told at the first door only.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a rule, and the door")]
+    fn value(
+        &mut self,
+        kind: &'static str,
+        doc: &'a Doc,
+        door: &Door<'a>,
+        rule: &Written<'a>,
+        filters: &Level,
+        found: &[Found],
+        is_first: bool,
+    ) -> Rule {
+        let name = rule.name.map(|name| name.as_str());
+        let [gateway, listener] = &door.policies;
+        let front = [
+            gateway,
+            listener,
+            self.policies.of_route(kind, key(doc)),
+            self.policies.of_rule(kind, key(doc), name),
+            filters,
+        ];
+        let levels: Vec<[&Level; 2]> = found.iter().map(|found| found.levels.each_ref()).collect();
+        let Chains { rule: chain, backends: behind, mut invalid, replaces_prefix } = chains(&front, &levels);
+        if let Some(attached) = replaces_prefix
+            && !matches!(&*rule.matches, [only] if only.path().is_prefix())
+        {
+            let reason = policies::prefix_conflict(&attached, doc, rule.span);
+            if is_first {
+                self.report.push(reason.clone());
+            }
+            invalid.get_or_insert_with(|| reason.what.into());
+        }
+        let identity = door.identity.and_then(|at| self.doors.identities.get(at));
+        let mut backends = Vec::with_capacity(found.len());
+        for (found, behind) in found.iter().zip(behind) {
+            let backend = found.backend.and_then(|at| self.backends.get(at, identity, self.report));
+            let (backend, chain) = match behind {
+                Ok(chain) => (backend, chain),
+                // Without its policies nothing goes there.
+                Err(_) => (None, Chain::default()),
+            };
+            backends.push(WeightedBackend { weight: found.weight, backend, chain });
+        }
+        let answers =
+            chain.items().iter().any(|item| matches!(item.policy.kind(), "redirect" | "directResponse"));
+        if backends.is_empty() && !answers && invalid.is_none() && !doc.broken && is_first {
+            let diag = Diag::warning(Broken::NoEffect, doc.origin(rule.span), "the rule sends its requests nowhere")
+                .why("it has no backendRefs, and no filter or policy answers: every request gets 500 (Gateway API)")
+                .fix("add `backendRefs`, a redirect, or a Policy `directResponse`");
+            self.report.push(diag);
+        }
+        Rule {
+            route: "".into(),
+            index: 0,
+            template: "".into(),
+            listener: Arc::clone(&door.label),
+            chain,
+            backends: backends.into(),
+            timeouts: rule.timeouts,
+            invalid,
+            metrics_id: OnceLock::new(),
+        }
+    }
+
+    /// The filters of a rule as policies.
+    fn filters(
+        &mut self,
+        kind: &'static str,
+        doc: &'a Doc,
+        (index, name): (u32, Option<&'a Spanned<Name>>),
+        filters: &Filters<'a>,
+    ) -> Level {
+        if filters.is_empty() {
+            return Level::new();
+        }
+        let level = self.compile(doc, filters, &format!("rules[{index}]"), Attach::RULE);
+        let others = self.policies.of_rule(kind, key(doc), name.map(|name| name.as_str()));
+        policies::filters(level, others, self.report)
+    }
+
+    /// Filters as policies; `path` says where in the document they are, for people.
+    fn compile(&mut self, doc: &'a Doc, filters: &Filters<'a>, path: &str, place: Attach) -> Level {
+        let what = if place == Attach::BACKEND { "a backendRef" } else { "a rule" };
+        let mut level = Level::new();
+        for (index, (span, action)) in filters.actions().into_iter().enumerate() {
+            let at = doc.origin(span);
+            let Some(action) = action else { continue };
+            match Filter::of(action) {
+                Filter::Policy { kind, body } => {
+                    let line = self.report.place(doc, span);
+                    let origin: Arc<str> = format!("{} {path}.filters[{index}] ({line})", doc.id).into();
+                    let policy = match rhumb_policy::parse(kind, &body) {
+                        Some(Ok(policy)) => Ok(Arc::new(policy)),
+                        Some(Err(invalid)) => {
+                            self.report.push(policies::mistake(&invalid, at.clone(), kind));
+                            Err(format!("{origin} is wrong: {invalid}").into())
+                        }
+                        None => Err(format!("{origin} is not supported").into()),
+                    };
+                    let attached = Attached::new(kind, policy, origin, at, &body);
+                    level.extend(attached.map(|attached| at_place(&attached, place, what, self.report)));
+                }
+                Filter::Extension(reference) => {
+                    let name = (doc.namespace(), reference.name.as_str());
+                    match self.policies.extension(name) {
+                        Some(bodies) => {
+                            let bodies: Vec<Attached> = bodies.clone();
+                            level.extend(bodies.iter().map(|body| at_place(body, place, what, self.report)));
+                        }
+                        None => {
+                            let reason = format!("no Policy `{}` in namespace `{}`", name.1, name.0);
+                            level.push(Attached::missing(reason.clone(), doc.id.to_string().into(), at));
+                            if !self.docs.is_unreadable("Policy", name) {
+                                let names: Vec<&str> = self.docs.policies.names(name.0).collect();
+                                let at = doc.origin(reference.name.span);
+                                let diag = self.report.unknown(at, reason, name.1, names.into_iter());
+                                self.report.push(diag);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        level
+    }
+
+    /// Where a backendRef leads.
+    fn backend(
+        &mut self,
+        kind: &'static str,
+        doc: &'a Doc,
+        (rule, index): (u32, usize),
+        reference: &Reference<'a>,
+    ) -> Found {
+        let namespace = namespace_or(reference.namespace, doc);
+        let name = (namespace, reference.name.as_str());
+        let backend = match reference.is_broken {
+            true => None,
+            false => self.position(kind, doc, reference, name),
+        };
+        let of_backend = match backend {
+            Some(_) => self.policies.of_backend(name).clone(),
+            None => Level::new(),
+        };
+        let filters = match reference.filters.is_empty() {
+            true => Level::new(),
+            false => {
+                let level = self.compile(
+                    doc,
+                    &reference.filters,
+                    &format!("rules[{rule}].backendRefs[{index}]"),
+                    Attach::BACKEND,
+                );
+                policies::filters(level, &of_backend, self.report)
+            }
+        };
+        Found { backend, weight: reference.weight, levels: [of_backend, filters] }
+    }
+
+    fn position(
+        &mut self,
+        kind: &'static str,
+        doc: &'a Doc,
+        reference: &Reference<'a>,
+        name: (&'a str, &'a str),
+    ) -> Option<usize> {
+        let at = doc.origin(reference.name.span);
+        if (reference.group.as_str(), reference.kind.as_str()) != (RHUMB_GROUP, "Backend") {
+            let what = format!("no {} `{}` in namespace `{}`", reference.kind.as_str(), name.1, name.0);
+            let diag = Diag::error(Broken::UnknownReference, at, what)
+                .why("outside of Kubernetes there are only Backends of group rhumb.dev");
+            let fix = match self.docs.backends.get(name) {
+                Some(_) => "write `group: rhumb.dev` and `kind: Backend`, without `port`",
+                None => "add a Backend, and refer to it by `group: rhumb.dev` and `kind: Backend`",
+            };
+            self.report.push(diag.fix(fix));
+            return None;
+        }
+        let (from, to) = ((GATEWAY_GROUP, kind, doc.namespace()), (RHUMB_GROUP, "Backend", name.1));
+        if !self.grants.allow(from, to, name.0) {
+            self.report.push(grant::refused(at, from, to, name.0));
+            return None;
+        }
+        let position = self.docs.backends.position(name);
+        if position.is_none() && !self.docs.is_unreadable("Backend", name) {
+            let what = format!("no Backend `{}` in namespace `{}`", name.1, name.0);
+            let names: Vec<&str> = self.docs.backends.names(name.0).collect();
+            let mut diag = self.report.unknown(at, what, name.1, names.into_iter());
+            if let Some(other) = self.docs.backends.elsewhere(name.1) {
+                diag.fix = Some(format!(
+                    "add `namespace: {other}`, where there is one of this name, and a ReferenceGrant there"
+                ));
+            }
+            self.report.push(diag);
+        }
+        position
+    }
+
+    /// Why a route with mistakes refuses traffic.
+    fn broken(&mut self, doc: &Doc) -> Arc<str> {
+        let place = self.report.place(doc, doc.span);
+        format!("{} has mistakes ({place})", doc.id).into()
+    }
+}
+
+/// The matches that could be compiled; `default` when none is written.
+fn or_default<T>(
+    written: &[T],
+    compiled: Vec<Option<RequestMatch>>,
+    default: impl Fn() -> RequestMatch,
+) -> Vec<RequestMatch> {
+    if written.is_empty() { vec![default()] } else { compiled.into_iter().flatten().collect() }
+}
+
+fn timeouts(written: &HttpTimeouts) -> Timeouts {
+    Timeouts {
+        request: written.request.as_ref().map(|limit| limit.get()),
+        backend_request: written.backend_request.as_ref().map(|limit| limit.get()),
+        idle: None,
+    }
+}
+
+fn weight(written: i64) -> u32 {
+    u32::try_from(written).unwrap_or(0)
+}

@@ -1,0 +1,4 @@
+//! Documents in, plan and mistakes out.
+
+mod golden;
+mod read;
