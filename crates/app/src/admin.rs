@@ -1,0 +1,168 @@
+//! The admin listener: probes, metrics, and what the process knows about itself.
+//!
+//! It lives on the control runtime, not on the workers: a slow reader of `/config` costs no request anything. Who may
+//! ask for what is [`guard`]'s table. Everything is read only.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use rhumb_telemetry::Registry;
+use rhumb_telemetry::metrics::CONTENT_TYPE;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::health::{Health, Phase};
+use door::{Door, Peer};
+use guard::Access;
+use token::Issued;
+
+pub(crate) mod client;
+mod door;
+mod guard;
+pub(crate) mod token;
+
+/// What the answers are made of.
+pub(crate) struct Admin {
+    /// The state of the process.
+    pub(crate) health: Arc<Health>,
+    /// Metrics.
+    pub(crate) registry: Arc<Registry>,
+    /// The secret that opens what is not open to all.
+    pub(crate) token: Issued,
+}
+
+/// The version that the binary says it is.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The pages, as `/` lists them.
+const INDEX: &str = "\
+rhumb admin listener
+/livez      200 while the process runs
+/readyz     200 while it takes traffic, 503 before and while it drains
+/metrics    Prometheus text format
+/version    version of the binary
+/status     state, revision, listeners, last reload        (token)
+";
+
+/// Answers on `socket` until the process ends.
+pub(crate) async fn serve(socket: TcpListener, admin: Arc<Admin>) {
+    let service = router(admin).into_make_service_with_connect_info::<Peer>();
+    if let Err(error) = axum::serve(Door::new(socket), service).await {
+        tracing::error!(%error, "admin listener ended");
+    }
+}
+
+fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/version", get(|| async { page(&json!({ "name": "rhumb", "version": VERSION })) }))
+        .route("/status", get(status))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page; / lists them") })
+        .method_not_allowed_fallback(|| async {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD")
+        })
+        .layer(from_fn_with_state(Arc::clone(&admin), check))
+        .with_state(admin)
+}
+
+/// Lets a request in or answers in its place.
+async fn check(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match admin.refusal(peer, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    let phase = admin.health.phase();
+    let status = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, format!("{}\n", phase.as_str())).into_response()
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let mut text = String::new();
+    admin.registry.render(&mut text);
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> Response {
+    page(&admin.status())
+}
+
+impl Admin {
+    /// The answer to a request that is not let in.
+    fn refusal(&self, peer: SocketAddr, request: &Request) -> Option<Response> {
+        let field = |name| request.headers().get(name);
+        let token = field(header::AUTHORIZATION).map(|value| self.token.token.opens(value.as_bytes()));
+        // A Host that is not text is no address.
+        let host = field(header::HOST).map(|value| value.to_str().unwrap_or("?"));
+        let path = request.uri().path();
+        let (what, challenge) = match guard::access(path, peer.ip(), host, token) {
+            Access::Granted => return None,
+            Access::HostRefused => {
+                tracing::warn!(%peer, ?host, "admin request for another host refused");
+                let detail = "without a token, ask by IP address or localhost";
+                return Some(problem(StatusCode::MISDIRECTED_REQUEST, detail));
+            }
+            Access::TokenMissing => ("this needs a token", r#"Bearer realm="rhumb""#),
+            Access::TokenWrong => {
+                tracing::warn!(%peer, path, "admin request with a wrong token refused");
+                ("this is not the token", r#"Bearer realm="rhumb", error="invalid_token""#)
+            }
+        };
+        let file = self.token.path.display();
+        let detail = format!("{what}: send `Authorization: Bearer TOKEN` with the content of {file}");
+        let mut response = problem(StatusCode::UNAUTHORIZED, &detail);
+        // RFC 6750 §3.
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        Some(response)
+    }
+
+    fn status(&self) -> Value {
+        let attempt = self.health.last_attempt();
+        json!({
+            "version": VERSION,
+            "pid": std::process::id(),
+            "state": self.health.phase().as_str(),
+            "startedAt": self.health.started_at(),
+            "uptimeSeconds": self.health.uptime().as_secs(),
+            "lastSuccess": self.health.last_success(),
+            "lastAttempt": attempt.map(|attempt| json!({
+                "at": attempt.at,
+                "refused": attempt.refused,
+                "diagnostics": attempt.diagnostics,
+            })),
+        })
+    }
+}
+
+/// A page of JSON for programs and people.
+fn page(value: &Value) -> Response {
+    let mut text = format!("{value:#}");
+    text.push('\n');
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// An error (RFC 9457).
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let text = json!({
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], format!("{text}\n")).into_response()
+}
