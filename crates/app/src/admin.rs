@@ -4,7 +4,9 @@
 //! ask for what is [`guard`]'s table. Everything is read only.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
@@ -12,11 +14,14 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use rhumb_balance::Nanos;
+use rhumb_plan::Current;
 use rhumb_telemetry::Registry;
 use rhumb_telemetry::metrics::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::names::Board;
 use crate::health::{Health, Phase};
 use door::{Door, Peer};
 use guard::Access;
@@ -24,6 +29,7 @@ use token::Issued;
 
 pub(crate) mod client;
 mod door;
+pub(crate) mod dump;
 mod guard;
 pub(crate) mod token;
 
@@ -33,8 +39,22 @@ pub(crate) struct Admin {
     pub(crate) health: Arc<Health>,
     /// Metrics.
     pub(crate) registry: Arc<Registry>,
-    /// The secret that opens what is not open to all.
-    pub(crate) token: Issued,
+    /// The plan in force.
+    pub(crate) current: Current,
+    /// Where the balancer's clock begins.
+    pub(crate) origin: Instant,
+    /// Where the configuration is.
+    pub(crate) config: PathBuf,
+    /// Worker threads.
+    pub(crate) workers: usize,
+    /// What is known about names of backends.
+    pub(crate) names: Board,
+}
+
+/// What answers: the sources of the answers, and the secret that opens what is not open to all.
+struct Desk {
+    admin: Admin,
+    token: Issued,
 }
 
 /// The version that the binary says it is.
@@ -48,17 +68,19 @@ rhumb admin listener
 /metrics    Prometheus text format
 /version    version of the binary
 /status     state, revision, listeners, last reload        (token)
+/config     the compiled configuration                    (token)
+/endpoints  endpoints of each backend, state and load     (token)
 ";
 
-/// Answers on `socket` until the process ends.
-pub(crate) async fn serve(socket: TcpListener, admin: Arc<Admin>) {
-    let service = router(admin).into_make_service_with_connect_info::<Peer>();
+/// Answers on `socket` until the process ends; `token` opens what is not open to all.
+pub(crate) async fn serve(socket: TcpListener, admin: Admin, token: Issued) {
+    let service = router(Arc::new(Desk { admin, token })).into_make_service_with_connect_info::<Peer>();
     if let Err(error) = axum::serve(Door::new(socket), service).await {
         tracing::error!(%error, "admin listener ended");
     }
 }
 
-fn router(admin: Arc<Admin>) -> Router {
+fn router(desk: Arc<Desk>) -> Router {
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/livez", get(|| async { "ok\n" }))
@@ -66,44 +88,55 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(metrics))
         .route("/version", get(|| async { page(&json!({ "name": "rhumb", "version": VERSION })) }))
         .route("/status", get(status))
+        .route("/config", get(config))
+        .route("/endpoints", get(endpoints))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page; / lists them") })
         .method_not_allowed_fallback(|| async {
             problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD")
         })
-        .layer(from_fn_with_state(Arc::clone(&admin), check))
-        .with_state(admin)
+        .layer(from_fn_with_state(Arc::clone(&desk), check))
+        .with_state(desk)
 }
 
 /// Lets a request in or answers in its place.
 async fn check(
-    State(admin): State<Arc<Admin>>,
+    State(desk): State<Arc<Desk>>,
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
-    match admin.refusal(peer, &request) {
+    match desk.refusal(peer, &request) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     }
 }
 
-async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
-    let phase = admin.health.phase();
+async fn readyz(State(desk): State<Arc<Desk>>) -> Response {
+    let phase = desk.admin.health.phase();
     let status = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, format!("{}\n", phase.as_str())).into_response()
 }
 
-async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     let mut text = String::new();
-    admin.registry.render(&mut text);
+    desk.admin.registry.render(&mut text);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
 
-async fn status(State(admin): State<Arc<Admin>>) -> Response {
-    page(&admin.status())
+async fn status(State(desk): State<Arc<Desk>>) -> Response {
+    page(&desk.admin.status())
 }
 
-impl Admin {
+async fn config(State(desk): State<Arc<Desk>>) -> Response {
+    page(&dump::plan(&desk.admin.current.load()))
+}
+
+async fn endpoints(State(desk): State<Arc<Desk>>) -> Response {
+    let now = Nanos::since(desk.admin.origin, Instant::now());
+    page(&dump::endpoints(&desk.admin.current.load(), now, &desk.admin.names))
+}
+
+impl Desk {
     /// The answer to a request that is not let in.
     fn refusal(&self, peer: SocketAddr, request: &Request) -> Option<Response> {
         let field = |name| request.headers().get(name);
@@ -131,8 +164,11 @@ impl Admin {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         Some(response)
     }
+}
 
+impl Admin {
     fn status(&self) -> Value {
+        let plan = self.current.load();
         let attempt = self.health.last_attempt();
         json!({
             "version": VERSION,
@@ -140,6 +176,15 @@ impl Admin {
             "state": self.health.phase().as_str(),
             "startedAt": self.health.started_at(),
             "uptimeSeconds": self.health.uptime().as_secs(),
+            "revision": plan.revision,
+            "workers": self.workers,
+            "config": self.config.display().to_string(),
+            "listeners": plan.ports.iter().map(|port| json!({
+                "name": port.name.as_str(),
+                "address": port.address.to_string(),
+                "tls": port.tls.is_some(),
+                "rules": port.table.len(),
+            })).collect::<Vec<_>>(),
             "lastSuccess": self.health.last_success(),
             "lastAttempt": attempt.map(|attempt| json!({
                 "at": attempt.at,

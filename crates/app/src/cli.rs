@@ -7,8 +7,15 @@ use clap::{Parser, Subcommand};
 
 use crate::print;
 
-mod completion;
+mod run;
+mod check;
+mod adapt;
+mod schema;
+mod explain;
+mod status;
+mod demo;
 mod version;
+mod completion;
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +73,14 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
+    Run(run::Args),
+    Check(check::Args),
+    Adapt(adapt::Args),
+    Schema(schema::Args),
+    Explain(explain::Args),
+    Status(status::StatusArgs),
+    Endpoints(status::EndpointsArgs),
+    Demo(demo::Args),
     Version(version::Args),
     Completion(completion::Args),
 }
@@ -81,6 +96,14 @@ pub(crate) fn main() -> Exit {
         }
     };
     let done = match cli.verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Check(args) => check::run(args),
+        Verb::Adapt(args) => adapt::run(&args),
+        Verb::Schema(args) => schema::run(&args),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Status(args) => status::status(&args),
+        Verb::Endpoints(args) => status::endpoints(&args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Version(args) => version::run(&args),
         Verb::Completion(args) => completion::run(&args),
     };

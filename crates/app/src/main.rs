@@ -8,9 +8,17 @@
 
 mod cli;
 mod logs;
-mod signal;
+mod config;
+mod run;
+mod supervisor;
+mod reload;
+mod names;
+mod access_log;
+mod gauges;
 mod health;
+mod signal;
 mod admin;
+mod explain;
 mod demo;
 mod print;
 
