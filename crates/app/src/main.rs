@@ -1,6 +1,30 @@
-//! The rhumb binary.
+//! The `rhumb` binary: command line and wiring. The only crate that sees both halves, the one that reads configuration
+//! and the one that carries traffic.
+//!
+//! [`cli`] has one file per verb. `rhumb run` is [`run`]: [`config`] finds, reads and compiles the configuration,
+//! [`supervisor`] owns the sockets and the worker threads, [`reload`] takes changes over, [`signal`] and [`admin`] are
+//! the two ways to steer a running process. Everything of the control side lives on the main thread; nothing here is on
+//! the path of a request.
+
+mod cli;
+mod logs;
+mod config;
+mod run;
+mod supervisor;
+mod reload;
+mod names;
+mod access_log;
+mod gauges;
+mod health;
+mod signal;
+mod admin;
+mod explain;
+mod demo;
+mod print;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main().into()
+}

@@ -1,6 +1,7 @@
 //! Address blocks (RFC 4632, RFC 4291 §2.3).
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// An address block, or a single address.
@@ -54,6 +55,19 @@ impl FromStr for Cidr {
     }
 }
 
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ones = self.mask.count_ones();
+        if self.is_v4 {
+            // The mask covers the 96 bits above an IPv4 address as well.
+            let low = u32::try_from(self.network & u128::from(u32::MAX)).unwrap_or_default();
+            write!(f, "{}/{}", Ipv4Addr::from_bits(low), ones.saturating_sub(96))
+        } else {
+            write!(f, "{}/{ones}", Ipv6Addr::from_bits(self.network))
+        }
+    }
+}
+
 fn bits(address: IpAddr) -> (u128, bool) {
     match address {
         IpAddr::V4(v4) => (u128::from(v4.to_bits()), true),
@@ -64,6 +78,20 @@ fn bits(address: IpAddr) -> (u128, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_block_is_shown_with_its_prefix_length() {
+        for (text, shown) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("fd00::1/8", "fd00::/8"),
+            ("::/0", "::/0"),
+            ("::1", "::1/128"),
+        ] {
+            assert_eq!(text.parse::<Cidr>().unwrap().to_string(), shown);
+        }
+    }
 
     #[test]
     fn blocks_hold_their_addresses_only() {

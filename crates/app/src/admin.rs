@@ -1,0 +1,213 @@
+//! The admin listener: probes, metrics, and what the process knows about itself.
+//!
+//! It lives on the control runtime, not on the workers: a slow reader of `/config` costs no request anything. Who may
+//! ask for what is [`guard`]'s table. Everything is read only.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use rhumb_balance::Nanos;
+use rhumb_plan::Current;
+use rhumb_telemetry::Registry;
+use rhumb_telemetry::metrics::CONTENT_TYPE;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::names::Board;
+use crate::health::{Health, Phase};
+use door::{Door, Peer};
+use guard::Access;
+use token::Issued;
+
+pub(crate) mod client;
+mod door;
+pub(crate) mod dump;
+mod guard;
+pub(crate) mod token;
+
+/// What the answers are made of.
+pub(crate) struct Admin {
+    /// The state of the process.
+    pub(crate) health: Arc<Health>,
+    /// Metrics.
+    pub(crate) registry: Arc<Registry>,
+    /// The plan in force.
+    pub(crate) current: Current,
+    /// Where the balancer's clock begins.
+    pub(crate) origin: Instant,
+    /// Where the configuration is.
+    pub(crate) config: PathBuf,
+    /// Worker threads.
+    pub(crate) workers: usize,
+    /// What is known about names of backends.
+    pub(crate) names: Board,
+}
+
+/// What answers: the sources of the answers, and the secret that opens what is not open to all.
+struct Desk {
+    admin: Admin,
+    token: Issued,
+}
+
+/// The version that the binary says it is.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The pages, as `/` lists them.
+const INDEX: &str = "\
+rhumb admin listener
+/livez      200 while the process runs
+/readyz     200 while it takes traffic, 503 before and while it drains
+/metrics    Prometheus text format
+/version    version of the binary
+/status     state, revision, listeners, last reload        (token)
+/config     the compiled configuration                    (token)
+/endpoints  endpoints of each backend, state and load     (token)
+";
+
+/// Answers on `socket` until the process ends; `token` opens what is not open to all.
+pub(crate) async fn serve(socket: TcpListener, admin: Admin, token: Issued) {
+    let service = router(Arc::new(Desk { admin, token })).into_make_service_with_connect_info::<Peer>();
+    if let Err(error) = axum::serve(Door::new(socket), service).await {
+        tracing::error!(%error, "admin listener ended");
+    }
+}
+
+fn router(desk: Arc<Desk>) -> Router {
+    Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/version", get(|| async { page(&json!({ "name": "rhumb", "version": VERSION })) }))
+        .route("/status", get(status))
+        .route("/config", get(config))
+        .route("/endpoints", get(endpoints))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page; / lists them") })
+        .method_not_allowed_fallback(|| async {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD")
+        })
+        .layer(from_fn_with_state(Arc::clone(&desk), check))
+        .with_state(desk)
+}
+
+/// Lets a request in or answers in its place.
+async fn check(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match desk.refusal(peer, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+async fn readyz(State(desk): State<Arc<Desk>>) -> Response {
+    let phase = desk.admin.health.phase();
+    let status = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, format!("{}\n", phase.as_str())).into_response()
+}
+
+async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
+    let mut text = String::new();
+    desk.admin.registry.render(&mut text);
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
+}
+
+async fn status(State(desk): State<Arc<Desk>>) -> Response {
+    page(&desk.admin.status())
+}
+
+async fn config(State(desk): State<Arc<Desk>>) -> Response {
+    page(&dump::plan(&desk.admin.current.load()))
+}
+
+async fn endpoints(State(desk): State<Arc<Desk>>) -> Response {
+    let now = Nanos::since(desk.admin.origin, Instant::now());
+    page(&dump::endpoints(&desk.admin.current.load(), now, &desk.admin.names))
+}
+
+impl Desk {
+    /// The answer to a request that is not let in.
+    fn refusal(&self, peer: SocketAddr, request: &Request) -> Option<Response> {
+        let field = |name| request.headers().get(name);
+        let token = field(header::AUTHORIZATION).map(|value| self.token.token.opens(value.as_bytes()));
+        // A Host that is not text is no address.
+        let host = field(header::HOST).map(|value| value.to_str().unwrap_or("?"));
+        let path = request.uri().path();
+        let (what, challenge) = match guard::access(path, peer.ip(), host, token) {
+            Access::Granted => return None,
+            Access::HostRefused => {
+                tracing::warn!(%peer, ?host, "admin request for another host refused");
+                let detail = "without a token, ask by IP address or localhost";
+                return Some(problem(StatusCode::MISDIRECTED_REQUEST, detail));
+            }
+            Access::TokenMissing => ("this needs a token", r#"Bearer realm="rhumb""#),
+            Access::TokenWrong => {
+                tracing::warn!(%peer, path, "admin request with a wrong token refused");
+                ("this is not the token", r#"Bearer realm="rhumb", error="invalid_token""#)
+            }
+        };
+        let file = self.token.path.display();
+        let detail = format!("{what}: send `Authorization: Bearer TOKEN` with the content of {file}");
+        let mut response = problem(StatusCode::UNAUTHORIZED, &detail);
+        // RFC 6750 §3.
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        Some(response)
+    }
+}
+
+impl Admin {
+    fn status(&self) -> Value {
+        let plan = self.current.load();
+        let attempt = self.health.last_attempt();
+        json!({
+            "version": VERSION,
+            "pid": std::process::id(),
+            "state": self.health.phase().as_str(),
+            "startedAt": self.health.started_at(),
+            "uptimeSeconds": self.health.uptime().as_secs(),
+            "revision": plan.revision,
+            "workers": self.workers,
+            "config": self.config.display().to_string(),
+            "listeners": plan.ports.iter().map(|port| json!({
+                "name": port.name.as_str(),
+                "address": port.address.to_string(),
+                "tls": port.tls.is_some(),
+                "rules": port.table.len(),
+            })).collect::<Vec<_>>(),
+            "lastSuccess": self.health.last_success(),
+            "lastAttempt": attempt.map(|attempt| json!({
+                "at": attempt.at,
+                "refused": attempt.refused,
+                "diagnostics": attempt.diagnostics,
+            })),
+        })
+    }
+}
+
+/// A page of JSON for programs and people.
+fn page(value: &Value) -> Response {
+    let mut text = format!("{value:#}");
+    text.push('\n');
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// An error (RFC 9457).
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let text = json!({
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], format!("{text}\n")).into_response()
+}

@@ -1,0 +1,114 @@
+//! The command line's side of the admin listener: one blocking GET.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use super::token::{self, Token};
+
+/// How long connecting, and each read, may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest answer that is read, in bytes.
+const ANSWER_LIMIT: u64 = 256 << 20;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// Nobody listens there, or it is not an HTTP server.
+    Unreachable(SocketAddr, io::Error),
+    /// The token file that the user named cannot be read.
+    TokenFile(std::path::PathBuf, io::Error),
+    /// No token that was found opens it.
+    Locked(SocketAddr),
+    /// It answers with another status than 200, and a text.
+    Status(u16, String),
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(address, error) => {
+                write!(
+                    f,
+                    "no rhumb answers on {address}: {error}; is it running, or is its admin listener elsewhere (--admin)?"
+                )
+            }
+            Self::TokenFile(path, error) => write!(f, "admin token {}: {error}", path.display()),
+            Self::Locked(address) => write!(
+                f,
+                "the admin listener on {address} asks for a token that this user does not have; run as the user that runs rhumb, or name the file with --admin-token-file"
+            ),
+            Self::Status(status, text) => write!(f, "the admin listener answers {status}: {}", text.trim()),
+        }
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+/// The content that the admin listener has under `path`, asked with the token in `token_file` or with those that are
+/// found.
+///
+/// # Errors
+/// See [`NoAnswer`].
+pub(crate) fn get(address: SocketAddr, path: &str, token_file: Option<&Path>) -> Result<String, NoAnswer> {
+    let tokens = match token_file {
+        Some(file) => vec![Token::read(file).map_err(|error| NoAnswer::TokenFile(file.to_owned(), error))?],
+        None => token::find(address.port()),
+    };
+    let authorizations = tokens.iter().map(Token::authorization).map(Some);
+    for authorization in authorizations.chain([None]) {
+        let (status, text) = ask(address, path, authorization.as_deref())
+            .map_err(|error| NoAnswer::Unreachable(address, error))?;
+        match status {
+            200 => return Ok(text),
+            401 => {}
+            _ => return Err(NoAnswer::Status(status, text)),
+        }
+    }
+    Err(NoAnswer::Locked(address))
+}
+
+/// HTTP/1.0: the content ends with the connection (RFC 9112 §6.3).
+fn ask(address: SocketAddr, path: &str, authorization: Option<&str>) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n");
+    if let Some(authorization) = authorization {
+        request.push_str(&format!("Authorization: {authorization}\r\n"));
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_LIMIT).read_to_end(&mut answer)?;
+    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
+}
+
+fn parse(answer: &[u8]) -> Option<(u16, String)> {
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let (head, content) = answer.split_at_checked(end + 4)?;
+    let line = std::str::from_utf8(head).ok()?.lines().next()?;
+    let status = line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    Some((status, String::from_utf8_lossy(content).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_and_content_are_read() {
+        for (answer, expected) in [
+            ("HTTP/1.0 200 OK\r\na: b\r\n\r\ntext", Some((200, "text".to_owned()))),
+            ("HTTP/1.1 401 \r\n\r\n", Some((401, String::new()))),
+            ("HTTP/1.1 200 OK\r\n", None),
+            ("SSH-2.0-x\r\n\r\n", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(answer.as_bytes()), expected, "{answer:?}");
+        }
+    }
+}

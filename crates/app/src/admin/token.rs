@@ -1,0 +1,242 @@
+//! The secret that opens the admin listener: made at start, kept in a file that only its owner can read, found by the
+//! command line on its own.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Random bytes of a token.
+const TOKEN_BYTES: usize = 32;
+
+/// The longest token that is read from a file, in bytes.
+const TOKEN_LIMIT: u64 = 4096;
+
+/// The secret. Never shown: `Debug` tells nothing.
+pub(crate) struct Token(Box<str>);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Token {
+    /// A token that nobody else has.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness.
+    pub(crate) fn random() -> io::Result<Self> {
+        let mut bytes = [0u8; TOKEN_BYTES];
+        let mut rest = &mut bytes[..];
+        while !rest.is_empty() {
+            let count = rustix::rand::getrandom(&mut *rest, rustix::rand::GetRandomFlags::empty())?;
+            rest = &mut rest[count..];
+        }
+        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    /// The token in `path`, which ends at the first line break.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is empty or is too long.
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        let mut text = String::new();
+        fs::File::open(path)?.take(TOKEN_LIMIT).read_to_string(&mut text)?;
+        let token = text.lines().next().unwrap_or_default().trim();
+        if token.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no token in the file"));
+        }
+        Ok(Self(token.into()))
+    }
+
+    /// Writes the token to `path`, readable by its owner only; a file that is there is replaced whole.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(format!(".{}", std::process::id()));
+        let fresh = PathBuf::from(fresh);
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&fresh)
+            .and_then(|mut file| file.write_all(format!("{}\n", self.0).as_bytes()))
+            .and_then(|()| fs::rename(&fresh, path));
+        if written.is_err() {
+            // Whatever was left behind is of no use to anybody.
+            let _ = fs::remove_file(&fresh);
+        }
+        written
+    }
+
+    /// The value of an `Authorization` field that carries it (RFC 6750 §2.1).
+    pub(crate) fn authorization(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
+    /// True when the value of an `Authorization` field carries it. Takes as long for every wrong value of a length.
+    pub(crate) fn opens(&self, authorization: &[u8]) -> bool {
+        let Some((scheme, given)) = authorization.split_at_checked("Bearer ".len()) else { return false };
+        let (given, own) = (given.trim_ascii(), self.0.as_bytes());
+        scheme.eq_ignore_ascii_case(b"Bearer ")
+            && given.len() == own.len()
+            && given.iter().zip(own).fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)))
+                == 0
+    }
+}
+
+/// A token and the file that tells it.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    /// The token.
+    pub(crate) token: Token,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    is_ours: bool,
+}
+
+impl Issued {
+    /// Makes a token for the admin listener on `port` and writes it to the first place that can hold it.
+    ///
+    /// # Errors
+    /// When there is no such place.
+    pub(crate) fn make(port: u16) -> io::Result<Self> {
+        let token = Token::random()?;
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "no directory for it");
+        for dir in directories() {
+            let path = dir.join(file_name(port));
+            match private_directory(&dir).and_then(|()| token.write(&path)) {
+                Ok(()) => return Ok(Self { token, path, is_ours: true }),
+                Err(error) => last = io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+            }
+        }
+        Err(last)
+    }
+
+    /// The token in a file that the user named; a new one is written there when there is no such file.
+    ///
+    /// # Errors
+    /// When it can neither be read nor written.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        match Token::read(path) {
+            Ok(token) => Ok(Self { token, path: path.to_owned(), is_ours: false }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let token = Token::random()?;
+                token.write(path).map_err(named)?;
+                Ok(Self { token, path: path.to_owned(), is_ours: true })
+            }
+            Err(error) => Err(named(error)),
+        }
+    }
+}
+
+impl Drop for Issued {
+    fn drop(&mut self) {
+        if self.is_ours {
+            // A token that opens nothing any more; the next start writes another one in any case.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Every token that a process of this user (or of the system) may have left for the admin listener on `port`, the most
+/// likely first.
+pub(crate) fn find(port: u16) -> Vec<Token> {
+    let paths = directories().into_iter().map(|dir| dir.join(file_name(port)));
+    paths.filter_map(|path| Token::read(&path).ok()).collect()
+}
+
+fn file_name(port: u16) -> String {
+    format!("admin-{port}.token")
+}
+
+/// Where tokens are kept, the best first: what systemd gives a service or a session, the system's own directory, and a
+/// private one for users who have neither.
+fn directories() -> Vec<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let mut dirs = Vec::new();
+    dirs.extend(variable("RUNTIME_DIRECTORY"));
+    dirs.extend(variable("XDG_RUNTIME_DIR").filter(|dir| dir.is_dir()).map(|dir| dir.join("rhumb")));
+    dirs.push(PathBuf::from("/run/rhumb"));
+    dirs.push(std::env::temp_dir().join(format!("rhumb-{}", rustix::process::geteuid().as_raw())));
+    dirs
+}
+
+/// Makes the directory when it is not there; refuses one in which others could put files.
+fn private_directory(dir: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(dir)?;
+    let is_private =
+        found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    if is_private {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "the directory is not this user's alone"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_opens() {
+        let token = Token("0123456789".into());
+        for (value, opens) in [
+            ("Bearer 0123456789", true),
+            ("bearer  0123456789 ", true),
+            ("Bearer 0123456788", false),
+            ("Bearer 012345678", false),
+            ("Bearer ", false),
+            ("Basic 0123456789", false),
+            ("0123456789", false),
+            ("", false),
+        ] {
+            assert_eq!(token.opens(value.as_bytes()), opens, "{value}");
+        }
+        assert!(token.opens(token.authorization().as_bytes()));
+        assert!(!format!("{token:?}").contains("0123"));
+    }
+
+    #[test]
+    fn tokens_differ() {
+        assert_ne!(Token::random().unwrap().0, Token::random().unwrap().0);
+    }
+
+    #[test]
+    fn a_token_file_is_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t");
+        {
+            let issued = Issued::at(&path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+            assert!(Token::read(&path).unwrap().opens(issued.token.authorization().as_bytes()));
+        }
+        assert!(!path.exists(), "a token that was made here goes with its process");
+        fs::write(&path, "secret\n").unwrap();
+        drop(Issued::at(&path).unwrap());
+        assert!(path.exists(), "a token of the user's stays");
+        fs::write(&path, "\n").unwrap();
+        assert!(Issued::at(&path).is_err(), "an empty file is not a token that opens for everybody");
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("open");
+        DirBuilder::new().mode(0o700).create(&open).unwrap();
+        assert!(private_directory(&open).is_ok());
+        fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(private_directory(&open).is_err());
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
+        assert!(private_directory(&dir.path().join("link")).is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! The command line. One file per verb; this one has what they share: how verbs are named, how errors are told, and
+//! what the exit code means.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::print;
+
+mod run;
+mod check;
+mod adapt;
+mod schema;
+mod explain;
+mod status;
+mod demo;
+mod version;
+mod completion;
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0: done.
+    Ok,
+    /// 1: something went wrong that is not the configuration's fault.
+    Runtime,
+    /// 2: the command line is wrong.
+    Usage,
+    /// 3: the configuration is wrong.
+    Invalid,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Ok => Self::SUCCESS,
+            Exit::Runtime => Self::from(1),
+            Exit::Usage => Self::from(2),
+            Exit::Invalid => Self::from(3),
+        }
+    }
+}
+
+/// How a verb prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Rhumb: an API gateway and a service mesh in one binary.
+#[derive(Parser, Debug)]
+#[command(
+    name = "rhumb",
+    version,
+    about,
+    arg_required_else_help = true,
+    after_help = "\
+Begin with:
+  rhumb demo                              sample backends behind a gateway on port 8080
+  rhumb run -c rhumb.yaml                 a gateway of your own
+  rhumb explain GET http://localhost/x    which route a request takes, and why
+
+Exit codes: 0 ok, 1 runtime error, 2 wrong usage, 3 invalid configuration.
+Signals of a running rhumb: SIGHUP reload, SIGTERM drain and end, SIGUSR1 reopen log files."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Run(run::Args),
+    Check(check::Args),
+    Adapt(adapt::Args),
+    Schema(schema::Args),
+    Explain(explain::Args),
+    Status(status::StatusArgs),
+    Endpoints(status::EndpointsArgs),
+    Demo(demo::Args),
+    Version(version::Args),
+    Completion(completion::Args),
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, the rest is wrong usage; clap knows which stream is right.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+        }
+    };
+    let done = match cli.verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Check(args) => check::run(args),
+        Verb::Adapt(args) => adapt::run(&args),
+        Verb::Schema(args) => schema::run(&args),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Status(args) => status::status(&args),
+        Verb::Endpoints(args) => status::endpoints(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Version(args) => version::run(&args),
+        Verb::Completion(args) => completion::run(&args),
+    };
+    done.unwrap_or_else(|error| {
+        print::err(&format!("rhumb: {error:#}\n"));
+        Exit::Runtime
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_agrees_with_itself() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_verb_has_help_and_an_example() {
+        for verb in Cli::command().get_subcommands() {
+            let name = verb.get_name();
+            assert!(verb.get_about().is_some(), "{name} has no help");
+            let example = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(example.contains(&format!("rhumb {name}")), "{name} has no example");
+        }
+    }
+}

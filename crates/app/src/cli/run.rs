@@ -1,0 +1,47 @@
+//! `rhumb run`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::Exit;
+use crate::config::ConfigArg;
+use crate::logs::LogArgs;
+use crate::print;
+use crate::run::{Options, run as run_process};
+
+/// Run the gateway
+///
+/// Reads the configuration, listens, and serves until SIGTERM. A change of the configuration's files is taken over by
+/// itself, as a whole or not at all; SIGHUP does the same.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  rhumb run                       rhumb.yaml of this directory
+  rhumb run -c /etc/rhumb/        every document of a directory
+  rhumb run -c rhumb.yaml --log-level debug --log-format json")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// File with the token that opens the admin listener; written when it does not exist. Default: a file of this
+    /// user's runtime directory, found by the other verbs by themselves
+    #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    logs: LogArgs,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    if let Err(error) = args.logs.start() {
+        print::err(&format!("rhumb: {error}\n"));
+        return Ok(Exit::Usage);
+    }
+    let config = match args.config.path() {
+        Ok(path) => path,
+        Err(error) => {
+            print::err(&format!("rhumb: {error}\n"));
+            return Ok(Exit::Usage);
+        }
+    };
+    run_process(Options { config, token_file: args.admin_token_file }, || ()).context("cannot run")
+}

@@ -1,0 +1,198 @@
+//! `rhumb status` and `rhumb endpoints`: what a running process says.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use rhumb_plan::process::DEFAULT_ADMIN;
+use serde_json::Value;
+
+use super::{Exit, Format};
+use crate::admin::client;
+use crate::print;
+
+/// How a running process is found.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Running {
+    /// Admin listener of the running process
+    #[arg(long, value_name = "ADDRESS", env = "RHUMB_ADMIN", default_value = DEFAULT_ADMIN)]
+    admin: SocketAddr,
+    /// File with its token. Default: found by itself
+    #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// How it is printed
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+}
+
+/// Show the state of a running process
+///
+/// Version, revision, listeners, and how the last change of the configuration went. Ends with 1 when nothing runs.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  rhumb status
+  rhumb status --admin 127.0.0.1:9902 --format json")]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    running: Running,
+}
+
+/// Show the endpoints of a running process
+///
+/// State, requests under way and latency of each endpoint, by backend.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  rhumb endpoints")]
+pub(crate) struct EndpointsArgs {
+    #[command(flatten)]
+    running: Running,
+}
+
+pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
+    args.running.show("/status", status_text)
+}
+
+pub(crate) fn endpoints(args: &EndpointsArgs) -> anyhow::Result<Exit> {
+    args.running.show("/endpoints", endpoints_text)
+}
+
+impl Running {
+    fn show(&self, path: &str, text: fn(&Value) -> String) -> anyhow::Result<Exit> {
+        let answer = client::get(self.admin, path, self.admin_token_file.as_deref())?;
+        let value =
+            serde_json::from_str(&answer).context("the answer is not JSON: is it another program?")?;
+        print::out(&match self.format {
+            Format::Text => text(&value),
+            Format::Json => format!("{value:#}\n"),
+        })?;
+        Ok(Exit::Ok)
+    }
+}
+
+fn status_text(status: &Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| out.push_str(&format!("{name:<12}{value}\n"));
+    let ago = |at: &Value| {
+        at.as_u64().map(|at| format!("{} ago", span(crate::health::unix_now().saturating_sub(at))))
+    };
+    line("rhumb", format!("{} (pid {})", plain(&status["version"]), plain(&status["pid"])));
+    line(
+        "state",
+        format!("{}, up {}", plain(&status["state"]), span(status["uptimeSeconds"].as_u64().unwrap_or(0))),
+    );
+    let live = ago(&status["lastSuccess"]).map_or_else(String::new, |ago| format!(", live since {ago}"));
+    line("revision", format!("{}{live}", plain(&status["revision"])));
+    line("config", plain(&status["config"]));
+    line("workers", plain(&status["workers"]));
+    for (index, listener) in status["listeners"].as_array().into_iter().flatten().enumerate() {
+        let tls = if listener["tls"].as_bool() == Some(true) { "TLS" } else { "plain text" };
+        let name = if index == 0 { "listeners" } else { "" };
+        line(
+            name,
+            format!(
+                "{} {} ({tls}, {} rules)",
+                plain(&listener["address"]),
+                plain(&listener["name"]),
+                plain(&listener["rules"])
+            ),
+        );
+    }
+    let attempt = &status["lastAttempt"];
+    if let Some(why) = attempt["refused"].as_str() {
+        line("refused", format!("{}: {why}", ago(&attempt["at"]).unwrap_or_default()));
+    }
+    for diagnostic in attempt["diagnostics"].as_array().into_iter().flatten() {
+        line("", plain(diagnostic));
+    }
+    out
+}
+
+fn endpoints_text(answer: &Value) -> String {
+    let mut rows = Vec::new();
+    for backend in answer["backends"].as_array().into_iter().flatten() {
+        let name = plain(&backend["backend"]);
+        let endpoints = backend["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
+        if endpoints.is_empty() {
+            rows.push([
+                name.clone(),
+                "(none)".to_owned(),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ]);
+        }
+        for endpoint in endpoints {
+            let latency =
+                endpoint["latencyMs"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
+            rows.push([
+                name.clone(),
+                plain(&endpoint["address"]),
+                plain(&endpoint["state"]),
+                plain(&endpoint["inFlight"]),
+                latency,
+                plain(&endpoint["started"]),
+                plain(&endpoint["failed"]),
+            ]);
+        }
+    }
+    print::table(["BACKEND", "ENDPOINT", "STATE", "IN FLIGHT", "LATENCY", "REQUESTS", "FAILED"], &rows)
+}
+
+/// A value without quotes.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// A time span for people: its two largest units.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_refused_reload_is_told_with_its_mistakes() {
+        let text = status_text(&json!({
+            "version": "1.2.3", "pid": 7, "state": "ready", "uptimeSeconds": 3_700, "revision": 4, "workers": 2,
+            "config": "rhumb.yaml",
+            "listeners": [{ "name": "ns/g/web", "address": "0.0.0.0:8080", "tls": false, "rules": 3 }],
+            "lastSuccess": 1,
+            "lastAttempt": { "at": 2, "refused": "the configuration has an error", "diagnostics": ["rhumb.yaml:1:1: error[x]: y"] },
+        }));
+        for part in [
+            "1.2.3 (pid 7)",
+            "ready, up 1h 1m",
+            "0.0.0.0:8080 ns/g/web (plain text, 3 rules)",
+            "the configuration has an error",
+            "rhumb.yaml:1:1",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_backend_without_endpoints_is_shown() {
+        let text = endpoints_text(&json!({ "backends": [
+            { "backend": "ns/a", "endpoints": [{ "address": "1.2.3.4:5", "state": "eligible", "inFlight": 1, "latencyMs": 2.25, "started": 9, "failed": 0 }] },
+            { "backend": "ns/b", "endpoints": [] },
+        ]}));
+        assert!(text.contains("ns/a     1.2.3.4:5  eligible  1          2.2 ms   9         0"), "{text}");
+        assert!(text.contains("ns/b     (none)"), "{text}");
+    }
+}

@@ -1,0 +1,4 @@
+//! `rhumb demo`: sample backends and a small configuration, so that the first minute has something to look at.
+
+pub(crate) mod backend;
+pub(crate) mod sample;

@@ -1,0 +1,140 @@
+//! What the process says about itself: whether it takes traffic, and how its last configuration change went.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Whether the process takes traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No valid configuration is live yet, or its listeners are not bound.
+    Starting,
+    /// Takes traffic.
+    Ready,
+    /// Finishes what it has and ends.
+    Draining,
+}
+
+impl Phase {
+    /// The word shown to people and probes.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// How the last attempt to change the configuration went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// When. **Unit**: seconds since 1970.
+    pub(crate) at: u64,
+    /// Why it was refused; `None` when it is live.
+    pub(crate) refused: Option<String>,
+    /// Errors and warnings, one line each.
+    pub(crate) diagnostics: Vec<String>,
+}
+
+/// The state of the process, shared by those who steer it and those who ask.
+#[derive(Debug)]
+pub(crate) struct Health {
+    started: Instant,
+    started_at: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    phase: Phase,
+    /// When the live configuration became live.
+    last_success: Option<u64>,
+    last_attempt: Option<Attempt>,
+}
+
+impl Health {
+    /// A process that starts.
+    pub(crate) fn new() -> Self {
+        let inner = Inner { phase: Phase::Starting, last_success: None, last_attempt: None };
+        Self { started: Instant::now(), started_at: unix_now(), inner: Mutex::new(inner) }
+    }
+
+    /// Whether the process takes traffic.
+    pub(crate) fn phase(&self) -> Phase {
+        self.lock().phase
+    }
+
+    /// Changes it. Draining is final.
+    pub(crate) fn enter(&self, phase: Phase) {
+        let mut inner = self.lock();
+        if inner.phase != Phase::Draining {
+            inner.phase = phase;
+        }
+    }
+
+    /// Notes an attempt to change the configuration.
+    pub(crate) fn note(&self, attempt: Attempt) {
+        let mut inner = self.lock();
+        if attempt.refused.is_none() {
+            inner.last_success = Some(attempt.at);
+        }
+        inner.last_attempt = Some(attempt);
+    }
+
+    /// The last attempt to change the configuration.
+    pub(crate) fn last_attempt(&self) -> Option<Attempt> {
+        self.lock().last_attempt.clone()
+    }
+
+    /// When the live configuration became live. **Unit**: seconds since 1970.
+    pub(crate) fn last_success(&self) -> Option<u64> {
+        self.lock().last_success
+    }
+
+    /// How long the process has been running.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// When it started. **Unit**: seconds since 1970.
+    pub(crate) fn started_at(&self) -> u64 {
+        self.started_at
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draining_is_final() {
+        let health = Health::new();
+        assert_eq!(health.phase(), Phase::Starting);
+        for (phase, becomes) in [
+            (Phase::Ready, Phase::Ready),
+            (Phase::Draining, Phase::Draining),
+            (Phase::Ready, Phase::Draining),
+        ] {
+            health.enter(phase);
+            assert_eq!(health.phase(), becomes);
+        }
+    }
+
+    #[test]
+    fn a_refused_attempt_does_not_count_as_success() {
+        let health = Health::new();
+        health.note(Attempt { at: 1, refused: None, diagnostics: Vec::new() });
+        health.note(Attempt { at: 2, refused: Some("1 error".to_owned()), diagnostics: Vec::new() });
+        assert_eq!(health.last_success(), Some(1));
+        assert_eq!(health.last_attempt().map(|attempt| attempt.at), Some(2));
+    }
+}

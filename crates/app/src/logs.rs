@@ -1,0 +1,63 @@
+//! Messages of the process itself, on standard error. Access logs are `telemetry`'s.
+
+use std::fmt;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// The level when nothing is asked for.
+const DEFAULT_LEVEL: &str = "info";
+
+/// How a running process logs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LogArgs {
+    /// What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = DEFAULT_LEVEL, hide_default_value = true)]
+    log_level: String,
+    /// How messages are written to standard error
+    #[arg(long, value_name = "FORMAT", env = "RHUMB_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One line of text.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The level is not one.
+#[derive(Debug)]
+pub(crate) struct InvalidLevel(String);
+
+impl fmt::Display for InvalidLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "log level `{}`: write error, warn, info, debug or trace, or per module as in `info,rhumb_proxy=debug`",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for InvalidLevel {}
+
+impl LogArgs {
+    /// Sends messages of this process to standard error from here on. An empty `RUST_LOG` is none.
+    ///
+    /// # Errors
+    /// [`InvalidLevel`].
+    pub(crate) fn start(&self) -> Result<(), InvalidLevel> {
+        let level = if self.log_level.trim().is_empty() { DEFAULT_LEVEL } else { &self.log_level };
+        let filter = EnvFilter::builder().parse(level).map_err(|_| InvalidLevel(level.to_owned()))?;
+        let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+        // A second start in one process (tests) keeps the first one.
+        let _ = match self.log_format {
+            LogFormat::Text => builder.with_ansi(false).with_target(false).try_init(),
+            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        };
+        Ok(())
+    }
+}

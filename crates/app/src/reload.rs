@@ -1,0 +1,297 @@
+//! Changes of the configuration: read, compiled, taken over as a whole or not at all.
+//!
+//! The order makes a change safe to refuse and invisible to requests: read and compile (any error refuses) → open access
+//! logs and sockets (any failure refuses) → resolve names → swap the plan → accept on new sockets → stop accepting on removed ones.
+//! Requests that are under way finish with the plan they began with.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rhumb_balance::Nanos;
+use rhumb_model::Paint;
+use rhumb_plan::process::{self, Process};
+use rhumb_plan::{Current, Plan};
+use rhumb_proxy::Shared;
+use rhumb_source::Watch;
+use rhumb_telemetry::{AccessLog, Metric, Registry};
+use rhumb_upstream::dns::InvalidSystem;
+
+use crate::access_log;
+use crate::config::{Config, Reading};
+use crate::health::{Attempt, Health, unix_now};
+use crate::names::{Board, FIRST_ANSWERS, Names};
+use crate::supervisor::{BindError, Supervisor};
+
+/// Plans that were replaced and are still held by a worker; older ones are left to the worker to free.
+const RETIRED_LIMIT: usize = 8;
+
+/// The most diagnostics that are kept for the admin listener.
+const DIAGNOSTICS_LIMIT: usize = 100;
+
+/// The configuration in force, and what it takes to replace it.
+pub(crate) struct Live {
+    config: Option<Config>,
+    current: Current,
+    supervisor: Supervisor,
+    registry: Arc<Registry>,
+    health: Arc<Health>,
+    logs: Vec<Arc<AccessLog>>,
+    names: Names,
+    origin: Instant,
+    /// `None` until the first plan is in force.
+    process: Option<Process>,
+    digest: u64,
+    revision: u64,
+    retired: Vec<Arc<Plan>>,
+    /// Says when to read again.
+    pub(crate) watch: Watch,
+}
+
+/// Why a configuration was not taken over.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// It has mistakes.
+    Mistakes(usize),
+    /// An access log cannot be opened.
+    AccessLog(rhumb_telemetry::access_log::OpenError),
+    /// A port cannot be listened on.
+    Bind(BindError),
+    /// Names cannot be resolved on this machine.
+    Names(InvalidSystem),
+    /// Reading it panicked.
+    Panicked,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mistakes(1) => f.write_str("the configuration has an error"),
+            Self::Mistakes(count) => write!(f, "the configuration has {count} errors"),
+            Self::AccessLog(error) => error.fmt(f),
+            Self::Bind(error) => error.fmt(f),
+            Self::Names(error) => error.fmt(f),
+            Self::Panicked => f.write_str("reading it hit a bug in rhumb: please report it"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// What came of reading the configuration again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// It is in force.
+    Over,
+    /// It is the one in force already.
+    Same,
+}
+
+impl Live {
+    /// Nothing in force yet.
+    pub(crate) fn new(
+        config: Config,
+        shared: &Shared,
+        supervisor: Supervisor,
+        health: Arc<Health>,
+        board: Board,
+    ) -> Self {
+        Self {
+            config: Some(config),
+            current: shared.current.clone(),
+            supervisor,
+            registry: Arc::clone(&shared.registry),
+            health,
+            logs: Vec::new(),
+            names: Names::new(shared.origin, board),
+            origin: shared.origin,
+            process: None,
+            digest: 0,
+            revision: 0,
+            retired: Vec::new(),
+            watch: Watch::new(),
+        }
+    }
+
+    /// The workers.
+    pub(crate) fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// The access logs in use.
+    pub(crate) fn logs(&self) -> &[Arc<AccessLog>] {
+        &self.logs
+    }
+
+    /// Settings of the process in force.
+    pub(crate) fn process(&self) -> Process {
+        self.process.clone().unwrap_or_default()
+    }
+
+    /// Takes the first configuration over.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub(crate) async fn begin(&mut self, reading: Reading) -> Result<(), Refused> {
+        self.finish(Ok(reading)).await.map(|_| ())
+    }
+
+    /// Reads the configuration again and takes it over, or keeps the one in force and says why. Reading happens on
+    /// another thread: probes are answered meanwhile.
+    pub(crate) async fn reload(&mut self, cause: &str) {
+        let Some(mut config) = self.config.take() else { return };
+        let (path, previous) = (config.path().to_owned(), self.current.load());
+        tracing::debug!(cause, "reading the configuration");
+        let now = Nanos::since(self.origin, Instant::now());
+        let read = tokio::task::spawn_blocking(move || {
+            let reading = config.read(Some(&previous), now);
+            (config, reading)
+        });
+        let reading = match read.await {
+            Ok((config, reading)) => {
+                self.config = Some(config);
+                Ok(reading)
+            }
+            Err(_) => {
+                self.config = Some(Config::at(path));
+                Err(Refused::Panicked)
+            }
+        };
+        // What is told about the change is logged there; a refused one changes nothing here.
+        let _ = self.finish(reading).await;
+    }
+
+    /// Takes a configuration over, and tells log, metrics and admin listener how it went.
+    async fn finish(&mut self, reading: Result<Reading, Refused>) -> Result<Taken, Refused> {
+        let (taken, diagnostics) = match reading {
+            Ok(reading) => self.judge(reading).await,
+            Err(refused) => (Err(refused), Vec::new()),
+        };
+        let result = match &taken {
+            Ok(Taken::Over) => "success",
+            Ok(Taken::Same) => "unchanged",
+            Err(_) => "failure",
+        };
+        self.registry.counter(Metric::ConfigReloads, &[result]).add(1);
+        let now = unix_now();
+        if taken.is_ok() {
+            self.registry.gauge(Metric::ConfigLastSuccess, &[]).set(i64::try_from(now).unwrap_or(i64::MAX));
+        }
+        let refused = taken.as_ref().err().map(ToString::to_string);
+        self.health.note(Attempt { at: now, refused, diagnostics });
+        match &taken {
+            Ok(Taken::Over) => {}
+            Ok(Taken::Same) => tracing::info!(revision = self.revision, "configuration is unchanged"),
+            Err(refused) if self.revision > 0 => {
+                tracing::error!(
+                    revision = self.revision,
+                    "new configuration refused, the last good one stays: {refused}"
+                );
+            }
+            // Told by who asked for the first one.
+            Err(_) => {}
+        }
+        taken
+    }
+
+    async fn judge(&mut self, reading: Reading) -> (Result<Taken, Refused>, Vec<String>) {
+        self.watch.follow(reading.inputs.clone());
+        let (errors, warnings) = (reading.errors(), reading.warnings());
+        let gauge = |severity| self.registry.gauge(Metric::ConfigDiagnostics, &[severity]);
+        gauge("error").set(i64::try_from(errors).unwrap_or(i64::MAX));
+        gauge("warning").set(i64::try_from(warnings).unwrap_or(i64::MAX));
+        let diagnostics = reading.diags.iter().take(DIAGNOSTICS_LIMIT).map(ToString::to_string).collect();
+        if self.revision > 0 && !reading.diags.is_empty() {
+            crate::print::err(&reading.report(Paint::Plain));
+        }
+        if errors > 0 {
+            return (Err(Refused::Mistakes(errors)), diagnostics);
+        }
+        if self.revision > 0 && reading.digest == self.digest {
+            return (Ok(Taken::Same), diagnostics);
+        }
+        (self.take_over(reading).await.map(|()| Taken::Over), diagnostics)
+    }
+
+    async fn take_over(&mut self, reading: Reading) -> Result<(), Refused> {
+        let summary = reading.summary();
+        let Reading { mut plan, process, digest, names, .. } = reading;
+        let fresh_logs = self.open_logs(&process).map_err(Refused::AccessLog)?;
+        let wanted: BTreeSet<SocketAddr> = plan.ports.iter().map(|port| port.address).collect();
+        let bound = self.supervisor.bind(&wanted).map_err(Refused::Bind)?;
+        let following = self.names.follow(names).map_err(Refused::Names)?;
+        // A backend by name that is new would refuse its first requests.
+        if tokio::time::timeout(FIRST_ANSWERS, following.known()).await.is_err() {
+            tracing::warn!("some names are not resolved yet: their backends have no endpoints until then");
+        }
+
+        // Nothing can fail from here on.
+        self.revision += 1;
+        plan.revision = self.revision;
+        let old = self.current.load();
+        self.current.swap(Arc::new(plan));
+        self.retire(old);
+        self.names.settle(following);
+        if let Some(logs) = fresh_logs {
+            self.supervisor.log_to(&logs);
+            self.logs = logs;
+        }
+        self.supervisor.accept(bound);
+        let closed = self.supervisor.close_others(&wanted);
+        self.warn_about_restart(&process);
+        self.process = Some(process);
+        self.digest = digest;
+        self.registry
+            .gauge(Metric::ConfigRevision, &[])
+            .set(i64::try_from(self.revision).unwrap_or(i64::MAX));
+        tracing::info!(revision = self.revision, "configuration is live: {summary}");
+        for address in wanted {
+            tracing::debug!(%address, "listening");
+        }
+        for address in closed {
+            tracing::info!(%address, "no longer listening");
+        }
+        Ok(())
+    }
+
+    /// New access logs, when what is written about them changed.
+    fn open_logs(
+        &self,
+        process: &Process,
+    ) -> Result<Option<Vec<Arc<AccessLog>>>, rhumb_telemetry::access_log::OpenError> {
+        let written = |process: &Process| -> Vec<process::AccessLog> { process.access_logs.clone() };
+        if self.process.as_ref().is_some_and(|current| written(current) == written(process)) {
+            return Ok(None);
+        }
+        let opened = process
+            .access_logs
+            .iter()
+            .map(|log| AccessLog::open(access_log::config(log), &self.registry).map(Arc::new));
+        opened.collect::<Result<Vec<_>, _>>().map(Some)
+    }
+
+    fn warn_about_restart(&self, new: &Process) {
+        let Some(old) = &self.process else { return };
+        for (what, changed) in [("workers", old.workers != new.workers), ("admin", old.admin != new.admin)] {
+            if changed {
+                tracing::warn!("`{what}` is read at start only: restart to change it");
+            }
+        }
+    }
+
+    /// Keeps a replaced plan until no worker holds it, so that it is freed here: freeing ten thousand routes takes
+    /// milliseconds that a worker owes to its requests.
+    fn retire(&mut self, plan: Arc<Plan>) {
+        self.retired.push(plan);
+        if self.retired.len() > RETIRED_LIMIT {
+            self.retired.remove(0);
+        }
+    }
+
+    /// Frees replaced plans that no worker holds. Call it every second or so.
+    pub(crate) fn tidy(&mut self) {
+        self.retired.retain(|plan| Arc::strong_count(plan) > 1);
+    }
+}

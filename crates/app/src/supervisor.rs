@@ -1,0 +1,243 @@
+//! The worker threads and the sockets that they accept on.
+//!
+//! Each worker has its own socket per port (SO_REUSEPORT); all of them are opened here, before anything changes, so that
+//! a port which cannot be had refuses the change as a whole.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rhumb_proxy::Shared;
+use rhumb_proxy::worker::{self, Command};
+use rhumb_telemetry::AccessLog;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Most worker threads.
+pub(crate) const MAX_WORKERS: usize = 1024;
+
+/// The worker threads.
+pub(crate) struct Supervisor {
+    workers: Vec<UnboundedSender<Command>>,
+    listening: BTreeSet<SocketAddr>,
+}
+
+/// A worker thread that ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Which one, from 0.
+    pub(crate) worker: usize,
+    /// How: `Ok` only after a drain.
+    pub(crate) outcome: Result<(), String>,
+}
+
+/// Sockets that are open but not accepted on yet: one per worker for each address.
+#[derive(Debug, Default)]
+pub(crate) struct Bound {
+    sockets: Vec<(SocketAddr, Vec<TcpListener>)>,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug)]
+pub(crate) struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, source } = self;
+        match source.kind() {
+            io::ErrorKind::AddrInUse => write!(
+                f,
+                "{address} is in use by another program: `ss -ltnp 'sport = :{}'` shows which",
+                address.port()
+            ),
+            io::ErrorKind::PermissionDenied => write!(
+                f,
+                "{address} needs privilege: give the binary CAP_NET_BIND_SERVICE, or listen on a port from 1024"
+            ),
+            io::ErrorKind::AddrNotAvailable => write!(f, "{address} is not an address of this machine"),
+            _ => write!(f, "{address}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl Supervisor {
+    /// Starts `count` workers that accept nothing yet. The receiver tells which of them ended.
+    ///
+    /// # Errors
+    /// When the operating system has no thread left.
+    pub(crate) fn start(count: usize, shared: &Shared) -> io::Result<(Self, UnboundedReceiver<Ended>)> {
+        let (ended, endings) = unbounded_channel();
+        let mut workers = Vec::new();
+        for worker in 0..count.clamp(1, MAX_WORKERS) {
+            let (commands, received) = unbounded_channel();
+            let (shared, ended) = (shared.clone(), ended.clone());
+            std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
+                let run = std::panic::AssertUnwindSafe(|| worker::run(&shared, received));
+                let outcome = match std::panic::catch_unwind(run) {
+                    Ok(outcome) => outcome.map_err(|error| error.to_string()),
+                    Err(_) => Err("it panicked".to_owned()),
+                };
+                // Without a receiver the process is ending.
+                let _ = ended.send(Ended { worker, outcome });
+            })?;
+            workers.push(commands);
+        }
+        Ok((Self { workers, listening: BTreeSet::new() }, endings))
+    }
+
+    /// Number of workers.
+    pub(crate) fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Opens sockets for those addresses that are not listened on yet. Dropping the result closes them again.
+    ///
+    /// # Errors
+    /// The first address that cannot be had.
+    pub(crate) fn bind(&self, wanted: &BTreeSet<SocketAddr>) -> Result<Bound, BindError> {
+        let mut bound = Bound::default();
+        for &address in wanted.difference(&self.listening) {
+            let sockets = self.open(address).map_err(|source| BindError { address, source })?;
+            bound.sockets.push((address, sockets));
+        }
+        Ok(bound)
+    }
+
+    fn open(&self, address: SocketAddr) -> io::Result<Vec<TcpListener>> {
+        // A socket of ours on 0.0.0.0:80 would make the probe of 127.0.0.1:80 fail; the two may exist side by side.
+        if !self.listening.iter().any(|ours| overlap(*ours, address)) {
+            rhumb_net::listen::probe(address)?;
+        }
+        self.workers.iter().map(|_| rhumb_net::listen::listen(address)).collect()
+    }
+
+    /// Accepts on the new sockets. Call it when the plan that has their ports is in force.
+    pub(crate) fn accept(&mut self, bound: Bound) {
+        for (address, sockets) in bound.sockets {
+            for (worker, socket) in self.workers.iter().zip(sockets) {
+                send(worker, Command::Listen(address, socket));
+            }
+            self.listening.insert(address);
+        }
+    }
+
+    /// Stops accepting on every address that is not wanted; open connections stay.
+    pub(crate) fn close_others(&mut self, wanted: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
+        let gone: Vec<_> = self.listening.difference(wanted).copied().collect();
+        for &address in &gone {
+            self.workers.iter().for_each(|worker| send(worker, Command::Unlisten(address)));
+            self.listening.remove(&address);
+        }
+        gone
+    }
+
+    /// Has every worker write to these access logs from here on.
+    pub(crate) fn log_to(&self, logs: &[Arc<AccessLog>]) {
+        self.workers.iter().for_each(|worker| send(worker, Command::Log(logs.to_vec())));
+    }
+
+    /// Has every worker finish what it has, until `deadline`.
+    pub(crate) fn drain(&self, deadline: Instant) {
+        self.workers.iter().for_each(|worker| send(worker, Command::Drain(deadline)));
+    }
+}
+
+fn send(worker: &UnboundedSender<Command>, command: Command) {
+    // A worker that is gone is told by its ending.
+    let _ = worker.send(command);
+}
+
+/// True when two addresses cannot both be bound by different programs.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
+/// As many workers as there are cores that the process may use (affinity and cgroup quota counted).
+pub(crate) fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Lets the process open as many descriptors as the hard limit allows: each connection takes one or two. Returns how
+/// many that are.
+pub(crate) fn raise_descriptor_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open descriptors cannot be raised");
+            return limit.current;
+        }
+    }
+    limit.maximum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rhumb_plan::Current;
+    use rhumb_telemetry::Registry;
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::time::Duration;
+
+    fn supervisor(count: usize) -> (Supervisor, UnboundedReceiver<Ended>) {
+        let shared =
+            Shared { current: Current::default(), registry: Registry::new(), origin: Instant::now() };
+        Supervisor::start(count, &shared).unwrap()
+    }
+
+    fn free() -> SocketAddr {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn every_worker_ends_when_it_is_told_to() {
+        let (supervisor, mut endings) = supervisor(3);
+        assert_eq!(supervisor.len(), 3);
+        supervisor.drain(Instant::now());
+        let mut ended = BTreeSet::new();
+        for _ in 0..3 {
+            let ending = endings.blocking_recv().unwrap();
+            assert_eq!(ending.outcome, Ok(()));
+            ended.insert(ending.worker);
+        }
+        assert_eq!(ended, BTreeSet::from([0, 1, 2]));
+    }
+
+    #[test]
+    fn an_address_of_another_program_is_refused_as_a_whole() {
+        let (supervisor, _endings) = supervisor(2);
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (first, second) = (free(), taken.local_addr().unwrap());
+        let error = supervisor.bind(&BTreeSet::from([first, second])).unwrap_err().to_string();
+        assert!(error.contains(&second.to_string()) && error.contains("another program"), "{error}");
+        TcpListener::bind(first).expect("nothing of the refused change stays open");
+    }
+
+    #[test]
+    fn one_address_can_be_widened_while_it_is_listened_on() {
+        let (mut supervisor, _endings) = supervisor(2);
+        let narrow = free();
+        let wide = SocketAddr::from((Ipv4Addr::UNSPECIFIED, narrow.port()));
+        let first = BTreeSet::from([narrow]);
+        let bound = supervisor.bind(&first).unwrap();
+        supervisor.accept(bound);
+        assert!(supervisor.bind(&first).unwrap().sockets.is_empty(), "what is open is not opened again");
+        let bound = supervisor.bind(&BTreeSet::from([wide])).unwrap();
+        assert_eq!(bound.sockets.iter().map(|(_, sockets)| sockets.len()).collect::<Vec<_>>(), [2]);
+        supervisor.accept(bound);
+        assert_eq!(supervisor.close_others(&BTreeSet::from([wide])), [narrow]);
+        TcpStream::connect_timeout(&narrow, Duration::from_secs(5)).unwrap();
+    }
+}
