@@ -88,9 +88,9 @@ pub struct Rate {
 
 /// What a peer may do before the connection ends with ENHANCE_YOUR_CALM. [`Abuse`](super::Abuse) names each case.
 ///
-/// Rates are not the whole measure: what normal traffic causes is given back by that traffic. A request that is
-/// answered gives back one reset and four PRIORITY, a DATA frame sent gives back ten WINDOW_UPDATE and one PING, a
-/// DATA frame received one PING and one empty DATA.
+/// Rates are not the whole measure: what normal traffic causes is given back by that traffic. A request gives back four
+/// PRIORITY and two frames without effect (PRIORITY_UPDATE is unknown here), an answered one a reset. Content sent gives
+/// back ten WINDOW_UPDATE, one more per KiB, and a PING; content received a PING and an empty DATA.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Streams reset by the peer, or by us through its fault, before their final response (as server), and streams

@@ -561,6 +561,7 @@ impl Connection {
         let stream = self.stream(id, state, flags, expected);
         self.streams.insert(stream);
         self.meter.credit(Metered::Priorities, 4);
+        self.meter.credit(Metered::UselessFrames, 2);
         let Some(stream) = StreamId::new(id) else { return Ok(None) };
         match refusal {
             None => Ok(Some(Event::Request { stream, head, end_stream })),

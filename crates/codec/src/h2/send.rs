@@ -164,7 +164,9 @@ impl Connection {
             if let Some(stream) = self.streams.get_mut(id.get()) {
                 stream.send_window -= taken;
             }
-            self.meter.credit(Metered::WindowUpdates, 10);
+            // Some peers announce every few KiB that they read, on the stream and on the connection.
+            let pieces = u32::try_from(take >> 10).unwrap_or(u32::MAX);
+            self.meter.credit(Metered::WindowUpdates, pieces.saturating_add(10));
             self.meter.credit(Metered::Pings, 1);
         }
         if !is_all {

@@ -205,6 +205,27 @@ fn what_a_slow_or_busy_client_does_is_no_attack() {
         side.ok(&[window_update(0, 1000), window_update(1, 1000), frame(PING, 0, 0, &[0; 8])].concat());
         side.bytes();
     }
+    // An upload to a server that opens its windows every 4 KiB.
+    let mut side = Side::client();
+    side.ok(&settings(&[(4, 1 << 24)]));
+    side.ok(&window_update(0, 1 << 24));
+    let stream = side.connection.open(&request("POST", "/"), false).unwrap();
+    let content = vec![0; 200 << 10];
+    for _ in 0..100 {
+        assert_eq!(side.connection.send_data(stream, &content, false), Ok(content.len()));
+        for _ in 0..50 {
+            side.ok(&[window_update(0, 4096), window_update(stream.get(), 4096)].concat());
+        }
+        side.bytes();
+    }
+    // Requests that are given other priorities (RFC 9218).
+    let mut side = Side::server();
+    for n in 0..5000 {
+        let update = frame(0x10, 0, 0, &[&(2 * n + 1u32).to_be_bytes()[..], b"u=1"].concat());
+        side.ok(&[headers(2 * n + 1, GET, true), update.clone(), update].concat());
+        side.connection.send_response(id(2 * n + 1), &ResponseHead::with_status(200), true).unwrap();
+        side.bytes();
+    }
     // Pings, slowly.
     let mut side = Side::server();
     for _ in 0..1000 {
