@@ -34,6 +34,8 @@ const DIAGNOSTICS_LIMIT: usize = 100;
 /// The configuration in force, and what it takes to replace it.
 pub(crate) struct Live {
     config: Option<Config>,
+    /// Take over what is right of a configuration with mistakes.
+    partial: bool,
     current: Current,
     supervisor: Supervisor,
     registry: Arc<Registry>,
@@ -97,9 +99,11 @@ impl Live {
         supervisor: Supervisor,
         health: Arc<Health>,
         board: Board,
+        partial: bool,
     ) -> Self {
         Self {
             config: Some(config),
+            partial,
             current: shared.current.clone(),
             supervisor,
             registry: Arc::clone(&shared.registry),
@@ -206,7 +210,7 @@ impl Live {
         if self.revision > 0 && !reading.diags.is_empty() {
             crate::print::err(&reading.report(Paint::Plain));
         }
-        if errors > 0 {
+        if errors > 0 && !self.partial {
             return (Err(Refused::Mistakes(errors)), diagnostics);
         }
         if self.revision > 0 && reading.digest == self.digest {

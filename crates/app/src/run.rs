@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) config: PathBuf,
     /// The file that has, or gets, the admin token; `None` chooses one.
     pub(crate) token_file: Option<PathBuf>,
+    /// Take over what is right of a configuration with mistakes.
+    pub(crate) partial: bool,
 }
 
 /// Runs until a signal ends it. `ready` is called once, when traffic is taken.
@@ -51,12 +53,12 @@ pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit
     let mut config = Config::at(&options.config);
     let reading = config.read(None, Nanos::default());
     print::err(&reading.report(paint(&std::io::stderr())));
-    if reading.errors() > 0 {
+    if reading.errors() > 0 && !options.partial {
         return Ok(Exit::Invalid);
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("control runtime")?;
-    let exit = runtime.block_on(control(config, reading, options.token_file, ready));
+    let exit = runtime.block_on(control(config, reading, options.token_file, options.partial, ready));
     // Nothing is left to wait for: a blocked reader of a file would hold the process.
     runtime.shutdown_background();
     exit
@@ -66,11 +68,17 @@ async fn control(
     config: Config,
     reading: Reading,
     token_file: Option<PathBuf>,
+    partial: bool,
     ready: impl FnOnce(),
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::take().context("signals")?;
     let descriptors = raise_descriptor_limit();
-    let shared = Shared { current: Current::default(), registry: Registry::new(), origin: Instant::now(), connections: Arc::default() };
+    let shared = Shared {
+        current: Current::default(),
+        registry: Registry::new(),
+        origin: Instant::now(),
+        connections: Arc::default(),
+    };
     let health = Arc::new(Health::new());
     let process = reading.process.clone();
     let workers = process.workers.unwrap_or_else(default_workers);
@@ -98,7 +106,7 @@ async fn control(
         open_admin(address, token_file, admin).await?;
     }
     let (supervisor, mut endings) = Supervisor::start(workers, &shared).context("worker threads")?;
-    let mut live = Live::new(config, &shared, supervisor, Arc::clone(&health), board);
+    let mut live = Live::new(config, &shared, supervisor, Arc::clone(&health), board, partial);
     live.begin(reading).await?;
     health.enter(Phase::Ready);
     for port in &shared.current.load().ports {

@@ -378,8 +378,8 @@ impl<'a> Exchange<'a> {
         self.rsp.version = Version::Http11;
         self.finish_response_head();
         let is_complete = match down {
-            // What the client has not sent yet would be read as its next request.
-            Down::H1(server) => is_readable && server.is_request_done(),
+            // What the client has not sent yet would be read as its next request. What has come already is read off.
+            Down::H1(server) => is_readable && server.skip_content(),
             Down::H2(_) => true,
         };
         let keep_alive = is_complete && self.wants_keep_alive();

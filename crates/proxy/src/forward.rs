@@ -263,7 +263,8 @@ impl Exchange<'_> {
     fn opens_tunnel(&mut self) -> Result<bool, End> {
         let wants = self.req.upgrade().is_some() || self.req.method() == Method::Connect;
         match self.rsp.status {
-            101 if !wants => Err(End::Refuse(Cause::UpgradeFailed.into())),
+            // RFC 9110 §7.8: a server may switch only to what the client has offered.
+            101 if !wants || !self.offers_what_was_chosen() => Err(End::Refuse(Cause::UpgradeFailed.into())),
             101 if self.req.version == Version::Http2 => {
                 // RFC 8441 §5: what HTTP/1.1 says with 101, HTTP/2 says with 200.
                 self.rsp.status = 200;
@@ -280,6 +281,13 @@ impl Exchange<'_> {
             }
             _ => Ok(false),
         }
+    }
+
+    fn offers_what_was_chosen(&self) -> bool {
+        let offered = self.req.upgrade().or(self.req.protocol()).unwrap_or_default();
+        let chosen = self.rsp.upgrade().unwrap_or_default();
+        let is_chosen = |protocol: &[u8]| protocol.trim_ascii().eq_ignore_ascii_case(chosen.trim_ascii());
+        offered.split(|&b| b == b',').any(is_chosen)
     }
 
     /// Turns a backend's 2xx to an extended CONNECT into the 101 that a client of HTTP/1.1 waits for (RFC 8441 §5).

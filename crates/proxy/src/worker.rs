@@ -204,7 +204,8 @@ impl Drop for Member {
 /// # Errors
 /// When the runtime or the randomness of the operating system is not to be had.
 pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let worker = Worker::new(shared)?;
     runtime.block_on(async {
         tokio::task::spawn_local(rhumb_net::timer::drive());

@@ -199,7 +199,7 @@ fn port_settings(entry: Entry<'_, ProxyConfig>, workers: usize, report: &mut Rep
             settings.max_concurrent_streams = u32::try_from(streams.get()).unwrap_or(u32::MAX);
         }
         if let Some(requests) = &limits.requests_per_connection {
-            refuse(doc, requests.span, "requestsPerConnection", report);
+            settings.max_requests = Some(u32::try_from(requests.get()).unwrap_or(u32::MAX));
         }
     }
     if let Some(timeouts) = &spec.timeouts {

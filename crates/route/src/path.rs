@@ -9,7 +9,7 @@ use crate::pattern::{InvalidPattern, Pattern};
 pub const PATH_VALUE_LIMIT: usize = 1024;
 
 /// Where regular expressions rank. Gateway API leaves it open; this is the only place that says it.
-const HTTP_PATTERN_CLASS: Class = Class::AfterPrefix;
+const HTTP_PATTERN_CLASS: Class = Class::BeforePrefix;
 
 /// How a match asks for the path. Paths are in normal form ([`crate::normalize`]), also those written here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn more_specific_paths_rank_higher() {
         let ordered =
-            [exact("/a"), prefix("/a/b"), prefix("/a"), prefix("/"), PathMatch::pattern(".*").unwrap()];
+            [exact("/a"), PathMatch::pattern(".*").unwrap(), prefix("/a/b"), prefix("/a"), prefix("/")];
         for pair in ordered.windows(2) {
             assert!(pair[0].rank() > pair[1].rank(), "{} {}", pair[0], pair[1]);
         }

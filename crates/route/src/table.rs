@@ -5,7 +5,8 @@
 //!    even when it has none for the request.
 //! 2. The rule whose route's hostname is the most specific. A rule of a less specific hostname is tried when no rule of a
 //!    more specific one matches.
-//! 3. Exact path, then the longest path prefix, then regular expressions (Gateway API leaves their place open).
+//! 3. Exact path, then regular expressions, then the longest path prefix (Gateway API leaves the place of expressions
+//!    open: behind prefixes none would ever match beside a rule for `/`).
 //!    gRPC: service and method, service, method, neither.
 //! 4. A method is asked for.
 //! 5. More fields are asked for. 6. More query parameters are asked for.

@@ -62,7 +62,7 @@ Below are the log and one line for each request.
         program = std::env::args().next().unwrap_or_else(|| "rhumb".to_owned()),
         admin = args.admin,
     );
-    run_process(Options { config: file.path(), token_file: None }, || {
+    run_process(Options { config: file.path(), token_file: None, partial: false }, || {
         if let Err(error) = print::out(&banner) {
             tracing::debug!(%error, "standard output is gone");
         }

@@ -27,6 +27,10 @@ pub(crate) struct Args {
     /// user's runtime directory, found by the other verbs by themselves
     #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
+    /// Serve what is right: a document with mistakes refuses its own traffic (500), the others work. Default: a
+    /// configuration with mistakes is not taken over at all
+    #[arg(long)]
+    partial: bool,
     #[command(flatten)]
     logs: LogArgs,
 }
@@ -43,5 +47,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    run_process(Options { config, token_file: args.admin_token_file }, || ()).context("cannot run")
+    run_process(Options { config, token_file: args.admin_token_file, partial: args.partial }, || ())
+        .context("cannot run")
 }

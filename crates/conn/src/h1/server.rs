@@ -1,7 +1,7 @@
 //! The server side of HTTP/1: requests come in, responses go out, one after the other.
 
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use rhumb_base::failure::{Cause, Failure};
 use rhumb_codec::field::Fields;
@@ -232,6 +232,18 @@ impl Server {
 
     /// True when the request's content was read to its end.
     pub fn is_request_done(&self) -> bool {
+        self.wire.is_content_done()
+    }
+
+    /// Throws away request content that is at hand; true when that was all of it. Never waits.
+    pub fn skip_content(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        while !self.wire.is_content_done() && !self.wire.input.is_empty() {
+            match self.wire.poll_body(&mut cx) {
+                Poll::Ready(Ok(Part::Data(_))) => {}
+                _ => break,
+            }
+        }
         self.wire.is_content_done()
     }
 

@@ -58,7 +58,7 @@ fn path_decides_before_method_fields_and_query() {
             ("h", "GET /a?q=1 a:1 b:2", Some("prefix")),
             ("h", "GET /a/b?q=1 a:1 b:2", Some("exact")),
             ("h", "GET /a/b/?q=1 a:1 b:2", Some("longer")),
-            ("h", "GET /a/b/cd", Some("longer")),
+            ("h", "GET /a/b/cd", Some("regex below a prefix")),
             ("h", "GET /ab?q=1 a:1 b:2", Some("root")),
             ("h", "GET /x", None),
         ],

@@ -169,8 +169,8 @@ fn expected(rules: &[Text], listeners: &[&'static str], request: &RequestText) -
             for (k, matched) in rule.matches.iter().enumerate().filter(|(_, m)| m.holds(request)) {
                 let path = match matched.kind {
                     '=' => (2, 0),
-                    '~' => (0, 0),
-                    _ => (1, matched.path.trim_end_matches('/').len()),
+                    '~' => (1, 0),
+                    _ => (0, matched.path.trim_end_matches('/').len()),
                 };
                 let key = (
                     Reverse(host_rank(pattern)),
