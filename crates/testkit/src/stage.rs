@@ -239,7 +239,7 @@ impl Stage {
             .iter_mut()
             .map(|up| &mut up.line)
             .chain(self.fronts.iter_mut().map(|front| &mut front.line));
-        let due = lines.filter(|line| line.last.is_some()).map(Line::exchange).filter(|moved| *moved).count();
+        let due = lines.filter(|line| line.last.is_some()).map(Line::flush).filter(|moved| *moved).count();
         if due > 0 {
             return true;
         }
@@ -254,12 +254,14 @@ impl Stage {
         drop(fds);
         let mut moved = self.accept();
         for at in 0..self.upstreams.len() {
-            moved |= self.upstreams[at].line.exchange();
+            moved |= self.upstreams[at].line.receive();
+            // Whatever was received is reacted to in the same turn: no later event will call for it.
             self.react(at);
-            moved |= self.upstreams[at].line.exchange();
+            moved |= self.upstreams[at].line.flush();
         }
         for front in &mut self.fronts {
-            moved |= front.line.exchange();
+            moved |= front.line.receive();
+            moved |= front.line.flush();
         }
         moved
     }
@@ -338,8 +340,8 @@ impl Line {
         if flags.is_empty() { None } else { Some(PollFd::new(stream, flags)) }
     }
 
-    /// Reads and writes what is possible at once. True when anything happened.
-    fn exchange(&mut self) -> bool {
+    /// Takes what is there. True when anything happened.
+    fn receive(&mut self) -> bool {
         let mut moved = false;
         let Some(stream) = &mut self.stream else { return false };
         let mut buf = [0; 65_536];
@@ -353,6 +355,13 @@ impl Line {
             }
             moved = true;
         }
+        moved
+    }
+
+    /// Sends what the socket takes, then does what was to come last. True when anything happened.
+    fn flush(&mut self) -> bool {
+        let mut moved = false;
+        let Some(stream) = &mut self.stream else { return false };
         while !self.outgoing.is_empty() {
             match stream.write(&self.outgoing) {
                 Ok(n) => drop(self.outgoing.drain(..n)),

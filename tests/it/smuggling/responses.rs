@@ -149,7 +149,15 @@ fn play(stage: &mut Stage, proxy: SocketAddr, row: &Row) -> Result<(), String> {
     });
     let text = stage.fronts[1].responses().ok().and_then(|(all, _)| all.first().map(Message::text));
     if clean.statuses != Ok(vec![200]) || text.as_deref() != Some("clean") {
-        return Err(format!("{}: the clean request after it got {:?} {text:?}", row.name, clean.statuses));
+        let ups: Vec<(String, bool, bool)> = stage
+            .upstreams
+            .iter()
+            .map(|up| (latin(up.bytes()), up.garbage.is_some(), up.ended().is_some()))
+            .collect();
+        return Err(format!(
+            "{}: the clean request after it got {:?} {text:?}; the backend's connections (bytes, garbage, closed): {ups:?}",
+            row.name, clean.statuses
+        ));
     }
     // The proxy closes a moment after it has answered.
     let carried = |stage: &Stage| stage.upstreams.iter().take(before).all(|up| up.ended().is_some());
