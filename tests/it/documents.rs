@@ -20,6 +20,15 @@ struct Site {
 
 impl Site {
     fn new(documents: &str) -> Self {
+        Self::started(documents, Rhumb::start_on)
+    }
+
+    /// A site whose documents have mistakes.
+    fn partial(documents: &str) -> Self {
+        Self::started(documents, Rhumb::start_partial)
+    }
+
+    fn started(documents: &str, start: fn(tempfile::TempDir, &str, u16) -> Rhumb) -> Self {
         let backends = [Backend::named("a"), Backend::named("b")];
         let (admin, port, tls) = (port::free(), port::free(), port::free());
         let dir = tempfile::tempdir().expect("a directory");
@@ -33,7 +42,7 @@ impl Site {
             .replace("ADDRESS_A", &backends[0].address().to_string())
             .replace("ADDRESS_B", &backends[1].address().to_string());
         std::fs::write(dir.path().join("site.yaml"), text).expect("a file");
-        Self { rhumb: Rhumb::start_on(dir, "", admin), port, tls, _backends: backends }
+        Self { rhumb: start(dir, "", admin), port, tls, _backends: backends }
     }
 
     fn ask(&self, request: &str) -> Message {
@@ -162,7 +171,7 @@ fn a_backend_of_another_namespace_needs_a_grant() {
     let other = "---\napiVersion: rhumb.dev/v1alpha1\nkind: Backend\nmetadata: {name: a, namespace: other}\nspec: {endpoints: ['ADDRESS_A']}\n";
     let cross = "backendRefs: [{group: rhumb.dev, kind: Backend, name: a, namespace: other}]";
     let rule = route("cross", "parentRefs: [{name: web, sectionName: two}]", &format!("    - {cross}"));
-    let refused = Site::new(&[GATEWAY, other, &rule].concat());
+    let refused = Site::partial(&[GATEWAY, other, &rule].concat());
     let response = refused.get("two.test", "/");
     assert_eq!((response.status(), problem(&response).as_str()), (500, "configuration_invalid"));
     let grant = "---\napiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: g, namespace: other}\nspec:\n  \
@@ -244,7 +253,7 @@ fn one_bad_document_does_not_stop_the_others() {
     let bad = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: bad}\nspec: {parentRefs: [{name: web}], rulez: []}\n\
                ---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TCPRoute\nmetadata: {name: tcp}\nspec: {}\n";
     let good = route("good", "parentRefs: [{name: web, sectionName: two}]", &format!("    - {TO_A}"));
-    let site = Site::new(&[GATEWAY, bad, &good].concat());
+    let site = Site::partial(&[GATEWAY, bad, &good].concat());
     assert_eq!(site.chosen("two.test", "/"), "a");
     let log = site.rhumb.log();
     assert!(log.contains("rulez") && log.contains("TCPRoute"), "{log}");

@@ -140,6 +140,9 @@ fn tail(log: &Path) -> String {
     String::from_utf8_lossy(&text[text.len().saturating_sub(SHOWN)..]).into_owned()
 }
 
+/// The admin listener's token, a hidden file beside the configuration.
+const ADMIN_TOKEN: &str = ".admin.token";
+
 /// The proxy under test.
 pub struct Rhumb {
     program: Program,
@@ -184,17 +187,23 @@ impl Rhumb {
         prepare(dir.path());
         let admin = port::free();
         std::fs::write(dir.path().join("rhumb.yaml"), config.text(admin)).expect("a writable directory");
-        Self::run(dir, "rhumb.yaml", admin)
+        Self::run(dir, "rhumb.yaml", admin, &[])
     }
 
     /// Starts on a directory of files, one of which must set the admin listener to `admin`.
     pub fn start_on(dir: TempDir, config: &str, admin: u16) -> Self {
-        Self::run(dir, config, admin)
+        Self::run(dir, config, admin, &[])
     }
 
-    fn run(dir: TempDir, config: &str, admin: u16) -> Self {
+    /// The same with `--partial`: mistakes refuse their own traffic only.
+    pub fn start_partial(dir: TempDir, config: &str, admin: u16) -> Self {
+        Self::run(dir, config, admin, &["--partial"])
+    }
+
+    fn run(dir: TempDir, config: &str, admin: u16, more: &[&str]) -> Self {
         let mut command = Self::command();
-        command.arg("run").arg("-c").arg(dir.path().join(config)).current_dir(dir.path());
+        command.arg("run").arg("-c").arg(dir.path().join(config)).args(more).current_dir(dir.path());
+        command.env("RHUMB_ADMIN_TOKEN_FILE", dir.path().join(ADMIN_TOKEN));
         let program = Program::start(command, &dir.path().join("rhumb.log"));
         let mut rhumb = Self { program, dir, admin };
         rhumb.wait_until_ready();
@@ -242,9 +251,18 @@ impl Rhumb {
         self.program.signal(Signal::HUP);
     }
 
-    /// GET on the admin listener.
+    /// GET on the admin listener, with its token.
     pub fn admin(&self, path: &str) -> Message {
-        client::get(self.admin_address(), "localhost", path)
+        let token = std::fs::read_to_string(self.admin_token()).unwrap_or_default();
+        Client::connect(self.admin_address()).exchange(format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+            token.trim()
+        ))
+    }
+
+    /// The file with the token that opens the admin listener.
+    pub fn admin_token(&self) -> PathBuf {
+        self.dir.path().join(ADMIN_TOKEN)
     }
 
     /// GET on the admin listener; `None` while nobody listens or answers.
