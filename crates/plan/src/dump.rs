@@ -191,7 +191,7 @@ fn backend_value(backend: &Backend) -> Value {
 }
 
 fn duration(limit: Duration) -> String {
-    format!("{limit:?}")
+    if limit.is_zero() { "0s".to_owned() } else { format!("{limit:?}") }
 }
 
 fn text(bytes: &[u8]) -> String {

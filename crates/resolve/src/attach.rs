@@ -77,7 +77,7 @@ impl<'a> Doors<'a> {
         grants: &Grants<'a>,
         policies: &Policies<'a>,
         around: &Surroundings,
-        mut servers: Servers<'a>,
+        servers: Servers<'a>,
         report: &mut Report,
     ) -> (Self, Settings<'a>) {
         let mut this = Self {
@@ -94,16 +94,17 @@ impl<'a> Doors<'a> {
             .zip(&classes)
             .map(|(gateway, class)| config(docs, *gateway, class.as_ref()?.as_ref(), report))
             .collect();
-        let named: Vec<Key<'_>> = configs.iter().flatten().copied().collect();
+        let named: Vec<Key<'_>> = configs.iter().flatten().flatten().copied().collect();
         let settings = Settings::new(docs, &named, around, report);
-        for ((gateway, class), config) in docs.gateways.all.iter().zip(&classes).zip(&configs) {
-            let standing = if class.is_none() || gateway.doc.broken {
-                Standing::NotServed
-            } else {
-                let first = this.doors.len();
-                let identity = this.identity(docs, grants, *gateway, report);
-                this.gateway(*gateway, identity, policies, *config, &settings, around, &mut servers, report);
-                Standing::Ours(first..this.doors.len())
+        for (gateway, config) in docs.gateways.all.iter().zip(&configs) {
+            let standing = match config {
+                Some(config) if !gateway.doc.broken => {
+                    let first = this.doors.len();
+                    let identity = this.identity(docs, grants, *gateway, report);
+                    this.gateway(*gateway, identity, policies, *config, &settings, around, &servers, report);
+                    Standing::Ours(first..this.doors.len())
+                }
+                _ => Standing::NotServed,
             };
             this.standings.insert(key(gateway.doc), standing);
         }
@@ -119,7 +120,7 @@ impl<'a> Doors<'a> {
         config: Option<Key<'a>>,
         settings: &Settings<'a>,
         around: &Surroundings,
-        servers: &mut Servers<'a>,
+        servers: &Servers<'a>,
         report: &mut Report,
     ) {
         let Entry { doc, spec } = gateway;
@@ -473,18 +474,23 @@ fn class<'a>(
     }
 }
 
-/// The ProxyConfig of a Gateway: its own, or that of its class.
+/// The ProxyConfig of a Gateway: its own, or that of its class, if one is named. Nothing when the Gateway cannot be
+/// served as it asks to be.
 fn config<'a>(
     docs: &Docs<'a>,
     gateway: Entry<'a, Gateway>,
     class: Option<&Entry<'a, GatewayClass>>,
     report: &mut Report,
-) -> Option<Key<'a>> {
+) -> Option<Option<Key<'a>>> {
     let namespace = gateway.doc.namespace();
     let own = gateway.spec.infrastructure.as_ref().and_then(|own| own.parameters_ref.as_ref());
     if let Some(parameters) = own {
-        return settings::named(docs, gateway.doc, namespace, parameters, report);
+        return settings::named(docs, gateway.doc, namespace, parameters, report).map(Some);
     }
-    let class = class?;
-    settings::named(docs, class.doc, namespace, class.spec.parameters_ref.as_ref()?, report)
+    match class.and_then(|class| Some((class, class.spec.parameters_ref.as_ref()?))) {
+        None => Some(None),
+        Some((class, parameters)) => {
+            settings::named(docs, class.doc, namespace, parameters, report).map(Some)
+        }
+    }
 }

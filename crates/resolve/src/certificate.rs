@@ -1,8 +1,6 @@
 //! Certificates, keys and CA certificates from Secrets and ConfigMaps, and the TLS servers made of them.
 
-use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
 use rhumb_base::name::ListenerName;
 use rhumb_model::kind::gateway::{FrontendValidation, FrontendValidationMode, Gateway, Listener};
@@ -160,8 +158,6 @@ pub(crate) struct Servers<'a> {
     grants: &'a Grants<'a>,
     previous: Option<&'a Plan>,
     unix_seconds: i64,
-    /// Certificates and CAs that were warned of.
-    told: HashSet<Arc<str>>,
 }
 
 impl<'a> Servers<'a> {
@@ -171,13 +167,13 @@ impl<'a> Servers<'a> {
         previous: Option<&'a Plan>,
         unix_seconds: i64,
     ) -> Self {
-        Self { docs, grants, previous, unix_seconds, told: HashSet::new() }
+        Self { docs, grants, previous, unix_seconds }
     }
 
     /// The TLS server of an HTTPS listener, with the hash of what it is made of; nothing when something about it is
     /// wrong, which is said: a listener must not do with less than it asks for.
     pub(crate) fn server(
-        &mut self,
+        &self,
         doc: &'a Doc,
         gateway: &'a Gateway,
         listener: &'a Listener,
@@ -263,7 +259,7 @@ impl<'a> Servers<'a> {
 
     /// The CAs that sign certificates of clients, of all references together.
     fn client_roots(
-        &mut self,
+        &self,
         doc: &'a Doc,
         validation: &'a FrontendValidation,
         report: &mut Report,
@@ -273,7 +269,6 @@ impl<'a> Servers<'a> {
         // The short form calls the same thing `optional`, which needs no explanation.
         if *validation.mode == FrontendValidationMode::AllowInsecureFallback
             && doc.source.slice(validation.mode.span).contains(validation.mode.word())
-            && self.told.insert(doc.origin(validation.mode.span).to_string().into())
         {
             let what = "clients with a certificate that does not verify are refused all the same";
             let diag = Diag::warning(Rule::NotSupported, doc.origin(validation.mode.span), what)
@@ -305,7 +300,7 @@ impl<'a> Servers<'a> {
 
     /// Tells what is served but will not please clients.
     fn warn(
-        &mut self,
+        &self,
         doc: &Doc,
         listener: &Listener,
         host: &Host,
@@ -321,13 +316,11 @@ impl<'a> Servers<'a> {
             } else {
                 continue;
             };
-            if self.told.insert(Arc::clone(&info.origin)) {
-                let mut diag = Diag::warning(Rule::Certificate, written.at.clone(), what)
-                    .why("clients will refuse it")
-                    .related(written.doc.origin(written.doc.span), written.doc.id.to_string());
-                diag.secret = true;
-                report.push(diag);
-            }
+            let mut diag = Diag::warning(Rule::Certificate, written.at.clone(), what)
+                .why("clients will refuse it")
+                .related(written.doc.origin(written.doc.span), written.doc.id.to_string());
+            diag.secret = true;
+            report.push(diag);
         }
         if *host != Host::Any && !infos.iter().any(|info| info.names.iter().any(|name| covers(name, host))) {
             let span = listener.hostname.as_ref().map_or(listener.name.span, |hostname| hostname.span);

@@ -12,6 +12,7 @@ use rhumb_model::{Diag, Doc, Rule, Span, Spanned};
 use rhumb_route::RequestMatch;
 use rhumb_route::field::{self, FieldMatch, ValueMatch};
 use rhumb_route::path::{GrpcMatchType, PathMatch};
+use rhumb_route::pattern::Pattern;
 use serde_json::{Map, Value, json};
 
 use crate::report::Report;
@@ -46,7 +47,12 @@ pub(crate) fn grpc(doc: &Doc, written: &GrpcMatch, report: &mut Report) -> Optio
             };
             let text = |text: &Option<Spanned<Box<str>>>| text.as_ref().map(|text| text.value.to_string());
             PathMatch::grpc(kind, text(&method.service).as_deref(), text(&method.method).as_deref())
-                .map_err(|error| report.push(mistake(doc, method.span, &error)))
+                .map_err(|error| {
+                    let is_wrong = |text: &&Spanned<Box<str>>| Pattern::parse(text).is_err();
+                    let wrong = [&method.service, &method.method].into_iter().flatten().find(is_wrong);
+                    let span = wrong.map_or(method.span, |text| text.span);
+                    report.push(mistake(doc, span, &error));
+                })
                 .ok()
         }
     };

@@ -1,6 +1,6 @@
 //! The mistakes that are found, and the words that several kinds of them share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rhumb_model::decode::nearest;
@@ -16,6 +16,8 @@ const SUGGESTIONS: usize = 64;
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) diags: Vec<Diag>,
+    /// What was told of which place: a Secret that several listeners use is wrong once.
+    told: HashSet<(*const Source, Span, String)>,
     /// Where lines begin, by source: origins of policies ask for many places of few sources.
     lines: HashMap<*const Source, Box<[u32]>>,
     suggested: usize,
@@ -23,7 +25,9 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn push(&mut self, diag: Diag) {
-        self.diags.push(diag);
+        if self.told.insert((Arc::as_ptr(&diag.at.source), diag.at.span, diag.what.clone())) {
+            self.diags.push(diag);
+        }
     }
 
     /// A reference to nothing. `names` are those that would have been right.

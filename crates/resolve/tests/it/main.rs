@@ -2,3 +2,5 @@
 
 mod golden;
 mod read;
+mod reload;
+mod requests;

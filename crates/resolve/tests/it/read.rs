@@ -65,7 +65,7 @@ impl Lookup for Files {
 /// The documents of a file.
 pub(crate) fn docs(text: &str) -> Read {
     let mut whole = Read::default();
-    for source in yaml::split(&Arc::from("in.yaml"), text) {
+    for source in yaml::sources(&Arc::from("in.yaml"), text) {
         let one = read(&source, Some(&mut Files));
         whole.docs.extend(one.docs);
         whole.diags.extend(one.diags);
@@ -83,7 +83,6 @@ pub(crate) fn resolved(text: &str, previous: Option<&Plan>) -> Resolved {
 }
 
 /// The plan of a file without mistakes.
-#[expect(dead_code, reason = "for the tests that follow")]
 pub(crate) fn plan(text: &str, previous: Option<&Plan>) -> Plan {
     let resolved = resolved(text, previous);
     let told: Vec<String> = resolved.diagnostics.iter().map(ToString::to_string).collect();
