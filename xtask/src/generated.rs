@@ -8,6 +8,7 @@ use std::process::Command;
 /// Arguments of the binary, and the file that holds its output.
 const FILES: &[(&[&str], &str)] = &[
     (&["schema"], "docs/schema/rhumb.schema.json"),
+    (&["schema", "reference"], "docs/reference.md"),
     (&["completion", "bash"], "docs/completion/rhumb.bash"),
     (&["completion", "zsh"], "docs/completion/_rhumb"),
     (&["completion", "fish"], "docs/completion/rhumb.fish"),

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use axum::Router;
@@ -29,7 +30,7 @@ use token::Issued;
 
 pub(crate) mod client;
 mod door;
-pub(crate) mod dump;
+mod endpoints;
 mod guard;
 pub(crate) mod token;
 
@@ -45,6 +46,8 @@ pub(crate) struct Admin {
     pub(crate) origin: Instant,
     /// Where the configuration is.
     pub(crate) config: PathBuf,
+    /// Connections of clients that are open.
+    pub(crate) connections: Arc<AtomicU32>,
     /// Worker threads.
     pub(crate) workers: usize,
     /// What is known about names of backends.
@@ -89,7 +92,7 @@ fn router(desk: Arc<Desk>) -> Router {
         .route("/version", get(|| async { page(&json!({ "name": "rhumb", "version": VERSION })) }))
         .route("/status", get(status))
         .route("/config", get(config))
-        .route("/endpoints", get(endpoints))
+        .route("/endpoints", get(endpoint_states))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page; / lists them") })
         .method_not_allowed_fallback(|| async {
             problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD")
@@ -128,12 +131,12 @@ async fn status(State(desk): State<Arc<Desk>>) -> Response {
 }
 
 async fn config(State(desk): State<Arc<Desk>>) -> Response {
-    page(&dump::plan(&desk.admin.current.load()))
+    page(&rhumb_plan::dump(&desk.admin.current.load()))
 }
 
-async fn endpoints(State(desk): State<Arc<Desk>>) -> Response {
+async fn endpoint_states(State(desk): State<Arc<Desk>>) -> Response {
     let now = Nanos::since(desk.admin.origin, Instant::now());
-    page(&dump::endpoints(&desk.admin.current.load(), now, &desk.admin.names))
+    page(&endpoints::endpoints(&desk.admin.current.load(), now, &desk.admin.names))
 }
 
 impl Desk {
@@ -185,6 +188,12 @@ impl Admin {
                 "tls": port.tls.is_some(),
                 "rules": port.table.len(),
             })).collect::<Vec<_>>(),
+            "connections": self.connections.load(Ordering::Relaxed),
+            "backends": plan.backends.iter().map(|backend| {
+                let set = backend.endpoints.load();
+                let eligible = set.members().iter().filter(|member| member.endpoint().is_eligible()).count();
+                json!({ "name": backend.name.as_str(), "endpoints": set.members().len(), "eligible": eligible })
+            }).collect::<Vec<_>>(),
             "lastSuccess": self.health.last_success(),
             "lastAttempt": attempt.map(|attempt| json!({
                 "at": attempt.at,

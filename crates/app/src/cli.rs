@@ -55,7 +55,7 @@ pub(crate) enum Format {
 #[command(
     name = "rhumb",
     version,
-    about,
+    about = "Rhumb: an API gateway and a service mesh in one binary",
     arg_required_else_help = true,
     after_help = "\
 Begin with:

@@ -16,6 +16,7 @@ use rhumb_plan::{Backend, Plan, Port, Rule};
 use rhumb_policy::{Chain, ChainState, Exchange, Step};
 use rhumb_route::{Candidate, Explanation, Lookup, normalize};
 
+mod facts;
 mod text;
 mod json;
 

@@ -1,9 +1,16 @@
 //! Messages of the process itself, on standard error. Access logs are `telemetry`'s.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
+use rhumb_model::{Diag, Paint, render_all};
 use tracing_subscriber::EnvFilter;
+
+use crate::print;
+
+/// Whether messages are JSON: then nothing else may be written to standard error.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// The level when nothing is asked for.
 const DEFAULT_LEVEL: &str = "info";
@@ -44,6 +51,22 @@ impl fmt::Display for InvalidLevel {
 
 impl std::error::Error for InvalidLevel {}
 
+/// Tells mistakes of a configuration on standard error: as text with snippets, or as messages when those are JSON.
+pub(crate) fn report(diags: &[Diag], paint: Paint) {
+    if !IS_JSON.load(Ordering::Relaxed) {
+        return print::err(&render_all(diags, paint));
+    }
+    for diag in diags {
+        let (at, rule) = (diag.at.to_string(), diag.rule.name());
+        let (why, fix) = (diag.why.as_deref(), diag.fix.as_deref());
+        if diag.is_error() {
+            tracing::error!(at, rule, why, fix, "{}", diag.what);
+        } else {
+            tracing::warn!(at, rule, why, fix, "{}", diag.what);
+        }
+    }
+}
+
 impl LogArgs {
     /// Sends messages of this process to standard error from here on. An empty `RUST_LOG` is none.
     ///
@@ -53,6 +76,7 @@ impl LogArgs {
         let level = if self.log_level.trim().is_empty() { DEFAULT_LEVEL } else { &self.log_level };
         let filter = EnvFilter::builder().parse(level).map_err(|_| InvalidLevel(level.to_owned()))?;
         let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+        IS_JSON.store(self.log_format == LogFormat::Json, Ordering::Relaxed);
         // A second start in one process (tests) keeps the first one.
         let _ = match self.log_format {
             LogFormat::Text => builder.with_ansi(false).with_target(false).try_init(),

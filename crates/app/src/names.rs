@@ -28,12 +28,15 @@ pub(crate) struct Names {
 
 /// What is known about the names of the plan in force, for the admin listener.
 #[derive(Clone, Default)]
-pub(crate) struct Board(Arc<Mutex<Vec<(BackendName, Vec<Watch>)>>>);
+pub(crate) struct Board(Arc<Mutex<Watches>>);
+
+/// The watches of each backend that has names.
+type Watches = Vec<(BackendName, Vec<Watch>)>;
 
 /// Keeps names resolved until it is dropped.
 #[derive(Default)]
 pub(crate) struct Following {
-    backends: Vec<(BackendName, Vec<Watch>)>,
+    backends: Watches,
     tasks: Vec<JoinHandle<()>>,
 }
 

@@ -22,6 +22,7 @@ use rhumb_upstream::dns::InvalidSystem;
 use crate::access_log;
 use crate::config::{Config, Reading};
 use crate::health::{Attempt, Health, unix_now};
+use crate::logs;
 use crate::names::{Board, FIRST_ANSWERS, Names};
 use crate::supervisor::{BindError, Supervisor};
 
@@ -207,8 +208,8 @@ impl Live {
         gauge("error").set(i64::try_from(errors).unwrap_or(i64::MAX));
         gauge("warning").set(i64::try_from(warnings).unwrap_or(i64::MAX));
         let diagnostics = reading.diags.iter().take(DIAGNOSTICS_LIMIT).map(ToString::to_string).collect();
-        if self.revision > 0 && !reading.diags.is_empty() {
-            crate::print::err(&reading.report(Paint::Plain));
+        if self.revision > 0 {
+            logs::report(&reading.diags, Paint::Plain);
         }
         if errors > 0 && !self.partial {
             return (Err(Refused::Mistakes(errors)), diagnostics);

@@ -20,8 +20,8 @@ use crate::cli::Exit;
 use crate::config::{Config, Reading, paint};
 use crate::gauges;
 use crate::health::{Health, Phase};
+use crate::logs;
 use crate::names::Board;
-use crate::print;
 use crate::reload::Live;
 use crate::signal::{Signal, Signals};
 use crate::supervisor::{Ended, Supervisor, default_workers, raise_descriptor_limit};
@@ -52,7 +52,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit> {
     let mut config = Config::at(&options.config);
     let reading = config.read(None, Nanos::default());
-    print::err(&reading.report(paint(&std::io::stderr())));
+    logs::report(&reading.diags, paint(&std::io::stderr()));
     if reading.errors() > 0 && !options.partial {
         return Ok(Exit::Invalid);
     }
@@ -98,6 +98,7 @@ async fn control(
         registry: Arc::clone(&shared.registry),
         origin: shared.origin,
         config: config.path().to_owned(),
+        connections: Arc::clone(&shared.connections),
         workers,
         names: board.clone(),
     };
@@ -150,7 +151,7 @@ async fn open_admin(address: SocketAddr, token_file: Option<PathBuf>, admin: Adm
     };
     let token = match token_file {
         Some(file) => Issued::at(&file).context("admin token")?,
-        None => Issued::make(socket.local_addr().map_or(address.port(), |bound| bound.port()))
+        None => Issued::make(socket.local_addr().map_or_else(|_| address.port(), |bound| bound.port()))
             .context("admin token")?,
     };
     tracing::info!(%address, token_file = %token.path.display(), "admin listener");

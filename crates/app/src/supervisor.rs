@@ -192,8 +192,12 @@ mod tests {
     use std::time::Duration;
 
     fn supervisor(count: usize) -> (Supervisor, UnboundedReceiver<Ended>) {
-        let shared =
-            Shared { current: Current::default(), registry: Registry::new(), origin: Instant::now() };
+        let shared = Shared {
+            current: Current::default(),
+            registry: Registry::new(),
+            origin: Instant::now(),
+            connections: Arc::default(),
+        };
         Supervisor::start(count, &shared).unwrap()
     }
 

@@ -34,15 +34,16 @@ enum What {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let schema = schema(args.what);
+    let (schema, policies) = schema(args.what);
     print::out(&match args.what {
         What::Documents | What::Short => format!("{schema:#}\n"),
-        What::Reference => reference::page(&schema),
+        What::Reference => reference::page(&schema, &policies),
     })?;
     Ok(Exit::Ok)
 }
 
-fn schema(what: What) -> Value {
+/// The schema, and that of each policy's body.
+fn schema(what: What) -> (Value, Vec<(&'static str, Value)>) {
     let mut shared = Map::new();
     let bodies: Vec<_> =
         rhumb_policy::KINDS.iter().map(|kind| (kind.name, body(kind, &mut shared))).collect();
@@ -53,7 +54,7 @@ fn schema(what: What) -> Value {
     if let Some(Value::Object(defs)) = schema.get_mut("$defs") {
         defs.extend(shared);
     }
-    schema
+    (schema, bodies)
 }
 
 /// The schema of a policy's body. Its definitions move to those of the whole file, under names that begin with the
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     fn every_reference_leads_somewhere() {
         for what in [What::Documents, What::Short] {
-            let schema = schema(what);
+            let (schema, _) = schema(what);
             let mut found = Vec::new();
             references(&schema, &mut found);
             assert!(!found.is_empty());
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn each_policy_is_described() {
-        let text = schema(What::Short).to_string();
+        let text = schema(What::Short).0.to_string();
         for kind in rhumb_policy::KINDS {
             assert!(text.contains(&format!("\"{}\"", kind.name)), "{}", kind.name);
         }

@@ -11,6 +11,9 @@ use super::{Exit, Format};
 use crate::admin::client;
 use crate::print;
 
+/// Backends that the state lists.
+const SHOWN_BACKENDS: usize = 20;
+
 /// How a running process is found.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Running {
@@ -85,7 +88,10 @@ fn status_text(status: &Value) -> String {
     let live = ago(&status["lastSuccess"]).map_or_else(String::new, |ago| format!(", live since {ago}"));
     line("revision", format!("{}{live}", plain(&status["revision"])));
     line("config", plain(&status["config"]));
-    line("workers", plain(&status["workers"]));
+    line(
+        "workers",
+        format!("{}, {} open connections", plain(&status["workers"]), plain(&status["connections"])),
+    );
     for (index, listener) in status["listeners"].as_array().into_iter().flatten().enumerate() {
         let tls = if listener["tls"].as_bool() == Some(true) { "TLS" } else { "plain text" };
         let name = if index == 0 { "listeners" } else { "" };
@@ -98,6 +104,15 @@ fn status_text(status: &Value) -> String {
                 plain(&listener["rules"])
             ),
         );
+    }
+    let backends = status["backends"].as_array().map_or(&[][..], Vec::as_slice);
+    for (index, backend) in backends.iter().take(SHOWN_BACKENDS).enumerate() {
+        let name = if index == 0 { "backends" } else { "" };
+        let (eligible, all) = (plain(&backend["eligible"]), plain(&backend["endpoints"]));
+        line(name, format!("{} ({eligible} of {all} endpoints)", plain(&backend["name"])));
+    }
+    if backends.len() > SHOWN_BACKENDS {
+        line("", format!("and {} more: see rhumb endpoints", backends.len() - SHOWN_BACKENDS));
     }
     let attempt = &status["lastAttempt"];
     if let Some(why) = attempt["refused"].as_str() {

@@ -3,8 +3,7 @@
 use rhumb_route::Verdict;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Choice, Ending, Outcome, Sent, Served};
-use crate::admin::dump;
+use super::{Answer, Choice, Ending, Outcome, Sent, Served, facts};
 
 /// An explanation as JSON.
 pub(crate) fn to_json(answer: &Answer<'_>) -> Value {
@@ -29,7 +28,7 @@ pub(crate) fn to_json(answer: &Answer<'_>) -> Value {
 }
 
 fn rule(served: &Served<'_>) -> Value {
-    let mut value = json!({ "rule": dump::rule(served.rule) });
+    let mut value = json!({ "rule": facts::rule(served.rule) });
     match &served.outcome {
         Outcome::Refuses(why) => value["refuses"] = why.as_str().into(),
         Outcome::Answered(sent) => value["answers"] = message(sent),
@@ -49,8 +48,8 @@ fn choice(choice: &Choice<'_>) -> Value {
     json!({
         "weight": choice.weight,
         "share": choice.share,
-        "backend": choice.backend.map(dump::backend),
-        "policies": dump::policies(choice.policies),
+        "backend": choice.backend.map(facts::backend),
+        "policies": facts::policies(choice.policies),
         "endpoint": choice.endpoint,
     })
 }
@@ -62,7 +61,7 @@ fn candidates(answer: &Answer<'_>) -> Vec<Value> {
         value.insert("route".to_owned(), candidate.rule.route.as_str().into());
         value.insert("rule".to_owned(), candidate.rule.index.into());
         value.insert("match".to_owned(), candidate.index.into());
-        value.insert("wants".to_owned(), dump::request_match(candidate.matched));
+        value.insert("wants".to_owned(), facts::request_match(candidate.matched));
         match &candidate.verdict {
             Verdict::Chosen => value.insert("chosen".to_owned(), true.into()),
             Verdict::LostBy(criterion) => value.insert("lostBy".to_owned(), criterion.to_string().into()),

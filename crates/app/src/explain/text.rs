@@ -5,8 +5,7 @@ use std::fmt::Write;
 use rhumb_policy::{Chain, Hooks};
 use rhumb_route::Verdict;
 
-use super::{Answer, Choice, Ending, Outcome, Sent, Served, described, place};
-use crate::admin::dump;
+use super::{Answer, Choice, Ending, Outcome, Sent, Served, described, facts, place};
 
 /// Width of the first column.
 const COLUMN: usize = 11;
@@ -55,7 +54,7 @@ impl Page {
 fn rule(out: &mut Page, answer: &Answer<'_>, served: &Served<'_>) {
     let chosen = answer.explanation.iter().flat_map(|explanation| &explanation.candidates);
     for candidate in chosen.filter(|candidate| candidate.verdict == Verdict::Chosen) {
-        let wants = wants(&dump::request_match(candidate.matched));
+        let wants = wants(&facts::request_match(candidate.matched));
         out.row("route", &format!("{}: {wants}", place(candidate)));
     }
     policies(out, "policies", &served.rule.chain);
@@ -68,7 +67,7 @@ fn rule(out: &mut Page, answer: &Answer<'_>, served: &Served<'_>) {
         Outcome::Waits => out.row("then", "a policy asks another service: what follows holds when it agrees"),
         Outcome::Forwarded(sent) => message(out, "forwards", sent),
     }
-    let timeouts = dump::timeouts(&served.rule.timeouts);
+    let timeouts = facts::timeouts(&served.rule.timeouts);
     let shown = [
         ("request", "request"),
         ("backendRequest", "attempt"),
@@ -121,7 +120,7 @@ fn backend(out: &mut Page, name: &str, choice: &Choice<'_>) {
         return out.row(name, &format!("(not valid: 500), weight {weight}, {share:.0} % of requests"));
     };
     let set = backend.endpoints.load();
-    let details = dump::backend(backend);
+    let details = facts::backend(backend);
     let text = |key: &str| details[key].as_str().unwrap_or_default().to_owned();
     let tls = if backend.target.tls.is_some() { " over TLS" } else { "" };
     out.row(
@@ -137,7 +136,9 @@ fn backend(out: &mut Page, name: &str, choice: &Choice<'_>) {
     if !choice.policies.is_empty() {
         policies(out, "  policies", choice.policies);
     }
-    if set.members().is_empty() {
+    if !backend.dns_names.is_empty() {
+        out.row("", &format!("  found by name when it runs: {}", backend.dns_names.join(", ")));
+    } else if set.members().is_empty() {
         out.row("", "  no endpoints: 503");
     }
     for member in set.members() {

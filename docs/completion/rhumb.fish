@@ -1,0 +1,88 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_rhumb_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_rhumb_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_rhumb_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_rhumb_using_subcommand
+    set -l cmd (__fish_rhumb_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c rhumb -n "__fish_rhumb_needs_command" -s h -l help -d 'Print help'
+complete -c rhumb -n "__fish_rhumb_needs_command" -s V -l version -d 'Print version'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "run" -d 'Run the gateway'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "check" -d 'Check a configuration without running it'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "adapt" -d 'Print the documents that the short form stands for'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "schema" -d 'Print the JSON Schema of configurations'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "explain" -d 'Explain what happens to a request'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "status" -d 'Show the state of a running process'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "endpoints" -d 'Show the endpoints of a running process'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "version" -d 'Print the version'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "completion" -d 'Print a completion script for a shell'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -s c -l config -d 'Configuration: a file, or a directory of *.yaml, *.yml and *.json files. Default: rhumb.yaml, then the directory rhumb, then /etc/rhumb' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist. Default: a file of this user\'s runtime directory, found by the other verbs by themselves' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
+json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand check" -s c -l config -d 'A configuration: a file or a directory. Default: rhumb.yaml, then the directory rhumb, then /etc/rhumb' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand check" -l format -d 'How mistakes are printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand adapt" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand schema" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -s H -l header -d 'A header of the request; Host takes the place of the URL\'s host' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -l client -d 'Address of the client' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -s c -l config -d 'Configuration: a file, or a directory of *.yaml, *.yml and *.json files. Default: rhumb.yaml, then the directory rhumb, then /etc/rhumb' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -l format -d 'How it is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l admin -d 'Admin listener of the running process' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l format -d 'How it is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin -d 'Admin listener of the running process' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l format -d 'How it is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l port -d 'Port of the gateway; 0 takes a free one. Default: 8080, or a free one when it is in use' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l admin -d 'Admin listener' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
+json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand version" -l format -d 'How it is written' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand completion" -s h -l help -d 'Print help'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "run" -d 'Run the gateway'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "check" -d 'Check a configuration without running it'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "adapt" -d 'Print the documents that the short form stands for'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "schema" -d 'Print the JSON Schema of configurations'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "explain" -d 'Explain what happens to a request'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "status" -d 'Show the state of a running process'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "endpoints" -d 'Show the endpoints of a running process'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "version" -d 'Print the version'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "completion" -d 'Print a completion script for a shell'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
