@@ -318,7 +318,9 @@ impl Decode for ShortPath {
             }
             Ok(_) => return Some(parsed),
             Err(mut complaint) => {
-                if text.ends_with('*') {
+                if text.ends_with("/*") && !text.starts_with('/') {
+                    complaint = complaint.fix(format!("write `/{text}`"));
+                } else if text.ends_with('*') {
                     complaint = crate::decode::Complaint::new("`*` stands for all below a path, after a `/`");
                     complaint = complaint.fix(format!("write `{}/*`", text.trim_end_matches('*')));
                 } else if text.starts_with('^') {
