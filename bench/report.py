@@ -121,6 +121,7 @@ def scenario_section(scenario: Scenario, result: Result) -> str:
         ("p99 µs", lambda c: number(result.median(scenario.name, c, "p99_us"), 0)),
         ("CPU busy", lambda c: percent(result.median(scenario.name, c, "busy"))),
         ("PSS MiB", lambda c: mib(result.median(scenario.name, c, "pss_kib"))),
+        ("RSS MiB", lambda c: mib(result.median(scenario.name, c, "rss_kib"))),
     ]
     if scenario.tool == "handshake":
         columns.insert(3, ("resumed", lambda c: percent(resumed_share(result, scenario.name, c))))

@@ -26,6 +26,8 @@ from contenders import Contender, Envoy, HaProxy, Nginx, Rhumb, default_rhumb
 from scenarios import SCENARIOS, Scenario, groups
 
 HERE = Path(__file__).resolve().parent
+# With fewer rounds a run is a look, and does not replace BENCHMARKS.md.
+MIN_ROUNDS = 5
 
 
 def main() -> int:
@@ -59,7 +61,7 @@ def main() -> int:
         for backend in backends:
             measure.stop(backend)
         result.conditions["ended"] = report.now()
-    is_whole = set(options.scenarios) == set(SCENARIOS) and len(contenders) == 4 and not options.quick
+    is_whole = set(options.scenarios) == set(SCENARIOS) and len(contenders) == 4 and options.rounds >= MIN_ROUNDS
     if options.instructions or is_whole:
         result.instructions = measure.instruction_counts()
     text = report.document(result)
