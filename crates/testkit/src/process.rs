@@ -1,7 +1,7 @@
 //! Programs that tests start: the proxy, nginx, scripts. Each is ended when its handle goes, its output kept in a
 //! file and shown when a test fails.
 
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::config::Config;
 use crate::message::Message;
 use crate::{port, wait};
@@ -242,9 +242,25 @@ impl Rhumb {
         self.program.signal(Signal::HUP);
     }
 
-    /// GET on the admin listener.
+    /// GET on the admin listener, with the operator's token.
     pub fn admin(&self, path: &str) -> Message {
-        client::get(self.admin_address(), "localhost", path)
+        self.ask_admin("GET", path)
+    }
+
+    /// A request without content to the admin listener, with the operator's token.
+    pub fn ask_admin(&self, method: &str, path: &str) -> Message {
+        let token =
+            self.token().map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{token}Connection: close\r\n\r\n");
+        Client::connect(self.admin_address()).exchange(head)
+    }
+
+    /// What the file holds that the log names at the start.
+    fn token(&self) -> Option<String> {
+        let log = self.log();
+        let (_, rest) = log.split_once("token_file=")?;
+        let path = rest.split_whitespace().next()?;
+        std::fs::read_to_string(path).ok().map(|token| token.trim().to_owned())
     }
 
     /// GET on the admin listener; `None` while nobody listens or answers.
