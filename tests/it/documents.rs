@@ -1,12 +1,12 @@
 //! Gateway API documents and our own kinds, as they would lie in a directory or come from Kubernetes.
 
-use crate::gate::{json, local, problem, seen};
+use crate::gate::{json, local, seen};
 use rhumb_testkit::backend::Backend;
 use rhumb_testkit::cert::Authority;
 use rhumb_testkit::client::{self, Client};
 use rhumb_testkit::message::Message;
 use rhumb_testkit::port;
-use rhumb_testkit::process::{Rhumb, finish};
+use rhumb_testkit::process::{Finished, Rhumb, finish};
 use std::process::Command;
 
 /// A running proxy on a directory with these documents; `A` and `B` in them are the backends' addresses, `PORT` and
@@ -20,15 +20,6 @@ struct Site {
 
 impl Site {
     fn new(documents: &str) -> Self {
-        Self::started(documents, Rhumb::start_on)
-    }
-
-    /// A site whose documents have mistakes.
-    fn partial(documents: &str) -> Self {
-        Self::started(documents, Rhumb::start_partial)
-    }
-
-    fn started(documents: &str, start: fn(tempfile::TempDir, &str, u16) -> Rhumb) -> Self {
         let backends = [Backend::named("a"), Backend::named("b")];
         let (admin, port, tls) = (port::free(), port::free(), port::free());
         let dir = tempfile::tempdir().expect("a directory");
@@ -42,7 +33,7 @@ impl Site {
             .replace("ADDRESS_A", &backends[0].address().to_string())
             .replace("ADDRESS_B", &backends[1].address().to_string());
         std::fs::write(dir.path().join("site.yaml"), text).expect("a file");
-        Self { rhumb: start(dir, "", admin), port, tls, _backends: backends }
+        Self { rhumb: Rhumb::start_on(dir, "", admin), port, tls, _backends: backends }
     }
 
     fn ask(&self, request: &str) -> Message {
@@ -58,6 +49,17 @@ impl Site {
         let response = self.get(authority, target);
         response.field("x-backend").map_or_else(|| response.status().to_string(), str::to_owned)
     }
+}
+
+/// What `rhumb check` says about documents.
+fn check(documents: &str) -> Finished {
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = documents.replace("TLSPORT", "8443").replace("PORT", "8080");
+    let text = text.replace("ADDRESS_A", "127.0.0.1:9001").replace("ADDRESS_B", "127.0.0.1:9002");
+    std::fs::write(dir.path().join("site.yaml"), text).expect("a file");
+    let mut command = Rhumb::command();
+    command.arg("check").arg(dir.path());
+    finish(command)
 }
 
 const GATEWAY: &str = "
@@ -171,9 +173,8 @@ fn a_backend_of_another_namespace_needs_a_grant() {
     let other = "---\napiVersion: rhumb.dev/v1alpha1\nkind: Backend\nmetadata: {name: a, namespace: other}\nspec: {endpoints: ['ADDRESS_A']}\n";
     let cross = "backendRefs: [{group: rhumb.dev, kind: Backend, name: a, namespace: other}]";
     let rule = route("cross", "parentRefs: [{name: web, sectionName: two}]", &format!("    - {cross}"));
-    let refused = Site::partial(&[GATEWAY, other, &rule].concat());
-    let response = refused.get("two.test", "/");
-    assert_eq!((response.status(), problem(&response).as_str()), (500, "configuration_invalid"));
+    let refused = check(&[GATEWAY, other, &rule].concat());
+    assert!(refused.code == Some(3) && refused.output.contains("ReferenceGrant"), "{refused:?}");
     let grant = "---\napiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: g, namespace: other}\nspec:\n  \
                  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}]\n  to: [{group: rhumb.dev, kind: Backend}]\n";
     let granted = Site::new(&[GATEWAY, other, &rule, grant].concat());
@@ -249,14 +250,14 @@ fn secrets_carry_certificates() {
 }
 
 #[test]
-fn one_bad_document_does_not_stop_the_others() {
+fn every_bad_document_is_told_and_the_good_ones_are_not() {
     let bad = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: bad}\nspec: {parentRefs: [{name: web}], rulez: []}\n\
                ---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TCPRoute\nmetadata: {name: tcp}\nspec: {}\n";
     let good = route("good", "parentRefs: [{name: web, sectionName: two}]", &format!("    - {TO_A}"));
-    let site = Site::partial(&[GATEWAY, bad, &good].concat());
-    assert_eq!(site.chosen("two.test", "/"), "a");
-    let log = site.rhumb.log();
-    assert!(log.contains("rulez") && log.contains("TCPRoute"), "{log}");
+    let checked = check(&[GATEWAY, bad, &good].concat());
+    assert_eq!(checked.code, Some(3), "{}", checked.output);
+    assert!(checked.output.contains("rulez") && checked.output.contains("TCPRoute"), "{}", checked.output);
+    assert!(!checked.output.contains("default/good"), "{}", checked.output);
 }
 
 #[test]

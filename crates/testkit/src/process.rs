@@ -1,7 +1,7 @@
 //! Programs that tests start: the proxy, nginx, scripts. Each is ended when its handle goes, its output kept in a
 //! file and shown when a test fails.
 
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::config::Config;
 use crate::message::Message;
 use crate::{port, wait};
@@ -140,9 +140,6 @@ fn tail(log: &Path) -> String {
     String::from_utf8_lossy(&text[text.len().saturating_sub(SHOWN)..]).into_owned()
 }
 
-/// The admin listener's token, a hidden file beside the configuration.
-const ADMIN_TOKEN: &str = ".admin.token";
-
 /// The proxy under test.
 pub struct Rhumb {
     program: Program,
@@ -187,23 +184,17 @@ impl Rhumb {
         prepare(dir.path());
         let admin = port::free();
         std::fs::write(dir.path().join("rhumb.yaml"), config.text(admin)).expect("a writable directory");
-        Self::run(dir, "rhumb.yaml", admin, &[])
+        Self::run(dir, "rhumb.yaml", admin)
     }
 
     /// Starts on a directory of files, one of which must set the admin listener to `admin`.
     pub fn start_on(dir: TempDir, config: &str, admin: u16) -> Self {
-        Self::run(dir, config, admin, &[])
+        Self::run(dir, config, admin)
     }
 
-    /// The same with `--partial`: mistakes refuse their own traffic only.
-    pub fn start_partial(dir: TempDir, config: &str, admin: u16) -> Self {
-        Self::run(dir, config, admin, &["--partial"])
-    }
-
-    fn run(dir: TempDir, config: &str, admin: u16, more: &[&str]) -> Self {
+    fn run(dir: TempDir, config: &str, admin: u16) -> Self {
         let mut command = Self::command();
-        command.arg("run").arg("-c").arg(dir.path().join(config)).args(more).current_dir(dir.path());
-        command.env("RHUMB_ADMIN_TOKEN_FILE", dir.path().join(ADMIN_TOKEN));
+        command.arg("run").arg("-c").arg(dir.path().join(config)).current_dir(dir.path());
         let program = Program::start(command, &dir.path().join("rhumb.log"));
         let mut rhumb = Self { program, dir, admin };
         rhumb.wait_until_ready();
@@ -251,18 +242,25 @@ impl Rhumb {
         self.program.signal(Signal::HUP);
     }
 
-    /// GET on the admin listener, with its token.
+    /// GET on the admin listener, with the operator's token.
     pub fn admin(&self, path: &str) -> Message {
-        let token = std::fs::read_to_string(self.admin_token()).unwrap_or_default();
-        Client::connect(self.admin_address()).exchange(format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
-            token.trim()
-        ))
+        self.ask_admin("GET", path)
     }
 
-    /// The file with the token that opens the admin listener.
-    pub fn admin_token(&self) -> PathBuf {
-        self.dir.path().join(ADMIN_TOKEN)
+    /// A request without content to the admin listener, with the operator's token.
+    pub fn ask_admin(&self, method: &str, path: &str) -> Message {
+        let token =
+            self.token().map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{token}Connection: close\r\n\r\n");
+        Client::connect(self.admin_address()).exchange(head)
+    }
+
+    /// What the file holds that the log names at the start.
+    fn token(&self) -> Option<String> {
+        let log = self.log();
+        let (_, rest) = log.split_once("token_file=")?;
+        let path = rest.split_whitespace().next()?;
+        std::fs::read_to_string(path).ok().map(|token| token.trim().to_owned())
     }
 
     /// GET on the admin listener; `None` while nobody listens or answers.
