@@ -42,6 +42,7 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l admin-token-file -d 
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l partial -d 'Serve what is right: a document with mistakes refuses its own traffic (500), the others work. Default: a configuration with mistakes is not taken over at all'
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand check" -s c -l config -d 'A configuration: a file or a directory. Default: rhumb.yaml, then the directory rhumb, then /etc/rhumb' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand check" -l format -d 'How mistakes are printed' -r -f -a "text\t'For people'

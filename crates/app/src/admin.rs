@@ -160,7 +160,8 @@ impl Desk {
                 ("this is not the token", r#"Bearer realm="rhumb", error="invalid_token""#)
             }
         };
-        let file = self.token.path.display();
+        let file = self.token.path.as_ref().map(|path| path.display().to_string());
+        let file = file.unwrap_or_else(|| "the file that --admin-token-file names".to_owned());
         let detail = format!("{what}: send `Authorization: Bearer TOKEN` with the content of {file}");
         let mut response = problem(StatusCode::UNAUTHORIZED, &detail);
         // RFC 6750 §3.

@@ -154,7 +154,8 @@ async fn open_admin(address: SocketAddr, token_file: Option<PathBuf>, admin: Adm
         None => Issued::make(socket.local_addr().map_or_else(|_| address.port(), |bound| bound.port()))
             .context("admin token")?,
     };
-    tracing::info!(%address, token_file = %token.path.display(), "admin listener");
+    let token_file = token.path.as_ref().map(|path| path.display().to_string());
+    tracing::info!(%address, token_file, "admin listener");
     tokio::spawn(admin::serve(socket, admin, token));
     Ok(())
 }

@@ -125,7 +125,7 @@ fn process(entry: Entry<'_, ProxyConfig>, report: &mut Report) -> Process {
         {
             let what = "the admin listener is reachable from other machines";
             let diag = Diag::warning(Rule::Conflict, entry.doc.origin(written.span), what)
-                .why("it has no authentication")
+                .why("it speaks plain text: its token and what it tells can be read on the way")
                 .fix("listen on 127.0.0.1, or keep others away by other means");
             report.push(diag);
         }

@@ -94,27 +94,28 @@ impl Token {
 pub(crate) struct Issued {
     /// The token.
     pub(crate) token: Token,
-    /// Where it is.
-    pub(crate) path: PathBuf,
+    /// Where it is; `None` when no file could have it, so that nobody knows it.
+    pub(crate) path: Option<PathBuf>,
     is_ours: bool,
 }
 
 impl Issued {
-    /// Makes a token for the admin listener on `port` and writes it to the first place that can hold it.
+    /// Makes a token for the admin listener on `port` and writes it to the first place that can hold it. Without such a
+    /// place (a container whose file system is read only) what needs the token stays closed, and a message says so.
     ///
     /// # Errors
-    /// When there is no such place.
+    /// When the operating system has no randomness.
     pub(crate) fn make(port: u16) -> io::Result<Self> {
         let token = Token::random()?;
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "no directory for it");
         for dir in directories() {
             let path = dir.join(file_name(port));
             match private_directory(&dir).and_then(|()| token.write(&path)) {
-                Ok(()) => return Ok(Self { token, path, is_ours: true }),
-                Err(error) => last = io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+                Ok(()) => return Ok(Self { token, path: Some(path), is_ours: true }),
+                Err(error) => tracing::debug!(%error, "no admin token at {}", path.display()),
             }
         }
-        Err(last)
+        tracing::warn!("no place for the admin token: name one with --admin-token-file");
+        Ok(Self { token, path: None, is_ours: false })
     }
 
     /// The token in a file that the user named; a new one is written there when there is no such file.
@@ -124,11 +125,11 @@ impl Issued {
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         match Token::read(path) {
-            Ok(token) => Ok(Self { token, path: path.to_owned(), is_ours: false }),
+            Ok(token) => Ok(Self { token, path: Some(path.to_owned()), is_ours: false }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let token = Token::random()?;
                 token.write(path).map_err(named)?;
-                Ok(Self { token, path: path.to_owned(), is_ours: true })
+                Ok(Self { token, path: Some(path.to_owned()), is_ours: true })
             }
             Err(error) => Err(named(error)),
         }
@@ -137,9 +138,9 @@ impl Issued {
 
 impl Drop for Issued {
     fn drop(&mut self) {
-        if self.is_ours {
+        if let (true, Some(path)) = (self.is_ours, &self.path) {
             // A token that opens nothing any more; the next start writes another one in any case.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(path);
         }
     }
 }

@@ -154,7 +154,20 @@ fn endpoints_text(answer: &Value) -> String {
             ]);
         }
     }
-    print::table(["BACKEND", "ENDPOINT", "STATE", "IN FLIGHT", "LATENCY", "REQUESTS", "FAILED"], &rows)
+    let title = ["BACKEND", "ENDPOINT", "STATE", "IN FLIGHT", "LATENCY", "REQUESTS", "FAILED"];
+    let mut out = print::table(title, &rows);
+    for backend in answer["backends"].as_array().into_iter().flatten() {
+        for name in
+            backend["names"].as_array().into_iter().flatten().filter(|name| name["trouble"].is_string())
+        {
+            let next = name["nextInSeconds"]
+                .as_u64()
+                .map_or_else(String::new, |next| format!(", next attempt in {}", span(next)));
+            let (query, trouble) = (plain(&name["query"]), plain(&name["trouble"]));
+            out.push_str(&format!("{}: {query}: {trouble}{next}\n", plain(&backend["backend"])));
+        }
+    }
+    out
 }
 
 /// A value without quotes.
@@ -205,9 +218,12 @@ mod tests {
     fn a_backend_without_endpoints_is_shown() {
         let text = endpoints_text(&json!({ "backends": [
             { "backend": "ns/a", "endpoints": [{ "address": "1.2.3.4:5", "state": "eligible", "inFlight": 1, "latencyMs": 2.25, "started": 9, "failed": 0 }] },
-            { "backend": "ns/b", "endpoints": [] },
+            { "backend": "ns/b", "endpoints": [], "names": [{ "query": "x:80", "trouble": "gone", "nextInSeconds": 2 }] },
         ]}));
         assert!(text.contains("ns/a     1.2.3.4:5  eligible  1          2.2 ms   9         0"), "{text}");
-        assert!(text.contains("ns/b     (none)"), "{text}");
+        assert!(
+            text.contains("ns/b     (none)") && text.contains("ns/b: x:80: gone, next attempt in 2s"),
+            "{text}"
+        );
     }
 }

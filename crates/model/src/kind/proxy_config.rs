@@ -35,7 +35,7 @@ object! {
     pub struct Admin as "admin" {
         /// Whether there is one. Default: yes.
         "enabled" enabled: Option<Spanned<bool>>,
-        /// Where it listens. Default: 127.0.0.1:9901. It has no authentication: keep it on the machine.
+        /// Where it listens. Default: 127.0.0.1:9901. From other machines all but probes needs its token, in plain text.
         "address" address: Option<Spanned<SocketAddress>>,
     }
 }
