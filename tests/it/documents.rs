@@ -20,6 +20,10 @@ struct Site {
 
 impl Site {
     fn new(documents: &str) -> Self {
+        Self::started(documents, Rhumb::start_on)
+    }
+
+    fn started(documents: &str, start: fn(tempfile::TempDir, &str, u16) -> Rhumb) -> Self {
         let backends = [Backend::named("a"), Backend::named("b")];
         let (admin, port, tls) = (port::free(), port::free(), port::free());
         let dir = tempfile::tempdir().expect("a directory");
@@ -33,7 +37,7 @@ impl Site {
             .replace("ADDRESS_A", &backends[0].address().to_string())
             .replace("ADDRESS_B", &backends[1].address().to_string());
         std::fs::write(dir.path().join("site.yaml"), text).expect("a file");
-        Self { rhumb: Rhumb::start_on(dir, "", admin), port, tls, _backends: backends }
+        Self { rhumb: start(dir, "", admin), port, tls, _backends: backends }
     }
 
     fn ask(&self, request: &str) -> Message {
@@ -274,4 +278,30 @@ fn a_backend_by_name_is_resolved() {
     rhumb_testkit::wait::until("the name is resolved", || {
         (client::get(local(port), "a.test", "/bytes/3").status() == 200).then_some(())
     });
+}
+
+#[test]
+fn a_partial_configuration_serves_what_is_right_and_refuses_the_rest() {
+    let other = "---\napiVersion: rhumb.dev/v1alpha1\nkind: Backend\nmetadata: {name: a, namespace: other}\nspec: {endpoints: ['ADDRESS_A']}\n";
+    let parent = "parentRefs: [{name: web, sectionName: two}]";
+    let stolen = "backendRefs: [{group: rhumb.dev, kind: Backend, name: a, namespace: other}]";
+    let bad = route("bad", parent, &format!("    - {{matches: [{{path: {{value: /bad}}}}], {stolen}}}"));
+    let good = route("good", parent, &format!("    - {TO_A}"));
+    let unsafe_policy = "---\napiVersion: rhumb.dev/v1alpha1\nkind: Policy\nmetadata: {name: p}\nspec:\n  \
+                         targetRefs: [{kind: HTTPRoute, name: guarded}]\n  policies: {cors: {allowOrigins: []}}\n";
+    let guarded =
+        route("guarded", parent, &format!("    - {{matches: [{{path: {{value: /guarded}}}}], {TO_A}}}"));
+    let documents = [GATEWAY, other, &bad, &good, unsafe_policy, &guarded].concat();
+    let site = Site::started(&documents, Rhumb::start_partial);
+    assert_eq!(site.chosen("two.test", "/"), "a");
+    for refused in ["/bad", "/guarded"] {
+        let response = site.get("two.test", refused);
+        assert_eq!(
+            (response.status(), json(&response)["code"].as_str()),
+            (500, Some("configuration_invalid")),
+            "{refused}"
+        );
+    }
+    let log = site.rhumb.log();
+    assert!(log.contains("not-granted") && log.contains("allowOrigins"), "{log}");
 }

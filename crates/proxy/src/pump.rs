@@ -202,8 +202,21 @@ impl Pump {
 
     fn move_request(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Result<(), Broken> {
         while self.request == Flow::Open && !self.request_refused {
-            let wanted = !self.no_pipes && wants_splice(down.splice_source(), up.splice_sink());
-            if self.request_pipe.is_some() || wanted && self.open_pipe(Direction::Request) {
+            if self.request_pipe.is_none()
+                && !self.no_pipes
+                && up.splice_sink().is_some()
+                && down.splice_limit() >= SPLICE_MIN
+            {
+                match up.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => self.open_pipe(Direction::Request),
+                    Poll::Ready(Err(_)) => {
+                        self.refuse_request(up)?;
+                        break;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            if self.request_pipe.is_some() {
                 match self.splice_request(cx, down, up)? {
                     Poll::Ready(()) => continue,
                     Poll::Pending => break,
@@ -275,8 +288,19 @@ impl Pump {
         up: &mut Up,
     ) -> Result<(), Broken> {
         while self.response == Flow::Open {
-            let wanted = !self.no_pipes && wants_splice(up.splice_source(), down.splice_sink());
-            if self.response_pipe.is_some() || wanted && self.open_pipe(Direction::Response) {
+            if self.response_pipe.is_none()
+                && !self.no_pipes
+                && down.splice_sink().is_some()
+                && up.splice_limit() >= SPLICE_MIN
+            {
+                // Head and first bytes go first; what the pipe carries must not overtake them.
+                match down.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => self.open_pipe(Direction::Response),
+                    Poll::Ready(Err(_)) => return Err(Broken::Client(Cause::ClientClosed.into())),
+                    Poll::Pending => break,
+                }
+            }
+            if self.response_pipe.is_some() {
                 match self.splice_response(cx, down, up)? {
                     Poll::Ready(()) => continue,
                     Poll::Pending => break,
@@ -307,17 +331,16 @@ impl Pump {
         Ok(())
     }
 
-    /// False when the system grants no pipe (out of descriptors): content is copied then.
-    fn open_pipe(&mut self, direction: Direction) -> bool {
+    /// When the system grants no pipe (out of descriptors), content is copied.
+    fn open_pipe(&mut self, direction: Direction) {
         let Ok(pipe) = Splice::new() else {
             self.no_pipes = true;
-            return false;
+            return;
         };
         match direction {
             Direction::Request => self.request_pipe = Some(Box::new(pipe)),
             Direction::Response => self.response_pipe = Some(Box::new(pipe)),
         }
-        true
     }
 
     fn splice_request(
@@ -327,13 +350,13 @@ impl Pump {
         up: &mut Up,
     ) -> Result<Poll<()>, Broken> {
         let Some(pipe) = self.request_pipe.as_deref_mut() else { return Ok(Poll::Ready(())) };
-        let limit = down.splice_source().map_or(0, |(_, limit)| limit);
+        let limit = down.splice_limit();
         if limit == 0 && pipe.held() == 0 {
             self.request_pipe = None;
             return Ok(Poll::Ready(()));
         }
         let moved = match (down.splice_source(), up.splice_sink()) {
-            (Some((source, _)), Some(sink)) => pipe.poll(cx, source, sink, limit),
+            (Some(source), Some(sink)) => pipe.poll(cx, source, sink, limit),
             _ => return Err(Broken::Backend(up.reset())),
         };
         self.replay = None;
@@ -371,13 +394,13 @@ impl Pump {
         up: &mut Up,
     ) -> Result<Poll<()>, Broken> {
         let Some(pipe) = self.response_pipe.as_deref_mut() else { return Ok(Poll::Ready(())) };
-        let limit = up.splice_source().map_or(0, |(_, limit)| limit);
+        let limit = up.splice_limit();
         if limit == 0 && pipe.held() == 0 {
             self.response_pipe = None;
             return Ok(Poll::Ready(()));
         }
         let moved = match (up.splice_source(), down.splice_sink()) {
-            (Some((source, _)), Some(sink)) => pipe.poll(cx, source, sink, limit),
+            (Some(source), Some(sink)) => pipe.poll(cx, source, sink, limit),
             _ => return Err(Broken::Client(Cause::ClientClosed.into())),
         };
         self.has_spliced = true;
@@ -399,10 +422,4 @@ impl Pump {
             Poll::Ready(Err(SpliceError::Sink(_))) => Err(Broken::Client(Cause::ClientClosed.into())),
         }
     }
-}
-
-/// True when enough content is to come between two plain sockets.
-#[inline]
-fn wants_splice(source: Option<(&tokio::net::TcpStream, u64)>, sink: Option<&tokio::net::TcpStream>) -> bool {
-    sink.is_some() && source.is_some_and(|(_, limit)| limit >= SPLICE_MIN)
 }

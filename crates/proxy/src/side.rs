@@ -100,11 +100,20 @@ impl Down<'_> {
         }
     }
 
-    /// The socket and how many bytes of request content may be spliced from it.
+    /// Bytes of request content that may be spliced from this side.
     #[inline]
-    pub(crate) fn splice_source(&self) -> Option<(&TcpStream, u64)> {
+    pub(crate) fn splice_limit(&mut self) -> u64 {
         match self {
-            Self::H1(side) => Some((side.io().plain()?, side.splice_limit())),
+            Self::H1(side) => side.splice_limit(),
+            Self::H2(_) => 0,
+        }
+    }
+
+    /// The socket that request content is spliced from.
+    #[inline]
+    pub(crate) fn splice_source(&self) -> Option<&TcpStream> {
+        match self {
+            Self::H1(side) => side.io().plain(),
             Self::H2(_) => None,
         }
     }
@@ -189,10 +198,20 @@ impl Up {
         both!(self, side => side.reset())
     }
 
+    /// Bytes of response content that may be spliced from this side.
     #[inline]
-    pub(crate) fn splice_source(&self) -> Option<(&TcpStream, u64)> {
+    pub(crate) fn splice_limit(&mut self) -> u64 {
         match self {
-            Self::H1(side) => Some((side.io().plain()?, side.splice_limit())),
+            Self::H1(side) => side.splice_limit(),
+            Self::H2(_) => 0,
+        }
+    }
+
+    /// The socket that response content is spliced from.
+    #[inline]
+    pub(crate) fn splice_source(&self) -> Option<&TcpStream> {
+        match self {
+            Self::H1(side) => side.io().plain(),
             Self::H2(_) => None,
         }
     }

@@ -184,17 +184,22 @@ impl Rhumb {
         prepare(dir.path());
         let admin = port::free();
         std::fs::write(dir.path().join("rhumb.yaml"), config.text(admin)).expect("a writable directory");
-        Self::run(dir, "rhumb.yaml", admin)
+        Self::run(dir, "rhumb.yaml", admin, &[])
     }
 
     /// Starts on a directory of files, one of which must set the admin listener to `admin`.
     pub fn start_on(dir: TempDir, config: &str, admin: u16) -> Self {
-        Self::run(dir, config, admin)
+        Self::run(dir, config, admin, &[])
     }
 
-    fn run(dir: TempDir, config: &str, admin: u16) -> Self {
+    /// The same with `--partial`: a document with mistakes refuses its own traffic only.
+    pub fn start_partial(dir: TempDir, config: &str, admin: u16) -> Self {
+        Self::run(dir, config, admin, &["--partial"])
+    }
+
+    fn run(dir: TempDir, config: &str, admin: u16, more: &[&str]) -> Self {
         let mut command = Self::command();
-        command.arg("run").arg("-c").arg(dir.path().join(config)).current_dir(dir.path());
+        command.arg("run").arg("-c").arg(dir.path().join(config)).args(more).current_dir(dir.path());
         let program = Program::start(command, &dir.path().join("rhumb.log"));
         let mut rhumb = Self { program, dir, admin };
         rhumb.wait_until_ready();

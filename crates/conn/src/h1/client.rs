@@ -211,7 +211,7 @@ impl Client {
     }
 
     /// Bytes of response content that may be spliced.
-    pub fn splice_limit(&self) -> u64 {
+    pub fn splice_limit(&mut self) -> u64 {
         self.wire.splice_limit()
     }
 
@@ -220,7 +220,7 @@ impl Client {
         self.wire.decoder.skip(n);
     }
 
-    /// True when request content may be spliced to this side.
+    /// True when request content may be spliced to this side: plain and unframed. Flush first: nothing may wait.
     pub fn takes_splice(&self) -> bool {
         self.wire.io.plain().is_some()
             && matches!(self.wire.framing, BodyFraming::Length(_))

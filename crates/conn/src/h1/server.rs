@@ -264,7 +264,7 @@ impl Server {
     }
 
     /// Bytes of request content that may be spliced.
-    pub fn splice_limit(&self) -> u64 {
+    pub fn splice_limit(&mut self) -> u64 {
         self.wire.splice_limit()
     }
 
@@ -273,7 +273,7 @@ impl Server {
         self.wire.decoder.skip(n);
     }
 
-    /// True when response content may be spliced to this side: plain, unframed bytes, and nothing waits.
+    /// True when response content may be spliced to this side: plain and unframed. Flush first: nothing may wait.
     pub fn takes_splice(&self) -> bool {
         self.wire.io.plain().is_some()
             && matches!(self.wire.framing, BodyFraming::Length(_))

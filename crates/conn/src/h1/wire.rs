@@ -107,10 +107,14 @@ impl Wire {
         }
     }
 
-    /// Bytes of incoming content that may bypass the buffers; 0 when they may not.
-    pub(crate) fn splice_limit(&self) -> u64 {
-        let buffered = !self.input.is_empty() || self.lent > 0;
-        if buffered || self.end_was_given || self.io.plain().is_none() || !self.decoder.is_raw() {
+    /// Bytes of incoming content that may bypass the buffers; 0 when they may not. The last part is done with.
+    pub(crate) fn splice_limit(&mut self) -> u64 {
+        if self.lent > 0 {
+            self.input.consume(self.lent);
+            self.lent = 0;
+        }
+        if !self.input.is_empty() || self.end_was_given || self.io.plain().is_none() || !self.decoder.is_raw()
+        {
             return 0;
         }
         self.decoder.remaining().unwrap_or(0)
