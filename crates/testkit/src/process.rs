@@ -1,7 +1,7 @@
 //! Programs that tests start: the proxy, nginx, scripts. Each is ended when its handle goes, its output kept in a
 //! file and shown when a test fails.
 
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::config::Config;
 use crate::message::Message;
 use crate::{port, wait};
