@@ -195,7 +195,7 @@ impl Admin {
                 let eligible = set.members().iter().filter(|member| member.endpoint().is_eligible()).count();
                 json!({ "name": backend.name.as_str(), "endpoints": set.members().len(), "eligible": eligible })
             }).collect::<Vec<_>>(),
-            "lastSuccess": self.health.last_success(),
+            "liveSince": self.health.live_since(),
             "lastAttempt": attempt.map(|attempt| json!({
                 "at": attempt.at,
                 "refused": attempt.refused,

@@ -48,14 +48,14 @@ pub(crate) struct Health {
 struct Inner {
     phase: Phase,
     /// When the live configuration became live.
-    last_success: Option<u64>,
+    live_since: Option<u64>,
     last_attempt: Option<Attempt>,
 }
 
 impl Health {
     /// A process that starts.
     pub(crate) fn new() -> Self {
-        let inner = Inner { phase: Phase::Starting, last_success: None, last_attempt: None };
+        let inner = Inner { phase: Phase::Starting, live_since: None, last_attempt: None };
         Self { started: Instant::now(), started_at: unix_now(), inner: Mutex::new(inner) }
     }
 
@@ -72,11 +72,11 @@ impl Health {
         }
     }
 
-    /// Notes an attempt to change the configuration.
-    pub(crate) fn note(&self, attempt: Attempt) {
+    /// Notes an attempt to change the configuration, and whether it brought another one into force.
+    pub(crate) fn note(&self, attempt: Attempt, is_change: bool) {
         let mut inner = self.lock();
-        if attempt.refused.is_none() {
-            inner.last_success = Some(attempt.at);
+        if is_change {
+            inner.live_since = Some(attempt.at);
         }
         inner.last_attempt = Some(attempt);
     }
@@ -87,8 +87,8 @@ impl Health {
     }
 
     /// When the live configuration became live. **Unit**: seconds since 1970.
-    pub(crate) fn last_success(&self) -> Option<u64> {
-        self.lock().last_success
+    pub(crate) fn live_since(&self) -> Option<u64> {
+        self.lock().live_since
     }
 
     /// How long the process has been running.
@@ -130,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_attempt_does_not_count_as_success() {
+    fn a_refused_attempt_changes_nothing_but_what_is_told() {
         let health = Health::new();
-        health.note(Attempt { at: 1, refused: None, diagnostics: Vec::new() });
-        health.note(Attempt { at: 2, refused: Some("1 error".to_owned()), diagnostics: Vec::new() });
-        assert_eq!(health.last_success(), Some(1));
+        health.note(Attempt { at: 1, refused: None, diagnostics: Vec::new() }, true);
+        health.note(Attempt { at: 2, refused: Some("1 error".to_owned()), diagnostics: Vec::new() }, false);
+        assert_eq!(health.live_since(), Some(1));
         assert_eq!(health.last_attempt().map(|attempt| attempt.at), Some(2));
     }
 }

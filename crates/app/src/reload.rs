@@ -47,6 +47,8 @@ pub(crate) struct Live {
     /// `None` until the first plan is in force.
     process: Option<Process>,
     digest: u64,
+    /// When the latest attempt began.
+    began: Instant,
     revision: u64,
     retired: Vec<Arc<Plan>>,
     /// Says when to read again.
@@ -114,6 +116,7 @@ impl Live {
             origin: shared.origin,
             process: None,
             digest: 0,
+            began: Instant::now(),
             revision: 0,
             retired: Vec::new(),
             watch: Watch::new(),
@@ -145,11 +148,14 @@ impl Live {
 
     /// Reads the configuration again and takes it over, or keeps the one in force and says why. Reading happens on
     /// another thread: probes are answered meanwhile.
+    ///
+    /// **Cancel**: the configuration in force stays, and no other is read by this value any more: for a process that ends.
     pub(crate) async fn reload(&mut self, cause: &str) {
         let Some(mut config) = self.config.take() else { return };
         let (path, previous) = (config.path().to_owned(), self.current.load());
+        self.began = Instant::now();
         tracing::debug!(cause, "reading the configuration");
-        let now = Nanos::since(self.origin, Instant::now());
+        let now = Nanos::since(self.origin, self.began);
         let read = tokio::task::spawn_blocking(move || {
             let reading = config.read(Some(&previous), now);
             (config, reading)
@@ -185,7 +191,10 @@ impl Live {
             self.registry.gauge(Metric::ConfigLastSuccess, &[]).set(i64::try_from(now).unwrap_or(i64::MAX));
         }
         let refused = taken.as_ref().err().map(ToString::to_string);
-        self.health.note(Attempt { at: now, refused, diagnostics });
+        self.health.note(
+            Attempt { at: now, refused, diagnostics },
+            taken.as_ref().is_ok_and(|taken| *taken == Taken::Over),
+        );
         match &taken {
             Ok(Taken::Over) => {}
             Ok(Taken::Same) => tracing::info!(revision = self.revision, "configuration is unchanged"),
@@ -251,7 +260,8 @@ impl Live {
         self.registry
             .gauge(Metric::ConfigRevision, &[])
             .set(i64::try_from(self.revision).unwrap_or(i64::MAX));
-        tracing::info!(revision = self.revision, "configuration is live: {summary}");
+        let took_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(revision = self.revision, took_ms, "configuration is live: {summary}");
         for address in wanted {
             tracing::debug!(%address, "listening");
         }

@@ -1,7 +1,9 @@
 //! A running process: the control thread, from the first configuration to the end of the drain.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -122,19 +124,57 @@ async fn control(
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop => break,
-                Signal::Reload => live.reload("signal").await,
-                Signal::Reopen => {
-                    tracing::info!("reopening access logs");
-                    live.logs().iter().for_each(|log| log.reopen());
-                }
-                Signal::Upgrade => tracing::warn!("SIGUSR2: upgrading in place is not supported by this version"),
+                Signal::Reload if reload(&mut live, &mut signals, "signal").await.is_break() => break,
+                Signal::Reload => {}
+                Signal::Reopen => reopen(&live),
+                Signal::Upgrade => refuse_upgrade(),
             },
-            () = live.watch.changed() => live.reload("file change").await,
+            () = live.watch.changed() => {
+                if reload(&mut live, &mut signals, "file change").await.is_break() {
+                    break;
+                }
+            }
             Some(ended) = endings.recv() => return Err(worker_lost(&ended)),
             _ = tidy.tick() => live.tidy(),
         }
     }
     drain(&live, &health, &shared.registry, &mut signals, &mut endings).await
+}
+
+/// Reads the configuration again, once more when that is asked for meanwhile: what was read may be older than the request.
+/// A stop does not wait for it.
+async fn reload(live: &mut Live, signals: &mut Signals, cause: &str) -> ControlFlow<()> {
+    let mut cause = Some(cause);
+    while let Some(asked) = cause.take() {
+        let mut is_reopen_asked = false;
+        {
+            let mut reading = pin!(live.reload(asked));
+            loop {
+                tokio::select! {
+                    () = &mut reading => break,
+                    signal = signals.next() => match signal {
+                        Signal::Stop => return ControlFlow::Break(()),
+                        Signal::Reload => cause = Some("signal"),
+                        Signal::Reopen => is_reopen_asked = true,
+                        Signal::Upgrade => refuse_upgrade(),
+                    },
+                }
+            }
+        }
+        if is_reopen_asked {
+            reopen(live);
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+fn reopen(live: &Live) {
+    tracing::info!("reopening access logs");
+    live.logs().iter().for_each(|log| log.reopen());
+}
+
+fn refuse_upgrade() {
+    tracing::warn!("SIGUSR2: upgrading in place is not supported by this version");
 }
 
 /// Opens the admin listener. The usual address may be taken (another rhumb, a developer's tool): that is a warning; one

@@ -138,8 +138,9 @@ impl Issued {
 
 impl Drop for Issued {
     fn drop(&mut self) {
-        if let (true, Some(path)) = (self.is_ours, &self.path) {
-            // A token that opens nothing any more; the next start writes another one in any case.
+        let (true, Some(path)) = (self.is_ours, &self.path) else { return };
+        // A process that took this one's place has written its own.
+        if Token::read(path).is_ok_and(|written| written.0 == self.token.0) {
             let _ = fs::remove_file(path);
         }
     }
@@ -222,6 +223,10 @@ mod tests {
             assert!(Token::read(&path).unwrap().opens(issued.token.authorization().as_bytes()));
         }
         assert!(!path.exists(), "a token that was made here goes with its process");
+        let issued = Issued::at(&path).unwrap();
+        Token("of the next process".into()).write(&path).unwrap();
+        drop(issued);
+        assert!(path.exists(), "the token of another process stays");
         fs::write(&path, "secret\n").unwrap();
         drop(Issued::at(&path).unwrap());
         assert!(path.exists(), "a token of the user's stays");

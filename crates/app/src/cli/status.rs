@@ -85,7 +85,7 @@ fn status_text(status: &Value) -> String {
         "state",
         format!("{}, up {}", plain(&status["state"]), span(status["uptimeSeconds"].as_u64().unwrap_or(0))),
     );
-    let live = ago(&status["lastSuccess"]).map_or_else(String::new, |ago| format!(", live since {ago}"));
+    let live = ago(&status["liveSince"]).map_or_else(String::new, |ago| format!(", live since {ago}"));
     line("revision", format!("{}{live}", plain(&status["revision"])));
     line("config", plain(&status["config"]));
     line(
@@ -200,7 +200,7 @@ mod tests {
             "version": "1.2.3", "pid": 7, "state": "ready", "uptimeSeconds": 3_700, "revision": 4, "workers": 2,
             "config": "rhumb.yaml",
             "listeners": [{ "name": "ns/g/web", "address": "0.0.0.0:8080", "tls": false, "rules": 3 }],
-            "lastSuccess": 1,
+            "liveSince": 1,
             "lastAttempt": { "at": 2, "refused": "the configuration has an error", "diagnostics": ["rhumb.yaml:1:1: error[x]: y"] },
         }));
         for part in [
