@@ -59,7 +59,7 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// Index i comes `shares[i]` times, its k-th time as near as possible to (k + ½) / shares[i] of the way.
+/// Index i comes `shares[i]` times, its k-th time as near as possible to `(k + ½) / shares[i]` of the way.
 fn spread(shares: &[u32]) -> Box<[u32]> {
     let mut places: Vec<(f64, u32)> = shares
         .iter()

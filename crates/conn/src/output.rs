@@ -45,14 +45,14 @@ impl Output {
 
     /// Bytes that wait.
     #[inline]
-    pub fn len(&self) -> usize {
+    pub fn pending(&self) -> usize {
         self.waiting.len() - self.written
     }
 
     /// True when nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && !self.is_unflushed
+        self.pending() == 0 && !self.is_unflushed
     }
 
     /// Writes content behind what waits: copied when it is small, else straight from `data`; what the stream does not
@@ -61,7 +61,7 @@ impl Output {
     /// # Errors
     /// The stream's error; it is useless then.
     pub fn write(&mut self, io: &mut Io, cx: &mut Context<'_>, data: &[u8]) -> io::Result<()> {
-        if self.len() > 0 && data.len() <= COPY_MAX {
+        if self.pending() > 0 && data.len() <= COPY_MAX {
             self.buffer().extend_from_slice(data);
             return Ok(());
         }

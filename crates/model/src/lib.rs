@@ -7,7 +7,7 @@
 //! Knows no files and no network: a [`expand::Lookup`] brings variables and the content of files. Does not know
 //! whether references lead anywhere, nor what a policy's body means: that is `resolve` and `policy`.
 //!
-//! Start reading at [`read`]: text in, documents and mistakes out.
+//! Start reading at [`read()`]: text in, documents and mistakes out.
 
 mod diag;
 mod span;

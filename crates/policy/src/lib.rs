@@ -1,6 +1,6 @@
 //! Policies: what users attach to routes, and the chain that runs them.
 //!
-//! One file per policy; [`policies!`] below is the one ordered list of them, and a policy's place in the list is its
+//! One file per policy; `policies!` in `list.rs` is the one ordered list of them, and a policy's place in the list is its
 //! place in the chain. Hooks are synchronous; a policy that has to wait returns [`Verdict::Wait`] with a future that
 //! owns what it needs. Knows no sockets, no clock, no configuration files. Read [`policy`] for the trait, then
 //! [`header_modifier`] for an example, then [`chain`].

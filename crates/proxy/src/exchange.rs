@@ -445,7 +445,7 @@ impl<'a> Exchange<'a> {
                 Version::Http2 => Protocol::Http2,
             },
             upgrade: if outcome.is_tunnel {
-                req.upgrade().or(req.protocol()).unwrap_or_default()
+                req.upgrade().or_else(|| req.protocol()).unwrap_or_default()
             } else {
                 b""
             },

@@ -284,7 +284,7 @@ impl Exchange<'_> {
     }
 
     fn offers_what_was_chosen(&self) -> bool {
-        let offered = self.req.upgrade().or(self.req.protocol()).unwrap_or_default();
+        let offered = self.req.upgrade().or_else(|| self.req.protocol()).unwrap_or_default();
         let chosen = self.rsp.upgrade().unwrap_or_default();
         let is_chosen = |protocol: &[u8]| protocol.trim_ascii().eq_ignore_ascii_case(chosen.trim_ascii());
         offered.split(|&b| b == b',').any(is_chosen)

@@ -65,7 +65,10 @@ pub struct Worker {
     pub(crate) ids: RefCell<IdSource>,
     pub(crate) origin: Instant,
     pub(crate) rng: RefCell<Rng>,
+    // Boxed as they are handed on: a head does not move with its exchange.
+    #[allow(clippy::vec_box)]
     requests: RefCell<Vec<Box<RequestHead>>>,
+    #[allow(clippy::vec_box)]
     responses: RefCell<Vec<Box<ResponseHead>>>,
     draining: Cell<bool>,
     /// Tasks to wake when draining begins, by place; free places are chained in `free_places`.

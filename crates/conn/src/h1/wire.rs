@@ -144,7 +144,7 @@ impl Wire {
 
     /// Ready when more content may be sent: writes what waits while much of it does.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.output.len() < HIGH_WATER {
+        if self.output.pending() < HIGH_WATER {
             return Poll::Ready(Ok(()));
         }
         self.output.poll_flush(&mut self.io, cx)

@@ -83,7 +83,7 @@ impl Shared {
     pub(super) fn die(&mut self) {
         self.is_dead = true;
         for slot in self.slots.values_mut() {
-            slot.reset.get_or_insert(Failure::new(Cause::BackendReset));
+            slot.reset.get_or_insert_with(|| Failure::new(Cause::BackendReset));
             slot.wake();
         }
         self.wake_waiting();
