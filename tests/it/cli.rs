@@ -128,12 +128,13 @@ fn status_asks_a_running_proxy() {
     let backend = Backend::start();
     let mut running = Rhumb::start(&Config::simple(port::free(), backend.address()));
     let admin = running.admin_address().to_string();
-    let finished = rhumb(&["status", "--admin", &admin]);
+    let token = running.admin_token().display().to_string();
+    let finished = rhumb(&["status", "--admin", &admin, "--admin-token-file", &token]);
     let web = running.program().log().contains("listening");
     assert!(finished.code == Some(0) && finished.output.contains("ready") && web, "{finished:?}");
     running.program().signal(Signal::TERM);
     running.program().wait();
-    assert_eq!(rhumb(&["status", "--admin", &admin]).code, Some(1));
+    assert_eq!(rhumb(&["status", "--admin", &admin, "--admin-token-file", &token]).code, Some(1));
 }
 
 #[test]

@@ -140,6 +140,9 @@ fn tail(log: &Path) -> String {
     String::from_utf8_lossy(&text[text.len().saturating_sub(SHOWN)..]).into_owned()
 }
 
+/// The operator's token, a hidden file beside the configuration.
+const ADMIN_TOKEN: &str = ".admin.token";
+
 /// The proxy under test.
 pub struct Rhumb {
     program: Program,
@@ -200,6 +203,7 @@ impl Rhumb {
     fn run(dir: TempDir, config: &str, admin: u16, more: &[&str]) -> Self {
         let mut command = Self::command();
         command.arg("run").arg("-c").arg(dir.path().join(config)).args(more).current_dir(dir.path());
+        command.env("RHUMB_ADMIN_TOKEN_FILE", dir.path().join(ADMIN_TOKEN));
         let program = Program::start(command, &dir.path().join("rhumb.log"));
         let mut rhumb = Self { program, dir, admin };
         rhumb.wait_until_ready();
@@ -260,12 +264,13 @@ impl Rhumb {
         Client::connect(self.admin_address()).exchange(head)
     }
 
-    /// What the file holds that the log names at the start.
+    /// The file with the operator's token.
+    pub fn admin_token(&self) -> PathBuf {
+        self.dir.path().join(ADMIN_TOKEN)
+    }
+
     fn token(&self) -> Option<String> {
-        let log = self.log();
-        let (_, rest) = log.split_once("token_file=")?;
-        let path = rest.split_whitespace().next()?;
-        std::fs::read_to_string(path).ok().map(|token| token.trim().to_owned())
+        std::fs::read_to_string(self.admin_token()).ok().map(|token| token.trim().to_owned())
     }
 
     /// GET on the admin listener; `None` while nobody listens or answers.
