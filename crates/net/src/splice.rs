@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -103,20 +104,20 @@ impl Splice {
         loop {
             ready!(source.poll_read_ready(cx))?;
             let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-            match source
-                .try_io(Interest::READABLE, || Ok(splice(source, None, &ends.write, None, wanted, flags)?))
-            {
-                // The pipe itself may be full (its pages count, not its bytes): EAGAIN, while the socket has data. `try_io`
-                // has then forgotten the socket's readiness; draining the pipe first is what makes progress.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.held > 0 => {
-                    return Poll::Pending;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+            match splice(source, None, &ends.write, None, wanted, flags) {
                 Ok(n) => {
                     self.held += n;
                     return Poll::Ready(Ok(n));
                 }
+                // The pipe may be full (its pages count, not its bytes) while the socket has data that no new event will
+                // announce: its readiness stays, and the sink, which the caller waits for, makes room.
+                Err(Errno::AGAIN) if self.held > 0 => return Poll::Pending,
+                // The pipe is empty, so the socket is: wait for it.
+                Err(Errno::AGAIN) => {
+                    let _ =
+                        source.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                }
+                Err(errno) => return Poll::Ready(Err(errno.into())),
             }
         }
     }
