@@ -21,8 +21,8 @@ use rhumb_telemetry::metrics::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::names::Board;
 use crate::health::{Health, Phase};
+use crate::names::Board;
 use door::{Door, Peer};
 use guard::Access;
 use token::Issued;

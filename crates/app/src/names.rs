@@ -179,7 +179,10 @@ impl Merge {
 
 /// Endpoints that a name brought to an earlier plan: they stay until there is an answer.
 fn kept(set: &EndpointSet, name: &str) -> Vec<EndpointSpec> {
-    let members = set.members().iter().filter(|member| member.endpoint().hostname().is_some_and(|host| **host == *name));
+    let members = set
+        .members()
+        .iter()
+        .filter(|member| member.endpoint().hostname().is_some_and(|host| **host == *name));
     let specs = members.map(|member| EndpointSpec {
         address: member.endpoint().address(),
         hostname: member.endpoint().hostname().cloned(),

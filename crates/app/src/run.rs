@@ -70,7 +70,12 @@ async fn control(
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::take().context("signals")?;
     let descriptors = raise_descriptor_limit();
-    let shared = Shared { current: Current::default(), registry: Registry::new(), origin: Instant::now(), connections: Arc::default() };
+    let shared = Shared {
+        current: Current::default(),
+        registry: Registry::new(),
+        origin: Instant::now(),
+        connections: Arc::default(),
+    };
     let health = Arc::new(Health::new());
     let process = reading.process.clone();
     let workers = process.workers.unwrap_or_else(default_workers);

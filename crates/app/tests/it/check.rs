@@ -46,7 +46,8 @@ fn several_configurations_are_checked_one_by_one() {
     assert_eq!(ran.code, Some(3), "{ran:?}");
     let value: Value = serde_json::from_str(&ran.out).expect("JSON");
     assert_eq!((&value[0]["valid"], &value[1]["valid"]), (&true.into(), &false.into()));
-    let lines: Vec<_> = value[1]["diagnostics"].as_array().into_iter().flatten().map(|d| d["line"].clone()).collect();
+    let lines: Vec<_> =
+        value[1]["diagnostics"].as_array().into_iter().flatten().map(|d| d["line"].clone()).collect();
     assert!(lines.contains(&1.into()) && lines.contains(&3.into()), "{value:#}");
 }
 

@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 fn pages() -> Vec<PathBuf> {
     let mut pages = vec![root().join("README.md")];
     let docs = fs::read_dir(root().join("docs")).expect("docs/");
-    pages.extend(docs.map(|entry| entry.expect("an entry").path()).filter(|path| path.extension().is_some_and(|ext| ext == "md")));
+    pages.extend(
+        docs.map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|ext| ext == "md")),
+    );
     pages.sort();
     pages
 }
@@ -52,7 +55,8 @@ fn every_configuration_in_the_documentation_is_valid() {
             fs::write(dir.path().join("rhumb.yaml"), &block).expect("a file");
             let ran = rhumb(dir.path(), &["check", "-c", "rhumb.yaml"]);
             if ran.code != Some(0) || ran.out.contains("warning") {
-                writeln!(wrong, "{}, block at line {line}:\n{}{}", page.display(), ran.out, ran.err).expect("text");
+                writeln!(wrong, "{}, block at line {line}:\n{}{}", page.display(), ran.out, ran.err)
+                    .expect("text");
             }
         }
     }
@@ -66,7 +70,13 @@ fn every_metric_is_in_the_table() {
     for metric in Metric::ALL {
         let family = metric.family();
         let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
-        let row = format!("| `{}` | {} | {} | {} |", family.name, family.kind.as_str(), labels.join(", "), family.help);
+        let row = format!(
+            "| `{}` | {} | {} | {} |",
+            family.name,
+            family.kind.as_str(),
+            labels.join(", "),
+            family.help
+        );
         assert!(text.contains(&row), "docs/operations.md lacks the row\n{row}");
     }
 }
@@ -75,8 +85,10 @@ fn every_metric_is_in_the_table() {
 fn every_verb_is_in_the_command_line_page() {
     let text = fs::read_to_string(root().join("docs/cli.md")).expect("a page");
     let help = rhumb(&root(), &["--help"]).out;
-    let verbs = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let verbs: Vec<_> = verbs.filter_map(|line| line.split_whitespace().next()).filter(|verb| *verb != "help").collect();
+    let verbs =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let verbs: Vec<_> =
+        verbs.filter_map(|line| line.split_whitespace().next()).filter(|verb| *verb != "help").collect();
     assert!(verbs.len() >= 10, "{help}");
     for verb in verbs {
         assert!(text.contains(&format!("| `rhumb {verb}")), "docs/cli.md lacks `rhumb {verb}`");

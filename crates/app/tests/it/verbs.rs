@@ -132,7 +132,8 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
 #[test]
 fn nothing_running_is_a_runtime_error() {
     let dir = tempfile::tempdir().expect("a directory");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
     for verb in ["status", "endpoints"] {
         let ran = rhumb(dir.path(), &[verb, "--admin", &free.to_string()]);
         assert!(ran.code == Some(1) && ran.err.contains("no rhumb answers"), "{ran:?}");

@@ -66,7 +66,8 @@ fn references(schema: &Value, found: &mut dyn FnMut(&str)) {
 /// A heading and a table, for a schema with properties.
 fn mapping(out: &mut String, name: &str, schema: &Value) {
     let Some(properties) = schema["properties"].as_object() else { return };
-    let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<_> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let _ = writeln!(out, "\n## {name}\n");
     if let Some(text) = schema["description"].as_str() {
         let _ = writeln!(out, "{}\n", text.replace('\n', "\n\n"));
