@@ -11,11 +11,15 @@
 pub mod io;
 pub mod input;
 pub mod output;
+pub mod watchers;
 pub mod h1;
 pub mod h2;
 pub mod websocket;
 
 use rhumb_codec::field::Fields;
+
+/// Interim responses that one exchange relays; more are a backend's mistake (RFC 9110 §15.2).
+pub const MAX_INTERIM: u32 = 32;
 
 /// A piece of content.
 pub enum Part<'a> {

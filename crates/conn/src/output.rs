@@ -39,6 +39,10 @@ impl Output {
         if self.waiting.capacity() == 0 {
             self.waiting =
                 FREE.with(|free| free.borrow_mut().pop()).unwrap_or_else(|| Vec::with_capacity(4 << 10));
+        } else if self.written >= HIGH_WATER {
+            // A peer that reads as fast as content comes, always a little behind, would make the buffer grow for ever.
+            self.waiting.drain(..self.written);
+            self.written = 0;
         }
         &mut self.waiting
     }

@@ -3,8 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that the kernel keeps ready for `accept`; the kernel lowers it to `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
@@ -42,10 +44,43 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     socket.listen(1)
 }
 
+/// Accepts a connection that waits already; `None` when there is none. Asks the kernel, whatever the runtime has heard.
+///
+/// # Errors
+/// As those of accept(2).
+pub fn accept_waiting(listener: &TcpListener) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let stream = match rustix::net::accept_with(listener, flags) {
+        Ok(socket) => std::net::TcpStream::from(socket),
+        Err(Errno::AGAIN) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    let peer = stream.peer_addr()?;
+    Ok(Some((TcpStream::from_std(stream)?, peer)))
+}
+
 /// Gives a socket of [`listen`] to the runtime of this thread.
 ///
 /// # Errors
 /// When the runtime cannot register it (descriptor limit of epoll).
 pub fn register(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_connection_is_found_before_the_runtime_hears_of_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = register(listen(([127, 0, 0, 1], 0).into()).unwrap()).unwrap();
+            assert!(accept_waiting(&listener).unwrap().is_none());
+            let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (_, peer) = accept_waiting(&listener).unwrap().unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+            assert!(accept_waiting(&listener).unwrap().is_none());
+        });
+    }
 }

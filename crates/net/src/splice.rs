@@ -101,23 +101,27 @@ impl Splice {
         wanted: usize,
     ) -> Poll<io::Result<usize>> {
         let Some(ends) = &self.ends else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        let may_be_full = self.held > 0;
         loop {
             ready!(source.poll_read_ready(cx))?;
-            let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-            match splice(source, None, &ends.write, None, wanted, flags) {
-                Ok(n) => {
+            let moved = source.try_io(Interest::READABLE, || {
+                match splice(source, None, &ends.write, None, wanted, flags) {
+                    // Perhaps it is the pipe that has no room: its pages count, not its bytes. The socket must stay known
+                    // as readable then, because what lies in it announces itself only once. Until the sink has taken
+                    // from the pipe there is nothing to do in either case, and `poll` waits for the sink.
+                    Err(Errno::AGAIN) if may_be_full => Ok(None),
+                    moved => Ok(Some(moved?)),
+                }
+            });
+            match moved {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(None) => return Poll::Pending,
+                Ok(Some(n)) => {
                     self.held += n;
                     return Poll::Ready(Ok(n));
                 }
-                // The pipe may be full (its pages count, not its bytes) while the socket has data that no new event will
-                // announce: its readiness stays, and the sink, which the caller waits for, makes room.
-                Err(Errno::AGAIN) if self.held > 0 => return Poll::Pending,
-                // The pipe is empty, so the socket is: wait for it.
-                Err(Errno::AGAIN) => {
-                    let _ =
-                        source.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-                }
-                Err(errno) => return Poll::Ready(Err(errno.into())),
             }
         }
     }
@@ -172,7 +176,9 @@ pub enum SpliceError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -213,6 +219,45 @@ mod tests {
             };
             let (_writer, got, ()) = tokio::join!(write, read, moving);
             assert!(got == data[..LEN]);
+        });
+    }
+
+    #[test]
+    fn a_full_pipe_does_not_hide_what_is_left_in_the_socket() {
+        const LEN: usize = 48 << 10;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let ((mut writer, source), (sink, mut reader)) = (pair().await, pair().await);
+            // A sink that takes nothing, and a pipe of one page: full long before it holds what `poll` would have it.
+            let mut before = 0;
+            sink.writable().await.unwrap();
+            while let Ok(n) = sink.try_write(&[0; 65_536]) {
+                before += n;
+            }
+            let mut splice = Splice::new().unwrap();
+            rustix::pipe::fcntl_setpipe_size(&splice.ends.as_ref().unwrap().write, 4096).unwrap();
+            // All of it lies in the source before the first byte moves: nothing that comes later announces it again.
+            let sent: Vec<u8> = (0..LEN).map(|i| (i % 251) as u8).collect();
+            writer.write_all(&sent).await.unwrap();
+            while source.peek(&mut vec![0; LEN]).await.unwrap() < LEN {
+                tokio::task::yield_now().await;
+            }
+            let mut moving = pin!(tokio::task::coop::unconstrained(async {
+                let (mut left, mut out) = (LEN as u64, 0);
+                while out < LEN {
+                    match poll_fn(|cx| splice.poll(cx, &source, &sink, left)).await.unwrap() {
+                        Moved::In(n) => left -= n as u64,
+                        Moved::Out(n) => out += n,
+                        Moved::Eof => panic!("early end"),
+                    }
+                }
+            }));
+            // Until the pipe is full.
+            assert!(poll_fn(|cx| Poll::Ready(moving.as_mut().poll(cx))).await.is_pending());
+            let mut got = vec![0; before + LEN];
+            let both = async { tokio::join!(moving, reader.read_exact(&mut got)).1.unwrap() };
+            assert_eq!(tokio::time::timeout(Duration::from_secs(20), both).await, Ok(before + LEN));
+            assert!(got[before..] == sent);
         });
     }
 }

@@ -178,10 +178,16 @@ async fn handshake(
 
 /// Tells a client that speaks plain HTTP to a TLS port what is wrong, in its own protocol.
 async fn answer_plain(io: &mut Io) {
-    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 49\r\nconnection: close\r\n\r\nThis port speaks TLS: use https:// instead.     \n";
+    const CONTENT: &str = "This port speaks TLS: use https:// instead.\n";
     let Io::Tls(stream) = io else { return };
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{CONTENT}",
+        CONTENT.len()
+    );
     let socket = stream.transport_mut();
-    let _ = poll_fn(|cx| rhumb_net::socket::poll_write(socket, cx, ANSWER)).await;
+    // One attempt: a fresh connection takes so little at once, and nobody waits for a client that does not.
+    let _ = poll_fn(|cx| Poll::Ready(rhumb_net::socket::poll_write(socket, cx, answer.as_bytes()))).await;
 }
 
 /// Why a wait for a request ended.
@@ -211,13 +217,13 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
             member.watch(cx.waker());
             loop {
                 if server.peeked().is_empty() {
-                    // Between requests nothing is held, and a drain may close.
-                    if worker.is_draining() && !is_first {
-                        return Poll::Ready(Next::Gone);
-                    }
                     match server.poll_more(cx) {
                         Poll::Ready(Ok(true)) => {}
                         Poll::Ready(_) => return Poll::Ready(Next::Gone),
+                        // Between requests nothing is held, and a drain may close.
+                        Poll::Pending if worker.is_draining() && !is_first => {
+                            return Poll::Ready(Next::Gone);
+                        }
                         Poll::Pending => return timer.poll(cx).map(|()| Next::Gone),
                     }
                 }
@@ -283,6 +289,7 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
                 timer.set(Instant::now() + idle_timeout);
             }
             After::Close => break,
+            After::Cut => return,
             After::Linger => {
                 Box::pin(linger(&mut server, &mut timer)).await;
                 return;

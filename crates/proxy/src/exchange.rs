@@ -1,14 +1,18 @@
 //! One exchange: a request, what decides about it, and its response. Read [`serve`] first.
 
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rhumb_base::failure::{Cause, Failure};
 use rhumb_codec::field::Known;
 use rhumb_codec::head::{Method, RequestHead, ResponseHead, Scheme, Version};
 use rhumb_net::timer::Timer;
+use rhumb_plan::rule::DEFAULT_REQUEST_TIMEOUT;
 use rhumb_plan::{Backend, Port, Rule};
 use rhumb_policy::chain::{ChainState, Step};
 use rhumb_policy::{Chain, Reply};
@@ -33,6 +37,8 @@ pub(crate) enum After {
     Close,
     /// Close, but let the client finish reading first: it may still be sending.
     Linger,
+    /// Close without a word: the response is not complete, and nothing may make it look so.
+    Cut,
 }
 
 /// Why an exchange ended without a backend's complete response.
@@ -53,16 +59,54 @@ pub(crate) async fn serve(
     head: Box<RequestHead>,
     timer: &mut Timer,
 ) -> After {
-    let mut exchange = Exchange::begin(worker, connection, head);
-    let result = exchange.run(&mut down, timer).await;
-    let after = match result {
+    let mut begun = Exchange::begin(worker, connection, head);
+    let Some(exchange) = &mut begun.0 else { return After::Cut };
+    let after = match exchange.run(&mut down, timer).await {
         Ok(()) => exchange.after(&down),
         Err(End::Reply(reply)) => exchange.reply(&mut down, reply, timer).await,
         Err(End::Refuse(failure)) => exchange.refuse(&mut down, failure.cause, timer, true).await,
         Err(End::Cut(failure)) => exchange.cut(&mut down, failure),
     };
-    exchange.finish();
+    exchange.outcome.is_over = true;
     after
+}
+
+/// An exchange that has begun. It is recorded when this is dropped, whether it came to its end or its task did not.
+pub(crate) struct Begun<'a>(pub(crate) Option<Exchange<'a>>);
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            exchange.finish();
+        }
+    }
+}
+
+/// Why waiting was given up.
+pub(crate) enum GaveUp {
+    /// The client has left.
+    ClientGone,
+    /// The deadline has passed.
+    Late,
+}
+
+/// Waits for `work`; drops it when the client leaves or the deadline passes first.
+pub(crate) async fn wait_for<T>(
+    down: &mut Down<'_>,
+    timer: &mut Timer,
+    work: impl Future<Output = T>,
+) -> Result<T, GaveUp> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        if down.poll_closed(cx).is_ready() {
+            return Poll::Ready(Err(GaveUp::ClientGone));
+        }
+        timer.poll(cx).map(|()| Err(GaveUp::Late))
+    })
+    .await
 }
 
 /// The state of one exchange.
@@ -122,6 +166,8 @@ pub(crate) struct Outcome {
     pub(crate) timing: Timing,
     /// The final response head was handed to the client's side.
     pub(crate) has_responded: bool,
+    /// It came to an end of its own.
+    pub(crate) is_over: bool,
     pub(crate) is_tunnel: bool,
     pub(crate) grpc_status: Option<u32>,
     local_bytes: u64,
@@ -132,7 +178,7 @@ impl<'a> Exchange<'a> {
         worker: &'a Rc<Worker>,
         connection: &'a Connection,
         mut req: Box<RequestHead>,
-    ) -> Self {
+    ) -> Begun<'a> {
         let started = Instant::now();
         let (revision, port) = connection.port(worker);
         worker.metrics.borrow_mut().begin(connection.listener);
@@ -161,7 +207,7 @@ impl<'a> Exchange<'a> {
         };
         drop(ids);
         let pump = Pump::new(port.settings.max_content);
-        Self {
+        Begun(Some(Self {
             worker,
             connection,
             port,
@@ -177,14 +223,14 @@ impl<'a> Exchange<'a> {
             chain_state: ChainState::default(),
             pump,
             outcome: Outcome { notes, ..Outcome::default() },
-        }
+        }))
     }
 
     /// The ways of a request, in order.
     async fn run(&mut self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
         self.admit()?;
         self.route()?;
-        self.run_request_policies().await?;
+        self.run_request_policies(down, timer).await?;
         self.forward(down, timer).await
     }
 
@@ -255,16 +301,22 @@ impl<'a> Exchange<'a> {
         table.listener(name.as_bytes()) != table.listener(self.req.authority())
     }
 
-    async fn run_request_policies(&mut self) -> Result<(), End> {
+    async fn run_request_policies(&mut self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
         let Some(rule) = self.rule.clone() else { return Ok(()) };
         let mut state = std::mem::take(&mut self.chain_state);
-        let result = self.run_chain(&rule.value.chain, &mut state).await;
+        let result = self.run_chain(&rule.value.chain, &mut state, down, timer).await;
         self.chain_state = state;
         result
     }
 
     /// Runs a chain's request hooks, waiting where one of them waits.
-    pub(crate) async fn run_chain(&mut self, chain: &Chain, state: &mut ChainState) -> Result<(), End> {
+    pub(crate) async fn run_chain(
+        &mut self,
+        chain: &Chain,
+        state: &mut ChainState,
+        down: &mut Down<'_>,
+        timer: &mut Timer,
+    ) -> Result<(), End> {
         if chain.is_empty() {
             return Ok(());
         }
@@ -277,7 +329,13 @@ impl<'a> Exchange<'a> {
                 Step::Done => return Ok(()),
                 Step::Respond(reply) => return Err(End::Reply(reply)),
                 Step::Wait(future) => {
-                    let outcome = future.await;
+                    let limit = self.rule.as_ref().and_then(|rule| rule.value.timeouts.request);
+                    let limit = limit.filter(|limit| !limit.is_zero()).unwrap_or(DEFAULT_REQUEST_TIMEOUT);
+                    timer.set(self.started + limit);
+                    let outcome = wait_for(down, timer, future).await.map_err(|gave_up| match gave_up {
+                        GaveUp::ClientGone => End::Cut(Cause::ClientClosed.into()),
+                        GaveUp::Late => refuse(Cause::BackendTimeout),
+                    })?;
                     let (req, mut cx) = self.policy_view();
                     step = chain.resume(outcome, req, state, &mut cx);
                 }
@@ -334,12 +392,15 @@ impl<'a> Exchange<'a> {
     }
 
     fn after(&self, down: &Down<'_>) -> After {
-        match down {
-            Down::H1(server) if self.outcome.is_tunnel || server.is_close_delimited() => After::Close,
-            // A response that came before the end of the request (RFC 9112 §9.3).
-            Down::H1(server) if !server.is_request_done() => After::Linger,
-            Down::H1(_) if self.wants_keep_alive() => After::KeepAlive,
-            _ => After::Close,
+        let Down::H1(server) = down else { return After::Close };
+        // What the response said, not what would be said by now.
+        if server.stays_open() {
+            After::KeepAlive
+        } else if self.outcome.is_tunnel || server.is_request_done() && !self.req.keep_alive {
+            After::Close
+        } else {
+            // The client may still be sending its request, or has begun another one (RFC 9112 §9.6).
+            After::Linger
         }
     }
 
@@ -387,12 +448,7 @@ impl<'a> Exchange<'a> {
         self.outcome.local_bytes = if self.req.method() == Method::Head { 0 } else { content.len() as u64 };
         let is_written =
             respond::send(down, &mut self.rsp, self.req.method(), &content, keep_alive, timer).await;
-        match (is_written, keep_alive) {
-            (true, true) => After::KeepAlive,
-            (true, false) if !is_complete => After::Linger,
-            (true, false) => After::Close,
-            (false, _) => After::Close,
-        }
+        if is_written { self.after(down) } else { After::Cut }
     }
 
     /// Ends an exchange that cannot be answered any more.
@@ -405,12 +461,20 @@ impl<'a> Exchange<'a> {
             self.outcome.notes.insert(Note::ClientGone);
         }
         down.abort();
-        After::Close
+        After::Cut
     }
 
     /// Makes the record, the only place where one is made.
-    pub(crate) fn finish(self) {
+    fn finish(mut self) {
         let now = Instant::now();
+        if !self.outcome.is_over {
+            // Its task was dropped: at the end of a drain, or because of a bug of ours.
+            let cause = if std::thread::panicking() { Cause::InternalError } else { Cause::ShuttingDown };
+            self.outcome.failure = Some(cause.into());
+            if !self.outcome.has_responded {
+                self.outcome.status = cause.facts().status;
+            }
+        }
         let Self { worker, connection, port, revision, req, outcome, pump, .. } = &self;
         let worker = Rc::clone(worker);
         let facts = outcome.failure.map(|failure| failure.cause.facts());

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rhumb_balance::{Endpoint, InFlight, Nanos, Outcome};
-use rhumb_base::failure::{Cause, Failure, Retry};
+use rhumb_base::failure::{Cause, Failure, Retry, Side};
 use rhumb_codec::field::Known;
 use rhumb_codec::head::{Content, Method, RequestHead, Version};
 use rhumb_net::timer::Timer;
@@ -16,7 +16,7 @@ use rhumb_policy::Chain;
 use rhumb_policy::chain::ChainState;
 use rhumb_telemetry::Note;
 
-use crate::exchange::{End, Exchange, elapsed};
+use crate::exchange::{End, Exchange, GaveUp, elapsed, wait_for};
 use crate::pump::Broken;
 use crate::side::{Down, Up};
 
@@ -35,7 +35,7 @@ impl Exchange<'_> {
         };
         self.outcome.backend = Some(Arc::clone(&backend));
         let mut backend_state = ChainState::default();
-        self.run_chain(&chosen.chain, &mut backend_state).await?;
+        self.run_chain(&chosen.chain, &mut backend_state, down, timer).await?;
         self.set_forwarding_fields();
         let limits = Limits::new(&rule.value.timeouts, self.started);
         let first = Instant::now();
@@ -100,10 +100,19 @@ impl Exchange<'_> {
         self.outcome.endpoint = Some(Arc::clone(&endpoint));
         let begun = Instant::now();
         let load = endpoint.start();
-        let (mut up, is_reused) = match self.connect(backend, &endpoint, fresh).await {
+        limits.set_for_connect(timer, begun);
+        let connected = match wait_for(down, timer, self.connect(backend, &endpoint, fresh)).await {
+            Ok(connected) => connected,
+            Err(GaveUp::ClientGone) => return Err(Broken::Client(Cause::ClientClosed.into())),
+            Err(GaveUp::Late) => Err(Cause::BackendTimeout.into()),
+        };
+        let (mut up, is_reused) = match connected {
             Ok(connected) => connected,
             Err(failure) => {
-                self.learn(load, begun, Outcome::Failure);
+                // A head that is too large for the backend is not the backend's fault.
+                if failure.cause.facts().side == Side::Backend {
+                    self.learn(load, begun, Outcome::Failure);
+                }
                 return Err(Broken::Backend(failure));
             }
         };
@@ -111,7 +120,6 @@ impl Exchange<'_> {
         let may_repeat = self.req.method().is_idempotent() && is_reused || matches!(up, Up::H2(_));
         let sent = Instant::now();
         let mut is_begun = false;
-        limits.set_for_head(timer, begun, sent, false);
         let result = loop {
             let Self { req, rsp, pump, .. } = &mut *self;
             let waited = poll_fn(|cx| {
@@ -120,6 +128,7 @@ impl Exchange<'_> {
                     if let Err(failure) = pump.begin(req, &mut up, cx, may_repeat) {
                         return Poll::Ready(Err(Broken::Backend(failure)));
                     }
+                    limits.set_for_head(timer, begun, sent, !pump.is_request_done());
                 }
                 if let Poll::Ready(result) = pump.poll_response(cx, down, &mut up, rsp) {
                     return Poll::Ready(result);
@@ -127,7 +136,13 @@ impl Exchange<'_> {
                 if std::mem::take(&mut pump.has_moved) {
                     limits.set_for_head(timer, begun, Instant::now(), !pump.is_request_done());
                 }
-                timer.poll(cx).map(|()| Err(Broken::Backend(Cause::BackendTimeout.into())))
+                timer.poll(cx).map(|()| {
+                    Err(if pump.waits_for_client(&up) {
+                        Broken::Request(Cause::RequestTimeout.into())
+                    } else {
+                        Broken::Backend(Cause::BackendTimeout.into())
+                    })
+                })
             })
             .await;
             match waited {
@@ -171,7 +186,7 @@ impl Exchange<'_> {
         let (pools, target, address) = (&self.worker.pools, backend.target(), endpoint.address());
         if target.protocol == rhumb_upstream::Protocol::Http2 {
             let begun = Instant::now();
-            let tunnel = self.req.upgrade().is_some().then(|| extended_connect(&self.req));
+            let tunnel = self.asks_for_tunnel().then(|| extended_connect(&self.req));
             let (stream, is_new) =
                 pools.open_stream(target, address, tunnel.as_ref().unwrap_or(&self.req)).await?;
             if is_new {
@@ -233,7 +248,15 @@ impl Exchange<'_> {
                 is_first = false;
                 limits.set_for_content(timer, Instant::now(), opens_tunnel);
             }
-            timer.poll(cx).map(|()| Err(Broken::Backend(Cause::IdleTimeout.into())))
+            timer.poll(cx).map(|()| {
+                let cause = if limits.is_over() { Cause::BackendTimeout } else { Cause::IdleTimeout };
+                // Who does not read, or has nothing to say in a tunnel, says nothing about the endpoint.
+                Err(if opens_tunnel || down.backlog() > 0 {
+                    Broken::Client(cause.into())
+                } else {
+                    Broken::Backend(cause.into())
+                })
+            })
         })
         .await;
         let now = Instant::now();
@@ -261,26 +284,42 @@ impl Exchange<'_> {
 
     /// True when the response switches protocols, as the request asked.
     fn opens_tunnel(&mut self) -> Result<bool, End> {
-        let wants = self.req.upgrade().is_some() || self.req.method() == Method::Connect;
-        match self.rsp.status {
-            // RFC 9110 §7.8: a server may switch only to what the client has offered.
-            101 if !wants || !self.offers_what_was_chosen() => Err(End::Refuse(Cause::UpgradeFailed.into())),
-            101 if self.req.version == Version::Http2 => {
-                // RFC 8441 §5: what HTTP/1.1 says with 101, HTTP/2 says with 200.
-                self.rsp.status = 200;
-                self.rsp.fields.remove(Known::SecWebsocketAccept);
-                self.rsp.set_upgrade(None);
-                self.rsp.content = Content::Streamed;
-                Ok(true)
-            }
-            101 => Ok(true),
-            200..=299 if self.req.method() == Method::Connect => Ok(true),
-            200..=299 if self.req.upgrade().is_some() && self.rsp.version == Version::Http2 => {
-                self.switch_protocols();
-                Ok(true)
-            }
-            _ => Ok(false),
+        let is_connect = self.req.method() == Method::Connect;
+        let opens = match (self.rsp.status, self.rsp.version) {
+            (101, _) => true,
+            (200..=299, Version::Http2) => is_connect || self.asks_for_tunnel(),
+            // RFC 8441 §5: the client would take the answer of a backend that ignores the upgrade for an open tunnel.
+            (200..=299, _) if is_connect => return Err(End::Refuse(Cause::UpgradeFailed.into())),
+            _ => return Ok(false),
+        };
+        if !opens {
+            return Ok(false);
         }
+        let was_asked = is_connect || self.req.upgrade().is_some();
+        // RFC 9110 §7.8: before the end of the request nobody may switch; the rest of its content would be tunnelled.
+        // And nobody may switch to what the client has not offered.
+        let is_offered = self.rsp.status != 101 || self.offers_what_was_chosen();
+        if !was_asked || !is_offered || !self.pump.is_request_done() {
+            return Err(End::Refuse(Cause::UpgradeFailed.into()));
+        }
+        if self.req.version == Version::Http2 {
+            // RFC 8441 §5: what HTTP/1.1 says with 101, HTTP/2 says with 200.
+            if self.rsp.status == 101 {
+                self.rsp.status = 200;
+            }
+            self.rsp.fields.remove(Known::SecWebsocketAccept);
+            self.rsp.set_upgrade(None);
+            self.rsp.content = Content::Streamed;
+        } else if self.rsp.status != 101 {
+            self.switch_protocols();
+        }
+        Ok(true)
+    }
+
+    /// True for a request of HTTP/1.1 that an HTTP/2 backend gets as an extended CONNECT. One with content has to be
+    /// answered as it is: the content would end up in the tunnel.
+    fn asks_for_tunnel(&self) -> bool {
+        self.req.upgrade().is_some() && self.req.content.is_empty()
     }
 
     fn offers_what_was_chosen(&self) -> bool {
@@ -349,10 +388,20 @@ impl Limits {
         }
     }
 
+    /// While connecting, which has a limit of its own besides.
+    fn set_for_connect(&self, timer: &mut Timer, begun: Instant) {
+        set(timer, [self.total, self.attempt.map(|attempt| begun + attempt), None]);
+    }
+
     /// While waiting for a response head: `moved` is when something last did, `uploads` while content is on its way.
     fn set_for_head(&self, timer: &mut Timer, begun: Instant, moved: Instant, uploads: bool) {
         let step = if uploads { self.idle } else { self.head };
         set(timer, [self.total, self.attempt.map(|attempt| begun + attempt), step.map(|step| moved + step)]);
+    }
+
+    /// True when the time for the whole exchange is over.
+    fn is_over(&self) -> bool {
+        self.total.is_some_and(|total| Instant::now() >= total)
     }
 
     fn set_for_content(&self, timer: &mut Timer, moved: Instant, is_tunnel: bool) {

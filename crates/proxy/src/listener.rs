@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rhumb_telemetry::Metric;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::downstream;
 use crate::worker::Worker;
@@ -15,7 +15,7 @@ use crate::worker::Worker;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until its task is aborted.
-pub(crate) async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: TcpListener) {
+pub(crate) async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: Rc<TcpListener>) {
     let Some(name) = worker.plan().port(address).map(|port| port.name.clone()) else { return };
     let (accepted, refused) = {
         let mut metrics = worker.metrics.borrow_mut();
@@ -26,14 +26,9 @@ pub(crate) async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: TcpL
         match socket.accept().await {
             Ok((stream, peer)) => {
                 accepted.increment();
-                let plan = worker.plan();
-                // The listener was removed while this connection was in the queue.
-                let Some(port) = plan.port(address) else { continue };
-                if worker.all_open() >= port.settings.max_connections {
+                if !begin(&worker, address, stream, peer) {
                     refused.increment();
-                    continue;
                 }
-                downstream::start(&worker, port, stream, peer);
             }
             Err(error) => {
                 worker.metrics.borrow_mut().add(Metric::AcceptErrors, &[name.as_str(), reason(&error)], 1);
@@ -45,6 +40,31 @@ pub(crate) async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: TcpL
             }
         }
     }
+}
+
+/// Takes the connections that wait in the queue of a socket that is about to be closed: the kernel would reset them.
+pub(crate) fn accept_waiting(worker: &Rc<Worker>, address: SocketAddr, socket: &TcpListener) {
+    // No more than the queue holds: others may come for as long as it is looked at.
+    for _ in 0..rhumb_net::listen::BACKLOG {
+        match rhumb_net::listen::accept_waiting(socket) {
+            Ok(Some((stream, peer))) => drop(begin(worker, address, stream, peer)),
+            Ok(None) => return,
+            // That one is lost, perhaps reset by its client; the next one may not be.
+            Err(error) => tracing::debug!(%address, %error, "accepting a waiting connection failed"),
+        }
+    }
+}
+
+/// Serves a connection; false when there are too many.
+fn begin(worker: &Rc<Worker>, address: SocketAddr, stream: TcpStream, peer: SocketAddr) -> bool {
+    let plan = worker.plan();
+    // The listener was removed while this connection was in the queue.
+    let Some(port) = plan.port(address) else { return true };
+    let has_room = worker.all_open() < port.settings.max_connections;
+    if has_room {
+        downstream::start(worker, port, stream, peer);
+    }
+    has_room
 }
 
 fn reason(error: &io::Error) -> &'static str {

@@ -48,8 +48,10 @@ pub(crate) struct Pump {
     pub(crate) bytes_out: u64,
     /// Request content beyond this is refused.
     pub(crate) max_content: u64,
-    /// Request content for a second attempt; `None` once it is too much or was not wanted.
+    /// Request content for a second attempt; `None` once it is too much, was not wanted, or has trailers behind it.
     replay: Option<Vec<u8>>,
+    /// Nothing was taken from the client that would have to be sent again.
+    is_untouched: bool,
     /// Something moved since the last look: timers start anew.
     pub(crate) has_moved: bool,
     pub(crate) has_spliced: bool,
@@ -80,6 +82,7 @@ impl Pump {
             bytes_out: 0,
             max_content: max_content.unwrap_or(u64::MAX),
             replay: Some(Vec::new()),
+            is_untouched: true,
             has_moved: false,
             has_spliced: false,
         }
@@ -116,12 +119,17 @@ impl Pump {
 
     /// True while everything that was taken from the client could be sent again.
     pub(crate) fn can_replay(&self) -> bool {
-        self.replay.is_some() || self.bytes_in == 0
+        self.replay.is_some() || self.is_untouched
     }
 
     /// True when the whole request was passed on.
     pub(crate) fn is_request_done(&self) -> bool {
         self.request != Flow::Open
+    }
+
+    /// True when the exchange stands still because the client does not send on.
+    pub(crate) fn waits_for_client(&self, up: &Up) -> bool {
+        self.request == Flow::Open && !self.request_refused && up.backlog() == 0
     }
 
     /// From here on both directions run until both have ended.
@@ -142,7 +150,9 @@ impl Pump {
         up: &mut Up,
         head: &mut ResponseHead,
     ) -> Poll<Result<(), Broken>> {
+        let before = up.backlog();
         self.move_request(cx, down, up)?;
+        self.has_moved |= up.backlog() < before;
         if let Poll::Ready(result) = up.poll_response(cx, head) {
             return Poll::Ready(result.map_err(Broken::Backend));
         }
@@ -163,19 +173,21 @@ impl Pump {
         down: &mut Down<'_>,
         up: &mut Up,
     ) -> Poll<Result<(), Broken>> {
+        let before = (down.backlog(), up.backlog());
+        let result = self.move_content(cx, down, up);
+        // A slow reader is not one that stands still.
+        self.has_moved |= down.backlog() < before.0 || up.backlog() < before.1;
+        result
+    }
+
+    fn move_content(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down<'_>,
+        up: &mut Up,
+    ) -> Poll<Result<(), Broken>> {
         if self.request != Flow::Done {
-            match self.move_request(cx, down, up) {
-                // The answer is under way: a request that breaks off now is the connection's problem, not the answer's.
-                Err(Broken::Client(failure)) if self.is_tunnel => {
-                    return Poll::Ready(Err(Broken::Client(failure)));
-                }
-                Err(Broken::Backend(failure)) if self.is_tunnel => {
-                    return Poll::Ready(Err(Broken::Backend(failure)));
-                }
-                Err(Broken::Client(failure)) => return Poll::Ready(Err(Broken::Client(failure))),
-                Err(_) => self.request = Flow::Done,
-                Ok(()) => {}
-            }
+            self.move_request(cx, down, up)?;
         }
         self.move_response(cx, down, up)?;
         match down.poll_flush(cx) {
@@ -235,6 +247,7 @@ impl Pump {
                 }
                 Poll::Ready(Ok(Part::Data(data))) => {
                     self.has_moved = true;
+                    self.is_untouched = false;
                     self.bytes_in += data.len() as u64;
                     if self.bytes_in > self.max_content {
                         return Err(Broken::Request(Cause::ContentTooLarge.into()));
@@ -252,6 +265,9 @@ impl Pump {
                 }
                 Poll::Ready(Ok(Part::End(trailers))) => {
                     self.has_moved = true;
+                    if trailers.is_some() {
+                        (self.replay, self.is_untouched) = (None, false);
+                    }
                     up.send_end(trailers.as_deref());
                     self.request = Flow::Closing;
                 }
@@ -365,6 +381,7 @@ impl Pump {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(Moved::In(n))) => {
                 self.has_moved = true;
+                self.is_untouched = false;
                 self.bytes_in += n as u64;
                 if self.bytes_in > self.max_content {
                     return Err(Broken::Request(Cause::ContentTooLarge.into()));

@@ -149,7 +149,8 @@ pub(crate) async fn refuse_unread(
     cause: Cause,
     timer: &mut Timer,
 ) {
-    let mut exchange = Exchange::begin(worker, connection, head);
+    let mut begun = Exchange::begin(worker, connection, head);
+    let Some(exchange) = &mut begun.0 else { return };
     exchange.refuse(down, cause, timer, false).await;
-    exchange.finish();
+    exchange.outcome.is_over = true;
 }

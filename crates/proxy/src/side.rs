@@ -72,6 +72,12 @@ impl Down<'_> {
         both!(self, side => side.poll_flush(cx))
     }
 
+    /// Bytes that this side has not taken yet.
+    #[inline]
+    pub(crate) fn backlog(&self) -> usize {
+        both!(self, side => side.backlog())
+    }
+
     pub(crate) fn begin_tunnel(&mut self) {
         match self {
             Self::H1(side) => side.begin_tunnel(),
@@ -177,6 +183,12 @@ impl Up {
     #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         both!(self, side => side.poll_flush(cx))
+    }
+
+    /// Bytes that this side has not taken yet.
+    #[inline]
+    pub(crate) fn backlog(&self) -> usize {
+        both!(self, side => side.backlog())
     }
 
     pub(crate) fn begin_tunnel(&mut self) {

@@ -13,6 +13,7 @@ use rhumb_codec::head::{RequestHead, ResponseHead};
 use rhumb_plan::{Current, Plan, Reader};
 use rhumb_telemetry::{AccessLog, IdSource, Registry, WorkerLog, WorkerMetrics};
 use rhumb_upstream::Pools;
+use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 
@@ -213,18 +214,18 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
     runtime.block_on(async {
         tokio::task::spawn_local(rhumb_net::timer::drive());
         tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
-        let mut listeners: Vec<(SocketAddr, tokio::task::JoinHandle<()>)> = Vec::new();
+        let mut listeners: Vec<(SocketAddr, Rc<TcpListener>, tokio::task::JoinHandle<()>)> = Vec::new();
         let deadline = loop {
             match commands.recv().await {
                 Some(Command::Listen(address, socket)) => match rhumb_net::listen::register(socket) {
                     Ok(socket) => {
-                        let task =
-                            tokio::task::spawn_local(listener::accept(Rc::clone(&worker), address, socket));
-                        listeners.push((address, task));
+                        let socket = Rc::new(socket);
+                        let accept = listener::accept(Rc::clone(&worker), address, Rc::clone(&socket));
+                        listeners.push((address, socket, tokio::task::spawn_local(accept)));
                     }
                     Err(error) => tracing::error!(%address, %error, "listener cannot be registered"),
                 },
-                Some(Command::Unlisten(address)) => listeners.retain(|(at, task)| {
+                Some(Command::Unlisten(address)) => listeners.retain(|(at, _, task)| {
                     if *at == address {
                         task.abort();
                     }
@@ -237,7 +238,10 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
                 None => break Instant::now(),
             }
         };
-        listeners.iter().for_each(|(_, task)| task.abort());
+        for (address, socket, task) in listeners {
+            task.abort();
+            listener::accept_waiting(&worker, address, &socket);
+        }
         worker.begin_drain();
         while worker.open() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -142,8 +142,13 @@ fn process(entry: Entry<'_, ProxyConfig>, report: &mut Report) -> Process {
         let log = AccessLog { format, file, query, ..AccessLog::default() };
         process.access_logs = if is_on { vec![log] } else { Vec::new() };
     }
-    if let Some(drain) = spec.timeouts.as_ref().and_then(|timeouts| timeouts.drain.as_ref()) {
-        process.drain_timeout = drain.get();
+    if let Some(timeouts) = &spec.timeouts {
+        if let Some(drain) = &timeouts.drain {
+            process.drain_timeout = drain.get();
+        }
+        if let Some(delay) = &timeouts.drain_delay {
+            process.drain_delay = delay.get();
+        }
     }
     process
 }
@@ -151,11 +156,15 @@ fn process(entry: Entry<'_, ProxyConfig>, report: &mut Report) -> Process {
 /// What a ProxyConfig of a Gateway cannot have: there may be several Gateways and there is one process.
 fn refuse_process_settings(entry: Entry<'_, ProxyConfig>, report: &mut Report) {
     let spec = entry.spec;
-    let written: [(&str, Option<Span>); 4] = [
+    let written: [(&str, Option<Span>); 5] = [
         ("workers", spec.workers.as_ref().map(|workers| workers.span)),
         ("admin", spec.admin.as_ref().map(|admin| admin.span)),
         ("accessLog", spec.access_log.as_ref().map(|log| log.span)),
         ("timeouts.drain", spec.timeouts.as_ref().and_then(|t| t.drain.as_ref()).map(|drain| drain.span)),
+        (
+            "timeouts.drainDelay",
+            spec.timeouts.as_ref().and_then(|t| t.drain_delay.as_ref()).map(|delay| delay.span),
+        ),
     ];
     for (field, span) in written {
         let Some(span) = span else { continue };

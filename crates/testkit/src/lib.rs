@@ -13,6 +13,7 @@ pub mod h2;
 pub mod hpack;
 pub mod load;
 pub mod message;
+pub mod oracle;
 pub mod port;
 pub mod process;
 pub mod stage;

@@ -6,12 +6,13 @@ use std::future::poll_fn;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Instant;
 
 use rhumb_base::failure::{Cause, Failure, Retry};
 use rhumb_codec::head::RequestHead;
 use rhumb_conn::input::Input;
+use rhumb_conn::watchers::{Watch, Watchers};
 use rhumb_conn::{h1, h2};
 use rhumb_net::timer::Timer;
 
@@ -38,13 +39,14 @@ type LinesByKey = HashMap<Key, Lines, BuildHasherDefault<KeyHasher>>;
 struct Lines {
     handles: Vec<h2::Handle>,
     is_connecting: bool,
-    waiting: Vec<Waker>,
+    /// Requests that found no stream free.
+    waiting: Watchers,
 }
 
 enum Candidate {
     Free(h2::Handle),
     Connect,
-    Wait,
+    Wait(Watch),
 }
 
 impl Lines {
@@ -62,22 +64,14 @@ impl Lines {
                 self.is_connecting = true;
                 Candidate::Connect
             }
-            None => Candidate::Wait,
+            None => Candidate::Wait(self.waiting.watch()),
         }
     }
 
     fn connected(&mut self, handle: h2::Handle) {
+        handle.tell(&self.waiting);
         self.handles.push(handle);
-        self.waiting.drain(..).for_each(Waker::wake);
-    }
-
-    fn watch(&mut self, waker: &Waker) {
-        if !self.is_connecting && self.handles.iter().any(h2::Handle::can_open) {
-            waker.wake_by_ref();
-            return;
-        }
-        self.waiting.push(waker.clone());
-        self.handles.iter().for_each(|handle| handle.watch(waker));
+        self.waiting.wake_all();
     }
 }
 
@@ -93,7 +87,7 @@ impl Drop for Turn<'_> {
         if let Some(lines) = self.pools.borrow_mut().get_mut(&self.key) {
             lines.is_connecting = false;
             if !self.is_done {
-                lines.waiting.drain(..).for_each(Waker::wake);
+                lines.waiting.wake_all();
             }
         }
     }
@@ -103,13 +97,11 @@ impl Drop for Turn<'_> {
 async fn wait_for_settings(handle: &h2::Handle, target: &Target) -> Result<(), Failure> {
     let mut deadline = Timer::new();
     deadline.set(Instant::now() + target.connect_timeout);
+    let mut settled = handle.watch_settings();
     let allowed = poll_fn(|cx| match handle.allows_extended_connect() {
         Some(allowed) => Poll::Ready(allowed),
-        None if handle.is_spent() => Poll::Ready(false),
-        None => {
-            handle.watch(cx.waker());
-            deadline.poll(cx).map(|()| false)
-        }
+        None if handle.is_spent() || settled.poll(cx).is_ready() => Poll::Ready(false),
+        None => deadline.poll(cx).map(|()| false),
     })
     .await;
     if allowed { Ok(()) } else { Err(Cause::UpgradeFailed.into()) }
@@ -219,26 +211,16 @@ impl Pools {
                     tokio::task::spawn_local(async move { poll_fn(|cx| driver.poll_client(cx)).await });
                 }
                 // Another request is connecting, or every stream of every connection is in use.
-                Candidate::Wait => {
-                    deadline
-                        .deadline()
-                        .is_none()
-                        .then(|| deadline.set(Instant::now() + target.connect_timeout));
-                    let mut has_waited = false;
+                Candidate::Wait(mut turn) => {
+                    if deadline.deadline().is_none() {
+                        deadline.set(Instant::now() + target.connect_timeout);
+                    }
                     poll_fn(|cx| {
-                        if deadline.poll(cx).is_ready() {
-                            return Poll::Ready(Err(
-                                Failure::new(Cause::BackendLimit).retry(Retry::IfNotProcessed)
-                            ));
-                        }
-                        if has_waited {
+                        if turn.poll(cx).is_ready() {
                             return Poll::Ready(Ok(()));
                         }
-                        has_waited = true;
-                        if let Some(lines) = self.h2.borrow_mut().get_mut(&key) {
-                            lines.watch(cx.waker());
-                        }
-                        Poll::Pending
+                        let failure = Failure::new(Cause::BackendLimit).retry(Retry::IfNotProcessed);
+                        deadline.poll(cx).map(|()| Err(failure))
                     })
                     .await?;
                 }

@@ -1,6 +1,8 @@
 //! The client side of HTTP/1: a connection to a backend, used by one exchange at a time.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
@@ -8,13 +10,11 @@ use rhumb_base::failure::{Cause, Failure, Retry};
 use rhumb_codec::field::Fields;
 use rhumb_codec::h1::{self, BodyFraming, Limits};
 use rhumb_codec::head::{Content, Method, RequestHead, ResponseHead};
+use tokio::task::coop::unconstrained;
 
 use super::wire::{Broken, Wire};
-use crate::Part;
 use crate::io::Io;
-
-/// Interim responses that one exchange relays; more are a backend's mistake (RFC 9110 §15.2).
-pub(super) const MAX_INTERIM: u32 = 32;
+use crate::{MAX_INTERIM, Part};
 
 /// A connection to a backend.
 pub struct Client {
@@ -77,9 +77,10 @@ impl Client {
 
     /// False when the backend has closed it or sent something unasked: a byte at rest belongs to no response.
     pub fn is_usable(&mut self) -> bool {
-        // The runtime knows of a FIN without a system call: a resting socket is not readable.
-        let mut cx = Context::from_waker(Waker::noop());
-        self.wire.input.poll_fill(&mut self.wire.io, &mut cx).is_pending() && self.wire.input.is_empty()
+        // The runtime knows of a FIN without a system call: a resting socket is not readable. A task that has done much
+        // since it was woken is told that nothing is ready, so that others get their turn; here that would be believed.
+        let look = pin!(unconstrained(poll_fn(|cx| self.wire.input.poll_fill(&mut self.wire.io, cx))));
+        look.poll(&mut Context::from_waker(Waker::noop())).is_pending() && self.wire.input.is_empty()
     }
 
     /// Encodes a request head.
@@ -92,10 +93,11 @@ impl Client {
             Content::Length(length) => BodyFraming::Length(length),
             Content::Streamed | Content::UntilClose => BodyFraming::Chunked,
         };
-        self.method = head.method();
+        // An extended CONNECT is written as a GET with Upgrade, and answered as one: a 2xx has content and opens nothing.
+        self.method = if head.protocol().is_some() { Method::Get } else { head.method() };
         self.used += 1;
         (self.seen, self.interims) = (0, 0);
-        let is_complete = head.content.is_empty() || self.method == Method::Connect;
+        let is_complete = head.content.is_empty() || head.method() == Method::Connect;
         (self.is_request_sent, self.has_answer, self.keep_alive) = (is_complete, false, true);
     }
 
@@ -194,6 +196,12 @@ impl Client {
             Broken::Closed => Cause::ResponseIncomplete.into(),
             Broken::Framing(error) => error.cause_in_response().into(),
         })
+    }
+
+    /// Bytes that wait to be written.
+    #[inline]
+    pub fn backlog(&self) -> usize {
+        self.wire.output.pending()
     }
 
     /// From here on bytes pass as they are.

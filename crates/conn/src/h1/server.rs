@@ -37,8 +37,8 @@ pub struct Server {
     method: Method,
     version: Version,
     lingered: usize,
-    /// Nothing of the current response was written yet.
-    is_fresh: bool,
+    /// The last response said that the connection stays open.
+    stays_open: bool,
 }
 
 impl Server {
@@ -52,7 +52,7 @@ impl Server {
             method: Method::Get,
             version: Version::Http11,
             lingered: 0,
-            is_fresh: true,
+            stays_open: false,
         }
     }
 
@@ -119,13 +119,11 @@ impl Server {
                         self.wire.input.consume(used);
                         self.wire.begin_content(head.content, &self.limits);
                         (self.seen, self.method, self.version) = (0, head.method(), head.version);
-                        self.is_fresh = true;
                         return Poll::Ready(Ok(()));
                     }
                     Ok(None) => {}
                     Err(error) => {
                         head.clear();
-                        self.is_fresh = true;
                         return Poll::Ready(Err(NoRequest::Refused(error)));
                     }
                 }
@@ -174,10 +172,16 @@ impl Server {
         let request =
             ResponseContext { client_version: self.version, request_method: self.method, keep_alive };
         let framing = h1::write_response(head, request, self.wire.output.buffer());
-        self.is_fresh = false;
         if !head.is_interim() {
             self.wire.framing = framing;
+            self.stays_open = keep_alive && framing != BodyFraming::UntilClose;
         }
+    }
+
+    /// True when the client may send another request: the last response has not said that the connection ends
+    /// (RFC 9112 §9.6), and does not end with it.
+    pub fn stays_open(&self) -> bool {
+        self.stays_open && self.wire.is_content_done()
     }
 
     /// True when the response now sent ends with the connection.
@@ -218,6 +222,7 @@ impl Server {
 
     /// From here on bytes pass as they are.
     pub fn begin_tunnel(&mut self) {
+        self.stays_open = false;
         self.wire.begin_tunnel(&self.limits);
     }
 
@@ -228,6 +233,12 @@ impl Server {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.wire.poll_flush(cx))?;
         self.wire.io.poll_shutdown(cx)
+    }
+
+    /// Bytes that wait to be written.
+    #[inline]
+    pub fn backlog(&self) -> usize {
+        self.wire.output.pending()
     }
 
     /// True when the request's content was read to its end.

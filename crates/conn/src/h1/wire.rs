@@ -29,7 +29,6 @@ pub(crate) struct Wire {
     pub(crate) framing: BodyFraming,
     /// Raw bytes at the front of the input that the last part was decoded from.
     lent: usize,
-    end_was_given: bool,
     pub(crate) peer_finished: bool,
     pub(crate) is_tunnel: bool,
 }
@@ -43,7 +42,6 @@ impl Wire {
             decoder: BodyDecoder::new(Content::None, &Limits::default()),
             framing: BodyFraming::None,
             lent: 0,
-            end_was_given: true,
             peer_finished: false,
             is_tunnel: false,
         }
@@ -52,7 +50,6 @@ impl Wire {
     /// Incoming content follows.
     pub(crate) fn begin_content(&mut self, content: Content, limits: &Limits) {
         self.decoder = BodyDecoder::new(content, limits);
-        self.end_was_given = false;
         self.lent = 0;
     }
 
@@ -63,9 +60,10 @@ impl Wire {
         self.is_tunnel = true;
     }
 
-    /// True when all incoming content was given out.
+    /// True when all incoming content was given out and fetched. Not before: the bytes of a part that was given out
+    /// last still lie at the front of the input, where the next message would be looked for.
     pub(crate) fn is_content_done(&self) -> bool {
-        self.end_was_given || self.decoder.is_done()
+        self.decoder.is_done() && self.lent == 0
     }
 
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part<'_>, Broken>> {
@@ -75,7 +73,6 @@ impl Wire {
         }
         loop {
             if self.decoder.is_done() {
-                self.end_was_given = true;
                 return Poll::Ready(Ok(Part::End(self.decoder.take_trailers())));
             }
             if !self.input.is_empty() {
@@ -113,8 +110,7 @@ impl Wire {
             self.input.consume(self.lent);
             self.lent = 0;
         }
-        if !self.input.is_empty() || self.end_was_given || self.io.plain().is_none() || !self.decoder.is_raw()
-        {
+        if !self.input.is_empty() || self.io.plain().is_none() || !self.decoder.is_raw() {
             return 0;
         }
         self.decoder.remaining().unwrap_or(0)

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rhumb_base::failure::{Cause, Failure, Retry};
-use rhumb_codec::h2::{Config, ErrorCode, Event, Refusal};
+use rhumb_codec::h2::{Config, ErrorCode, Event, Refusal, Role};
 use rhumb_codec::head::RequestHead;
 use rhumb_net::timer::Timer;
 
@@ -36,7 +36,10 @@ pub struct Driver {
     /// Streams were woken and get their turn before the output is written.
     has_deferred: bool,
     is_finished: bool,
+    /// The peer has acknowledged our settings.
+    is_settled: bool,
     idle_timeout: Duration,
+    /// When an unused connection ends; after the last frame was read, when writing ends.
     idle: Timer,
     watch: Timer,
     error: Option<&'static str>,
@@ -53,6 +56,7 @@ impl Driver {
             is_fed,
             has_deferred: false,
             is_finished: false,
+            is_settled: false,
             idle_timeout,
             idle: Timer::new(),
             watch: Timer::new(),
@@ -122,9 +126,20 @@ impl Driver {
             Poll::Pending => false,
         };
         if self.is_finished && is_written || self.shared.borrow().codec.is_drained() {
-            return self.io.poll_shutdown(cx).map(|_| ());
+            if self.io.poll_shutdown(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if !self.is_finished {
+                self.finish();
+            }
         }
         self.poll_timers(cx)
+    }
+
+    /// Nothing more is read; what is in the output gets a little time.
+    fn finish(&mut self) {
+        self.is_finished = true;
+        self.idle.set(Instant::now() + LAST_WORDS);
     }
 
     /// Reads and dispatches; true when a stream was woken or begun.
@@ -148,9 +163,8 @@ impl Driver {
             match self.input.poll_fill(&mut self.io, cx) {
                 Poll::Ready(Ok(n)) if n > 0 => self.is_fed = true,
                 Poll::Ready(_) => {
-                    self.is_finished = true;
-                    let mut shared = self.shared.borrow_mut();
-                    shared.die();
+                    self.finish();
+                    self.shared.borrow_mut().die();
                     return woken;
                 }
                 Poll::Pending => return woken,
@@ -171,8 +185,9 @@ impl Driver {
                 Err(error) => {
                     tracing::debug!(%error, "HTTP/2 connection error");
                     self.error = error.code().name().or(Some("UNKNOWN"));
-                    self.is_finished = true;
                     shared.die();
+                    drop(guard);
+                    self.finish();
                     return woken;
                 }
             };
@@ -240,25 +255,29 @@ impl Driver {
                 }
                 Event::Writable => woken |= wake_writable(shared),
                 Event::Settings => {
-                    shared.has_settings = true;
-                    shared.wake_waiting();
+                    shared.settle();
                     woken |= wake_writable(shared);
                 }
                 Event::GoAway { last_stream, code, debug: words } => {
                     tracing::debug!(%code, last_stream, words = %String::from_utf8_lossy(words), "GOAWAY received");
+                    if shared.codec.role() == Role::Server {
+                        // It is about streams of ours, and we open none; the client's go on.
+                        continue;
+                    }
                     for (_, slot) in shared.slots.iter_mut().filter(|(id, _)| **id > last_stream) {
                         // RFC 9113 §6.8: streams above the last one were not processed.
                         let failure = Failure::new(Cause::BackendReset).retry(Retry::IfNotProcessed);
                         slot.reset.get_or_insert(failure);
                         slot.wake();
                     }
-                    shared.wake_waiting();
+                    shared.waiting.wake_all();
                     woken = true;
                 }
                 Event::Pong { .. } => {}
             }
         }
         self.input.consume(at);
+        self.shared.borrow().share_streams();
         woken
     }
 
@@ -290,54 +309,66 @@ impl Driver {
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let shared = &mut *self.shared.borrow_mut();
         if self.is_finished {
-            if self.idle.deadline().is_none() {
-                self.idle.set(Instant::now() + LAST_WORDS);
-            }
             return self.idle.poll(cx);
         }
-        if shared.slots.is_empty() {
-            if self.idle.deadline().is_none() {
-                self.idle.set(Instant::now() + self.idle_timeout);
-                self.input_is_small(shared);
-            }
-            if self.idle.poll(cx).is_ready() {
-                self.idle.clear();
-                shared.codec.go_away(ErrorCode::NO_ERROR, false);
-                self.is_finished = true;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-        } else {
+        let is_unused = self.shared.borrow().slots.is_empty();
+        if !is_unused {
             self.idle.clear();
+        } else if self.idle.deadline().is_none() {
+            self.idle.set(Instant::now() + self.idle_timeout);
+            self.trim();
         }
-        if self.watch.deadline().is_none() {
+        if self.idle.poll(cx).is_ready() {
+            self.shared.borrow_mut().codec.go_away(ErrorCode::NO_ERROR, false);
+            self.finish();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        // Very many connections rest: they are not looked after.
+        if is_unused && self.is_settled {
+            self.watch.clear();
+        } else if self.watch.deadline().is_none() {
             self.watch.set(Instant::now() + STALL_CHECK);
         }
         if self.watch.poll(cx).is_ready() {
             let now = Instant::now();
             self.watch.set(now + STALL_CHECK);
-            let _ = self.watch.poll(cx);
-            if let Some(limit) = now.checked_sub(STALL_TIMEOUT) {
-                while let Some(stalled) = shared.codec.first_stalled(limit) {
-                    shared.codec.reset(stalled, ErrorCode::CANCEL);
-                    if let Some(slot) = shared.slots.get_mut(&id_of(stalled)) {
-                        slot.reset = Some(Cause::ClientClosed.into());
-                        slot.wake();
-                    }
-                }
-            }
-            if let Err(error) = shared.codec.poll_timeout(now) {
-                self.error = error.code().name();
-                self.is_finished = true;
-            }
+            self.look_after(now);
             cx.waker().wake_by_ref();
         }
         Poll::Pending
     }
 
-    fn input_is_small(&self, shared: &mut Shared) {
+    /// Ends streams that the peer lets wait, and the connection when it has not taken our settings.
+    fn look_after(&mut self, now: Instant) {
+        let shared = &mut *self.shared.borrow_mut();
+        let cause = match shared.codec.role() {
+            Role::Server => Cause::ClientClosed,
+            Role::Client => Cause::BackendTimeout,
+        };
+        if let Some(limit) = now.checked_sub(STALL_TIMEOUT) {
+            while let Some(stalled) = shared.codec.first_stalled(limit) {
+                shared.codec.reset(stalled, ErrorCode::CANCEL);
+                if let Some(slot) = shared.slots.get_mut(&id_of(stalled)) {
+                    slot.reset = Some(cause.into());
+                    slot.wake();
+                }
+            }
+        }
+        match shared.codec.poll_timeout(now) {
+            Ok(deadline) => self.is_settled = deadline.is_none(),
+            Err(error) => {
+                self.error = error.code().name();
+                shared.die();
+                self.is_finished = true;
+                self.idle.set(now + LAST_WORDS);
+            }
+        }
+    }
+
+    fn trim(&self) {
+        let shared = &mut *self.shared.borrow_mut();
         shared.codec.trim();
         shared.slots.shrink_to(8);
     }

@@ -12,6 +12,7 @@ use rhumb_codec::h2::{Config, Connection, ErrorCode, OpenError, StreamId};
 use rhumb_codec::head::{Method, RequestHead, ResponseHead};
 
 use super::stream::Stream;
+use crate::watchers::{Watch, Watchers};
 
 pub(super) type Cell = Rc<RefCell<Shared>>;
 
@@ -19,9 +20,11 @@ pub(super) struct Shared {
     pub(super) codec: Connection,
     pub(super) slots: HashMap<u32, Slot, BuildHasherDefault<IdHasher>>,
     pub(super) driver: Option<Waker>,
-    /// Tasks that wait for a stream to become free, or for the peer's settings.
-    pub(super) waiting: Vec<Waker>,
-    pub(super) has_settings: bool,
+    /// As client: tasks that wait for a stream to become free here or on another connection of the pool.
+    pub(super) waiting: Watchers,
+    /// As client: tasks that wait for the peer's settings.
+    settling: Watchers,
+    has_settings: bool,
     pub(super) is_dead: bool,
     /// Streams that were ever opened.
     pub(super) opened: u64,
@@ -61,7 +64,8 @@ impl Shared {
             codec: Connection::new(config),
             slots: HashMap::default(),
             driver: None,
-            waiting: Vec::new(),
+            waiting: Watchers::default(),
+            settling: Watchers::default(),
             has_settings: false,
             is_dead: false,
             opened: 0,
@@ -75,8 +79,21 @@ impl Shared {
         }
     }
 
-    pub(super) fn wake_waiting(&mut self) {
-        self.waiting.drain(..).for_each(Waker::wake);
+    /// The peer's settings have come or changed.
+    pub(super) fn settle(&mut self) {
+        self.has_settings = true;
+        self.settling.wake_all();
+        self.waiting.wake_all();
+    }
+
+    /// Requests that wait for a stream get those that are free.
+    pub(super) fn share_streams(&self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        for _ in 0..self.codec.available() {
+            self.waiting.wake_one();
+        }
     }
 
     /// The connection is gone: every stream learns it.
@@ -86,7 +103,8 @@ impl Shared {
             slot.reset.get_or_insert_with(|| Failure::new(Cause::BackendReset));
             slot.wake();
         }
-        self.wake_waiting();
+        self.settling.wake_all();
+        self.waiting.wake_all();
     }
 }
 
@@ -129,12 +147,15 @@ impl Handle {
         shared.has_settings.then(|| shared.codec.peer_allows_connect_protocol())
     }
 
-    /// Wakes a task when a stream becomes free, settings come, or the connection dies.
-    pub fn watch(&self, waker: &Waker) {
-        let mut shared = self.0.borrow_mut();
-        if !shared.waiting.iter().any(|known| known.will_wake(waker)) {
-            shared.waiting.push(waker.clone());
-        }
+    /// Tells when the peer's settings come, or the connection dies.
+    pub fn watch_settings(&self) -> Watch {
+        self.0.borrow().settling.watch()
+    }
+
+    /// Has these tasks woken when a stream becomes free or the connection dies: one for each stream, all of them when
+    /// more may have changed.
+    pub fn tell(&self, waiting: &Watchers) {
+        self.0.borrow_mut().waiting = waiting.clone();
     }
 
     /// Sends a request head on a new stream.
@@ -153,13 +174,6 @@ impl Handle {
         shared.kick();
         drop(shared);
         Ok(Stream::client(Rc::clone(&self.0), id, head.content, ends))
-    }
-
-    /// Tells the backend that no more requests follow, and lets the driver end.
-    pub fn leave(&self) {
-        let mut shared = self.0.borrow_mut();
-        shared.codec.go_away(ErrorCode::NO_ERROR, false);
-        shared.kick();
     }
 }
 

@@ -10,7 +10,7 @@ use rhumb_codec::h2::{ErrorCode, StreamId};
 use rhumb_codec::head::{Content, ResponseHead};
 
 use super::shared::{Cell, Slot, id_of};
-use crate::Part;
+use crate::{MAX_INTERIM, Part};
 
 /// A stream. Dropping it ends whatever is open of it.
 pub struct Stream {
@@ -20,7 +20,8 @@ pub struct Stream {
     /// The part of content that was given out last, and the bytes of the window that it holds.
     part: Vec<u8>,
     flow: u32,
-    end_was_given: bool,
+    /// Interim responses that were given out.
+    interims: u32,
     /// Content that windows had no room for.
     waiting: Vec<u8>,
     written: usize,
@@ -53,7 +54,7 @@ impl Stream {
             is_server,
             part: Vec::new(),
             flow: 0,
-            end_was_given: false,
+            interims: 0,
             waiting: Vec::new(),
             written: 0,
             left,
@@ -97,7 +98,6 @@ impl Stream {
             return Poll::Ready(Ok(Part::Data(&self.part)));
         }
         if slot.has_ended {
-            self.end_was_given = true;
             return Poll::Ready(Ok(Part::End(slot.trailers.take())));
         }
         if slot.reset.is_some() {
@@ -123,6 +123,10 @@ impl Stream {
         if let Some(mut next) = slot.heads.pop_front() {
             std::mem::swap(head, &mut next);
             shared.codec.recycle_response(next);
+            self.interims += u32::from(head.is_interim());
+            if self.interims > MAX_INTERIM {
+                return Poll::Ready(Err(Cause::ResponseMalformed.into()));
+            }
             return Poll::Ready(Ok(()));
         }
         if let Some(failure) = slot.reset {
@@ -254,6 +258,12 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Bytes that wait for the peer to open a window, or for room in the connection's output.
+    #[inline]
+    pub fn backlog(&self) -> usize {
+        self.waiting.len() - self.written
+    }
+
     /// Says that the message is not complete.
     pub fn abort(&mut self) {
         self.was_aborted = true;
@@ -262,8 +272,8 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let Ok(mut guard) = self.shared.try_borrow_mut() else { return };
-        let shared = &mut *guard;
+        // Never borrowed already: what is borrowed calls nothing of ours but wakers, and those only queue their tasks.
+        let shared = &mut *self.shared.borrow_mut();
         let slot: Option<Slot> = shared.slots.remove(&id_of(self.id));
         if self.flow > 0 {
             shared.codec.release(self.id, self.flow);
@@ -283,7 +293,7 @@ impl Drop for Stream {
             };
             shared.codec.reset(self.id, code);
         }
-        shared.wake_waiting();
+        shared.share_streams();
         shared.kick();
     }
 }

@@ -129,6 +129,9 @@ object! {
         "handshake" handshake: Option<Spanned<Duration>>,
         /// For running requests when the process stops. Default: 30s.
         "drain" drain: Option<Spanned<Duration>>,
+        /// How long connections are still taken after `/readyz` turned to 503, so that load balancers can notice.
+        /// Default: 0s.
+        "drainDelay" drain_delay: Option<Spanned<Duration>>,
     }
 }
 
