@@ -93,7 +93,7 @@ fn a_client_that_reads_late_gets_everything() {
     let backend = Listener::new();
     let proxy = Setup::to(backend.address()).start();
     let mut client = connect(proxy.address);
-    socket2::SockRef::from(&client.stream).set_recv_buffer_size(4096).unwrap();
+    socket2::SockRef::from(&client.stream).set_recv_buffer_size(64 << 10).unwrap();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut peer = backend.accept();
     peer.request();
