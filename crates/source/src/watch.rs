@@ -1,10 +1,12 @@
 //! Says when what was read has changed.
 
 use crate::lookup::{Input, InputKind, Stamp};
-use notify::{RecursiveMode, Watcher};
+use notify::event::ModifyKind;
+use notify::{EventKind, RecursiveMode, Watcher};
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -31,7 +33,11 @@ pub struct Watch {
     watched: HashSet<PathBuf>,
     /// Every directory is watched by the system.
     complete: bool,
+    /// Names of the files that are read, and of what links among them lead to.
+    names: Arc<Mutex<HashSet<OsString>>>,
     event: Arc<Notify>,
+    /// A change was seen and has not been reported.
+    has_changed: bool,
 }
 
 impl Watch {
@@ -39,21 +45,31 @@ impl Watch {
     pub fn new() -> Self {
         let event = Arc::new(Notify::new());
         let wake = event.clone();
+        let names = Arc::new(Mutex::new(HashSet::new()));
+        let known = Arc::clone(&names);
         let watcher = notify::recommended_watcher(move |outcome: notify::Result<notify::Event>| {
-            let only_read = outcome.is_ok_and(|event| event.kind.is_access());
-            if !only_read {
+            if outcome.map_or(true, |event| may_concern(&event, &known)) {
                 wake.notify_one();
             }
         });
         if let Err(error) = &watcher {
             tracing::warn!(%error, "the system reports no changes of files; they are polled");
         }
-        Self { inputs: Vec::new(), watcher: watcher.ok(), watched: HashSet::new(), complete: false, event }
+        Self {
+            inputs: Vec::new(),
+            watcher: watcher.ok(),
+            watched: HashSet::new(),
+            complete: false,
+            names,
+            event,
+            has_changed: false,
+        }
     }
 
     /// Watches these inputs from here on, as they looked when they were read: what changed since then is a change.
     pub fn follow(&mut self, inputs: Vec<Input>) {
         self.inputs = inputs;
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names(&self.inputs);
         let wanted = directories(&self.inputs);
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.watched.difference(&wanted) {
@@ -81,16 +97,14 @@ impl Watch {
     ///
     /// **Cancel**: nothing is lost; the next call sees the change.
     pub async fn changed(&mut self) {
-        loop {
+        while !self.has_changed {
             let poll = if self.complete { POLL_WITH_EVENTS } else { POLL_ALONE };
             // An event or its absence: both lead to a look at the inputs.
             let _ = timeout_at(Instant::now() + poll, self.event.notified()).await;
-            if !self.differs() {
-                continue;
-            }
-            self.settle().await;
-            return;
+            self.has_changed = self.differs();
         }
+        self.settle().await;
+        self.has_changed = false;
     }
 
     async fn settle(&self) {
@@ -116,6 +130,30 @@ impl Default for Watch {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// False for what happens to other files of a watched directory (an access log that grows beside the configuration) and
+/// for reading.
+fn may_concern(event: &notify::Event, names: &Mutex<HashSet<OsString>>) -> bool {
+    if event.kind.is_access() {
+        return false;
+    }
+    let is_content = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
+    let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+    // Whatever comes, goes or is renamed may be read the next time.
+    !is_content || event.paths.iter().any(|path| path.file_name().is_none_or(|name| names.contains(name)))
+}
+
+fn names(inputs: &[Input]) -> HashSet<OsString> {
+    let mut names = HashSet::new();
+    for input in inputs {
+        names.extend(input.path.file_name().map(OsString::from));
+        if input.path.is_symlink() {
+            names
+                .extend(input.path.canonicalize().ok().and_then(|path| path.file_name().map(OsString::from)));
+        }
+    }
+    names
 }
 
 /// The directories in which something happens when an input changes: its own, and where a link leads.
@@ -171,6 +209,25 @@ mod tests {
         });
     }
 
+    /// Gives each wait up as soon as the change was seen, before it has settled.
+    fn run_twice(change: impl FnOnce(&Path)) {
+        let dir = tempfile::tempdir().expect("directory");
+        fs::write(dir.path().join("a.yaml"), BACKEND).expect("write");
+        let mut files = Files::new(dir.path());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        runtime.block_on(async {
+            let mut watch = Watch::new();
+            watch.follow(files.load().inputs);
+            change(dir.path());
+            while !watch.has_changed {
+                let _ = tokio::time::timeout(QUIET / 5, watch.changed()).await;
+            }
+            // Without an event: the change is known already.
+            let again = tokio::time::timeout(POLL_ALONE / 2, watch.changed()).await;
+            assert!(again.is_ok() && !watch.has_changed);
+        });
+    }
+
     #[test]
     fn a_written_file_is_seen() {
         run(|dir| fs::write(dir.join("a.yaml"), BACKEND.replace("a:1", "a:2")).expect("write"));
@@ -192,6 +249,23 @@ mod tests {
             fs::write(dir.join("new"), BACKEND.replace("a:1", "b:1")).expect("write");
             fs::rename(dir.join("new"), dir.join("a.yaml")).expect("rename");
         });
+    }
+
+    #[test]
+    fn a_change_outlives_a_wait_that_is_given_up() {
+        run_twice(|dir| fs::write(dir.join("a.yaml"), BACKEND.replace("a:1", "a:2")).expect("write"));
+    }
+
+    #[test]
+    fn what_other_files_do_is_no_change() {
+        let names = Mutex::new(HashSet::from([OsString::from("a.yaml")]));
+        let event = |kind, path: &str| notify::Event::new(kind).add_path(PathBuf::from(path));
+        let data = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        let created = EventKind::Create(notify::event::CreateKind::File);
+        assert!(may_concern(&event(data, "./a.yaml"), &names));
+        assert!(!may_concern(&event(data, "./access.log"), &names));
+        assert!(may_concern(&event(created, "./b.yaml"), &names));
+        assert!(!may_concern(&event(EventKind::Access(notify::event::AccessKind::Any), "a.yaml"), &names));
     }
 
     #[cfg(unix)]
