@@ -41,7 +41,7 @@ async fn flush(output: &mut Output, io: &mut Io) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn input_is_a_queue_of_bytes(steps in proptest::collection::vec(step(), 1..100)) {
@@ -84,8 +84,8 @@ proptest! {
     ) {
         run(|| async {
             let (mut io, peer) = ours().await;
-            socket2::SockRef::from(io.socket()).set_send_buffer_size(1).unwrap();
-            socket2::SockRef::from(&peer).set_recv_buffer_size(1).unwrap();
+            socket2::SockRef::from(io.socket()).set_send_buffer_size(16 << 10).unwrap();
+            socket2::SockRef::from(&peer).set_recv_buffer_size(16 << 10).unwrap();
             let mut output = Output::default();
             let (mut written, mut received) = (0usize, 0);
             let mut buf = vec![0; 60_000];
