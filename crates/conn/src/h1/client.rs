@@ -232,6 +232,6 @@ impl Client {
     pub fn takes_splice(&self) -> bool {
         self.wire.io.plain().is_some()
             && matches!(self.wire.framing, BodyFraming::Length(_))
-            && self.wire.output.is_empty()
+            && self.wire.output.pending() == 0
     }
 }

@@ -51,6 +51,29 @@ fn much_content_passes_unchanged_between_plain_sockets() {
 }
 
 #[test]
+fn content_that_the_client_takes_at_once_is_spliced() {
+    let content = pattern(256 << 10);
+    let backend = Listener::new();
+    let proxy = Setup::to(backend.address()).start();
+    let mut client = Client::connect(proxy.address);
+    std::thread::scope(|scope| {
+        let (backend, content) = (&backend, &content);
+        scope.spawn(move || {
+            let mut peer = backend.accept();
+            peer.request();
+            // Head and content in one piece: nothing ever waits on the way to the client.
+            let mut message =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", content.len()).into_bytes();
+            message.extend_from_slice(content);
+            peer.send(message);
+        });
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(client.response().content == *content);
+    });
+    assert!(proxy.record().to_string().contains("spliced"));
+}
+
+#[test]
 fn a_request_and_its_response_may_flow_at_the_same_time() {
     let content = pattern(MUCH as u64);
     let backend = Listener::new();
