@@ -33,12 +33,14 @@ complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "schema" -d 'Print the J
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "explain" -d 'Explain what happens to a request'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "status" -d 'Show the state of a running process'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "endpoints" -d 'Show the endpoints of a running process'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "drain" -d 'Have a running process finish what it has, and end'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "version" -d 'Print the version'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "completion" -d 'Print a completion script for a shell'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -s c -l config -d 'Configuration: a file, or a directory of *.yaml, *.yml and *.json files. Default: rhumb.yaml, then the directory rhumb, then /etc/rhumb' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist. Default: a file of this user\'s runtime directory, found by the other verbs by themselves' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l pid-file -d 'File that tells the id of the process that serves; written when it is ready, by its successor too' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
@@ -66,6 +68,12 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin-token-fi
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l format -d 'How it is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin -d 'Admin listener of the running process' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l format -d 'How it is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l wait -d 'Return when the process has ended'
+complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l port -d 'Port of the gateway; 0 takes a free one. Default: 8080, or a free one when it is in use' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l admin -d 'Admin listener' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
@@ -76,14 +84,15 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand version" -l format -d 'How i
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand completion" -s h -l help -d 'Print help'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "run" -d 'Run the gateway'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "check" -d 'Check a configuration without running it'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "adapt" -d 'Print the documents that the short form stands for'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "schema" -d 'Print the JSON Schema of configurations'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "explain" -d 'Explain what happens to a request'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "status" -d 'Show the state of a running process'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "endpoints" -d 'Show the endpoints of a running process'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "version" -d 'Print the version'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "completion" -d 'Print a completion script for a shell'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints demo version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "run" -d 'Run the gateway'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "check" -d 'Check a configuration without running it'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "adapt" -d 'Print the documents that the short form stands for'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "schema" -d 'Print the JSON Schema of configurations'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "explain" -d 'Explain what happens to a request'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "status" -d 'Show the state of a running process'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "endpoints" -d 'Show the endpoints of a running process'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "drain" -d 'Have a running process finish what it has, and end'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "version" -d 'Print the version'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "completion" -d 'Print a completion script for a shell'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -9,6 +9,7 @@ mod grpc;
 mod h2_attacks;
 mod http1;
 mod http2;
+mod lifecycle;
 mod routing;
 mod smuggling;
 mod tls;

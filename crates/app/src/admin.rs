@@ -1,7 +1,7 @@
 //! The admin listener: probes, metrics, and what the process knows about itself.
 //!
 //! It lives on the control runtime, not on the workers: a slow reader of `/config` costs no request anything. Who may
-//! ask for what is [`guard`]'s table. Everything is read only.
+//! ask for what is [`guard`]'s table. Everything is read only but `/drain`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,16 +14,18 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use rhumb_balance::Nanos;
 use rhumb_plan::Current;
 use rhumb_telemetry::Registry;
 use rhumb_telemetry::metrics::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::health::{Health, Phase};
 use crate::names::Board;
+use crate::signal::Signal;
 use door::{Door, Peer};
 use guard::Access;
 use token::Issued;
@@ -52,6 +54,8 @@ pub(crate) struct Admin {
     pub(crate) workers: usize,
     /// What is known about names of backends.
     pub(crate) names: Board,
+    /// Where orders to the process go.
+    pub(crate) orders: UnboundedSender<Signal>,
 }
 
 /// What answers: the sources of the answers, and the secret that opens what is not open to all.
@@ -73,6 +77,7 @@ rhumb admin listener
 /status     state, revision, listeners, last reload        (token)
 /config     the compiled configuration                    (token)
 /endpoints  endpoints of each backend, state and load     (token)
+/drain      POST: stop taking traffic, finish, end        (token)
 ";
 
 /// Answers on `socket` until the process ends; `token` opens what is not open to all.
@@ -93,9 +98,10 @@ fn router(desk: Arc<Desk>) -> Router {
         .route("/status", get(status))
         .route("/config", get(config))
         .route("/endpoints", get(endpoint_states))
+        .route("/drain", post(drain))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page; / lists them") })
         .method_not_allowed_fallback(|| async {
-            problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD")
+            problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD; `/drain` takes POST only")
         })
         .layer(from_fn_with_state(Arc::clone(&desk), check))
         .with_state(desk)
@@ -132,6 +138,16 @@ async fn status(State(desk): State<Arc<Desk>>) -> Response {
 
 async fn config(State(desk): State<Arc<Desk>>) -> Response {
     page(&rhumb_plan::dump(&desk.admin.current.load()))
+}
+
+/// Orders the drain that SIGTERM begins too. A second request changes nothing: no signal of this kind is a second one.
+async fn drain(State(desk): State<Arc<Desk>>) -> Response {
+    if desk.admin.health.order_drain() {
+        tracing::info!("drain ordered through the admin listener");
+        // Without a receiver the process is ending.
+        let _ = desk.admin.orders.send(Signal::Stop);
+    }
+    (StatusCode::ACCEPTED, page(&desk.admin.status())).into_response()
 }
 
 async fn endpoint_states(State(desk): State<Arc<Desk>>) -> Response {

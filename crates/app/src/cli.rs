@@ -13,6 +13,7 @@ mod adapt;
 mod schema;
 mod explain;
 mod status;
+mod drain;
 mod demo;
 mod version;
 mod completion;
@@ -64,7 +65,8 @@ Begin with:
   rhumb explain GET http://localhost/x    which route a request takes, and why
 
 Exit codes: 0 ok, 1 runtime error, 2 wrong usage, 3 invalid configuration.
-Signals of a running rhumb: SIGHUP reload, SIGTERM drain and end, SIGUSR1 reopen log files."
+Signals of a running rhumb: SIGHUP reload, SIGTERM drain and end, SIGUSR1 reopen log files,
+SIGUSR2 upgrade in place."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -80,6 +82,7 @@ enum Verb {
     Explain(explain::Args),
     Status(status::StatusArgs),
     Endpoints(status::EndpointsArgs),
+    Drain(drain::Args),
     Demo(demo::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -103,6 +106,7 @@ pub(crate) fn main() -> Exit {
         Verb::Explain(args) => explain::run(&args),
         Verb::Status(args) => status::status(&args),
         Verb::Endpoints(args) => status::endpoints(&args),
+        Verb::Drain(args) => drain::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Version(args) => version::run(&args),
         Verb::Completion(args) => completion::run(&args),

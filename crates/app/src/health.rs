@@ -50,12 +50,14 @@ struct Inner {
     /// When the live configuration became live.
     live_since: Option<u64>,
     last_attempt: Option<Attempt>,
+    is_drain_ordered: bool,
 }
 
 impl Health {
     /// A process that starts.
     pub(crate) fn new() -> Self {
-        let inner = Inner { phase: Phase::Starting, live_since: None, last_attempt: None };
+        let inner =
+            Inner { phase: Phase::Starting, live_since: None, last_attempt: None, is_drain_ordered: false };
         Self { started: Instant::now(), started_at: unix_now(), inner: Mutex::new(inner) }
     }
 
@@ -70,6 +72,19 @@ impl Health {
         if inner.phase != Phase::Draining {
             inner.phase = phase;
         }
+    }
+
+    /// Notes that a drain was asked for; true the first time, and only before one has begun.
+    pub(crate) fn order_drain(&self) -> bool {
+        let mut inner = self.lock();
+        let is_first = !inner.is_drain_ordered && inner.phase != Phase::Draining;
+        inner.is_drain_ordered = true;
+        is_first
+    }
+
+    /// True when a drain was asked for.
+    pub(crate) fn is_drain_ordered(&self) -> bool {
+        self.lock().is_drain_ordered
     }
 
     /// Notes an attempt to change the configuration, and whether it brought another one into force.

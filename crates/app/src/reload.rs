@@ -128,6 +128,16 @@ impl Live {
         &self.supervisor
     }
 
+    /// The workers, to be told something.
+    pub(crate) fn supervisor_mut(&mut self) -> &mut Supervisor {
+        &mut self.supervisor
+    }
+
+    /// The revision in force; 0 is none.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// The access logs in use.
     pub(crate) fn logs(&self) -> &[Arc<AccessLog>] {
         &self.logs

@@ -1,19 +1,23 @@
 //! A running process: the control thread, from the first configuration to the end of the drain.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rhumb_balance::Nanos;
+use rhumb_net::handover::Inherited;
 use rhumb_plan::Current;
 use rhumb_plan::process::DEFAULT_ADMIN;
 use rhumb_proxy::Shared;
 use rhumb_telemetry::{Metric, Registry};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::admin::token::Issued;
@@ -24,9 +28,12 @@ use crate::gauges;
 use crate::health::{Health, Phase};
 use crate::logs;
 use crate::names::Board;
+use crate::pid_file::PidFile;
 use crate::reload::Live;
 use crate::signal::{Signal, Signals};
 use crate::supervisor::{Ended, Supervisor, default_workers, raise_descriptor_limit};
+use crate::systemd::{self, Notify};
+use crate::upgrade::{Failed, Origin, Predecessor, Successor};
 
 /// How much longer than the drain timeout the process waits for its workers.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
@@ -43,8 +50,12 @@ pub(crate) struct Options {
     pub(crate) config: PathBuf,
     /// The file that has, or gets, the admin token; `None` chooses one.
     pub(crate) token_file: Option<PathBuf>,
+    /// The file that tells the id of the process that serves.
+    pub(crate) pid_file: Option<PathBuf>,
     /// Take over what is right of a configuration with mistakes.
     pub(crate) partial: bool,
+    /// How to start a successor; `None` when there can be none.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// Runs until a signal ends it. `ready` is called once, when traffic is taken.
@@ -52,6 +63,13 @@ pub(crate) struct Options {
 /// # Errors
 /// Anything but a wrong configuration, which is told here and ends in [`Exit::Invalid`].
 pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit> {
+    // First of all: descriptors that this process was given have fixed numbers.
+    let sockets = systemd::sockets();
+    let (predecessor, inherited) =
+        match Predecessor::meet().context("sockets of the process to take over from")? {
+            Some((predecessor, inherited)) => (Some(predecessor), inherited),
+            None => (None, Inherited::sort(sockets).0),
+        };
     let mut config = Config::at(&options.config);
     let reading = config.read(None, Nanos::default());
     logs::report(&reading.diags, paint(&std::io::stderr()));
@@ -60,7 +78,7 @@ pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("control runtime")?;
-    let exit = runtime.block_on(control(config, reading, options.token_file, options.partial, ready));
+    let exit = runtime.block_on(control(config, reading, options, predecessor, inherited, ready));
     // Nothing is left to wait for: a blocked reader of a file would hold the process.
     runtime.shutdown_background();
     exit
@@ -69,11 +87,13 @@ pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit
 async fn control(
     config: Config,
     reading: Reading,
-    token_file: Option<PathBuf>,
-    partial: bool,
+    options: Options,
+    predecessor: Option<Predecessor>,
+    mut inherited: Inherited,
     ready: impl FnOnce(),
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::take().context("signals")?;
+    let notify = Notify::from_env();
     let descriptors = raise_descriptor_limit();
     let shared = Shared {
         current: Current::default(),
@@ -91,7 +111,6 @@ async fn control(
         config = %config.path().display(),
         "rhumb starts"
     );
-    // Bound first: whoever asks while the rest starts is told that it starts.
     let board = Board::default();
     board.report_to(&shared.registry);
     let admin = Admin {
@@ -103,42 +122,170 @@ async fn control(
         connections: Arc::clone(&shared.connections),
         workers,
         names: board.clone(),
+        orders: signals.orders(),
     };
     gauges::register(&shared, workers);
-    if let Some(address) = process.admin {
-        open_admin(address, token_file, admin).await?;
+    let mut door = match process.admin {
+        Some(address) => Door::open(address, &mut inherited, options.token_file.clone(), admin)?,
+        None => Door::none(),
+    };
+    // Whoever asks while the rest starts is told that it starts; with a predecessor, that one answers until it lets go.
+    if predecessor.is_none() {
+        door.serve()?;
     }
-    let (supervisor, mut endings) = Supervisor::start(workers, &shared).context("worker threads")?;
-    let mut live = Live::new(config, &shared, supervisor, Arc::clone(&health), board, partial);
+    let (mut supervisor, mut endings) = Supervisor::start(workers, &shared).context("worker threads")?;
+    supervisor.inherit(inherited);
+    let mut live = Live::new(config, &shared, supervisor, Arc::clone(&health), board, options.partial);
     live.begin(reading).await?;
+    for address in live.supervisor_mut().disinherit() {
+        tracing::warn!(%address, "a socket that this process was given is on no listener's address: closed");
+    }
+    if let Some(predecessor) = predecessor {
+        let relieved = tokio::task::spawn_blocking(|| predecessor.relieve()).await;
+        if !relieved.context("taking over")? {
+            tracing::info!("the process to take over from was told to end: so does this one");
+            return Ok(Exit::Ok);
+        }
+        door.serve()?;
+    }
+    let _pid_file = options.pid_file.as_deref().map(PidFile::write).transpose().context("PID file")?;
     health.enter(Phase::Ready);
     for port in &shared.current.load().ports {
         let tls = if port.tls.is_some() { "TLS" } else { "plain text" };
         tracing::info!(address = %port.address, listener = %port.name, "listening, {tls}");
     }
+    notify.ready(&serving(&live));
     ready();
 
     let mut tidy = tokio::time::interval(TIDY);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
+    let mut watchdog = notify.watchdog().map(tokio::time::interval);
+    let mut successor: Option<Upgrade> = None;
+    let mut put_off = None;
+    let taken_over = loop {
+        let cause = tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Stop => break,
-                Signal::Reload if reload(&mut live, &mut signals, "signal").await.is_break() => break,
-                Signal::Reload => {}
-                Signal::Reopen => reopen(&live),
-                Signal::Upgrade => refuse_upgrade(),
+                Signal::Stop => break None,
+                Signal::Reload => Some("signal"),
+                Signal::Reopen => {
+                    reopen(&live);
+                    None
+                }
+                Signal::Upgrade => {
+                    begin_upgrade(&mut successor, options.origin.as_ref(), &live, &door);
+                    None
+                }
             },
-            () = live.watch.changed() => {
-                if reload(&mut live, &mut signals, "file change").await.is_break() {
-                    break;
+            () = live.watch.changed() => Some("file change"),
+            Some(ended) = endings.recv() => return Err(worker_lost(&ended)),
+            ended = settled(&mut successor) => {
+                successor = None;
+                match ended {
+                    Ok(successor) => break Some(successor),
+                    Err(why) => {
+                        shared.registry.counter(Metric::Upgrades, &["failure"]).add(1);
+                        tracing::error!("upgrade failed, this process goes on: {why}");
+                        put_off.take()
+                    }
                 }
             }
-            Some(ended) = endings.recv() => return Err(worker_lost(&ended)),
-            _ = tidy.tick() => live.tidy(),
+            () = tick(&mut watchdog) => {
+                // The service manager is to end a process whose workers hang.
+                if live.supervisor_mut().all_turn() {
+                    notify.alive();
+                }
+                None
+            }
+            _ = tidy.tick() => {
+                live.tidy();
+                None
+            }
+        };
+        let Some(cause) = cause else { continue };
+        if successor.is_some() {
+            // It reads the configuration by itself; a port that is opened here now would be in its way.
+            put_off = Some(cause);
+            continue;
+        }
+        notify.reloading();
+        if reload(&mut live, &mut signals, cause).await.is_break() {
+            break None;
+        }
+        notify.ready(&serving(&live));
+    };
+    if let Some(successor) = taken_over {
+        shared.registry.counter(Metric::Upgrades, &["success"]).add(1);
+        tracing::info!(pid = successor.pid, "upgrade: the new process serves, this one drains");
+        door.close().await;
+        notify.main_process(successor.pid);
+        successor.take_over();
+        return drain(&mut live, &health, &shared.registry, &mut signals, &mut endings, true).await;
+    }
+    notify.stopping();
+    if let Some(Upgrade { started, call_off }) = successor {
+        call_off.store(true, Ordering::Relaxed);
+        if let Ok(Ok(successor)) = started.await {
+            successor.dismiss();
         }
     }
-    drain(&live, &health, &shared.registry, &mut signals, &mut endings).await
+    drain(&mut live, &health, &shared.registry, &mut signals, &mut endings, false).await
+}
+
+/// What is told to the service manager about a process that serves.
+fn serving(live: &Live) -> String {
+    let process = live.process();
+    let admin = process.admin.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    format!("revision {} is live; admin listener: {admin}", live.revision())
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// A successor that is being started.
+struct Upgrade {
+    started: JoinHandle<Result<Successor, Failed>>,
+    call_off: Arc<AtomicBool>,
+}
+
+/// Starts a successor, unless one is on its way.
+fn begin_upgrade(successor: &mut Option<Upgrade>, origin: Option<&Origin>, live: &Live, door: &Door) {
+    let Some(origin) = origin else {
+        return tracing::warn!("SIGUSR2: there is no upgrade of a demonstration");
+    };
+    if successor.is_some() {
+        return tracing::warn!("SIGUSR2: an upgrade is on its way");
+    }
+    let handles = live.supervisor().handles().and_then(|mut handles| {
+        handles.extend(door.handle()?);
+        Ok(handles)
+    });
+    match handles {
+        Ok(handles) => {
+            tracing::info!(sockets = handles.len(), "upgrade: starting the new process");
+            let (origin, call_off) = (origin.clone(), Arc::new(AtomicBool::new(false)));
+            let is_called_off = Arc::clone(&call_off);
+            let started = tokio::task::spawn_blocking(move || origin.succeed(&handles, &is_called_off));
+            *successor = Some(Upgrade { started, call_off });
+        }
+        Err(error) => {
+            tracing::error!(%error, "upgrade failed, this process goes on: no descriptors are left")
+        }
+    }
+}
+
+/// How the start of a successor ended; never without one. **Cancel**: nothing is lost.
+async fn settled(successor: &mut Option<Upgrade>) -> Result<Successor, String> {
+    match successor {
+        Some(upgrade) => match (&mut upgrade.started).await {
+            Ok(ended) => ended.map_err(|failed| failed.to_string()),
+            Err(error) => Err(error.to_string()),
+        },
+        None => std::future::pending().await,
+    }
 }
 
 /// Reads the configuration again, once more when that is asked for meanwhile: what was read may be older than the request.
@@ -146,7 +293,7 @@ async fn control(
 async fn reload(live: &mut Live, signals: &mut Signals, cause: &str) -> ControlFlow<()> {
     let mut cause = Some(cause);
     while let Some(asked) = cause.take() {
-        let mut is_reopen_asked = false;
+        let (mut is_reopen_asked, mut is_upgrade_asked) = (false, false);
         {
             let mut reading = pin!(live.reload(asked));
             loop {
@@ -156,13 +303,17 @@ async fn reload(live: &mut Live, signals: &mut Signals, cause: &str) -> ControlF
                         Signal::Stop => return ControlFlow::Break(()),
                         Signal::Reload => cause = Some("signal"),
                         Signal::Reopen => is_reopen_asked = true,
-                        Signal::Upgrade => refuse_upgrade(),
+                        // Its turn comes when this is done.
+                        Signal::Upgrade => is_upgrade_asked = true,
                     },
                 }
             }
         }
         if is_reopen_asked {
             reopen(live);
+        }
+        if is_upgrade_asked {
+            signals.put_back(Signal::Upgrade);
         }
     }
     ControlFlow::Continue(())
@@ -173,67 +324,122 @@ fn reopen(live: &Live) {
     live.logs().iter().for_each(|log| log.reopen());
 }
 
-fn refuse_upgrade() {
-    tracing::warn!("SIGUSR2: upgrading in place is not supported by this version");
+/// The admin listener: bound, and perhaps answering.
+struct Door {
+    socket: Option<TcpListener>,
+    admin: Option<(Admin, Option<PathBuf>)>,
+    task: Option<JoinHandle<()>>,
+    /// Whether the token's file goes with this process.
+    owns_token: Arc<AtomicBool>,
 }
 
-/// Opens the admin listener. The usual address may be taken (another rhumb, a developer's tool): that is a warning; one
-/// that was written has to work.
-async fn open_admin(address: SocketAddr, token_file: Option<PathBuf>, admin: Admin) -> anyhow::Result<()> {
-    let is_usual = address.to_string() == DEFAULT_ADMIN;
-    let socket = match tokio::net::TcpListener::bind(address).await {
-        Ok(socket) => socket,
-        Err(error) if is_usual => {
-            tracing::warn!(%address, %error, "no admin listener: write another `admin.address` to have one");
+impl Door {
+    fn none() -> Self {
+        Self { socket: None, admin: None, task: None, owns_token: Arc::default() }
+    }
+
+    /// Binds it. The usual address may be taken (another rhumb, a developer's tool): that is a warning; one that was
+    /// written has to work.
+    fn open(
+        address: SocketAddr,
+        inherited: &mut Inherited,
+        token_file: Option<PathBuf>,
+        admin: Admin,
+    ) -> anyhow::Result<Self> {
+        let is_usual = address.to_string() == DEFAULT_ADMIN;
+        let socket = match inherited.take_tcp(address).pop().map_or_else(|| bind_admin(address), Ok) {
+            Ok(socket) => socket,
+            Err(error) if is_usual => {
+                tracing::warn!(%address, %error, "no admin listener: write another `admin.address` to have one");
+                return Ok(Self::none());
+            }
+            Err(error) => return Err(error).with_context(|| format!("admin listener {address}")),
+        };
+        Ok(Self { socket: Some(socket), admin: Some((admin, token_file)), ..Self::none() })
+    }
+
+    /// Makes or reads the token, and answers from here on.
+    fn serve(&mut self) -> anyhow::Result<()> {
+        let (Some(socket), Some((admin, token_file))) = (&self.socket, self.admin.take()) else {
             return Ok(());
+        };
+        let second =
+            socket.try_clone().and_then(tokio::net::TcpListener::from_std).context("admin listener")?;
+        let address = socket.local_addr().context("admin listener")?;
+        let token = match &token_file {
+            Some(file) => Issued::at(file).context("admin token")?,
+            None => Issued::make(address.port()).context("admin token")?,
+        };
+        let token_file = token.path.as_ref().map(|path| path.display().to_string());
+        tracing::info!(%address, token_file, "admin listener");
+        self.owns_token = token.ownership();
+        self.task = Some(tokio::spawn(admin::serve(second, admin, token)));
+        Ok(())
+    }
+
+    /// Stops answering new connections: whoever else has the socket answers them. The token's file is theirs too.
+    async fn close(&mut self) {
+        self.owns_token.store(false, Ordering::Relaxed);
+        self.socket = None;
+        if let Some(task) = self.task.take() {
+            task.abort();
+            // Cancelled, as it was told.
+            let _ = task.await;
         }
-        Err(error) => return Err(error).with_context(|| format!("admin listener {address}")),
-    };
-    let token = match token_file {
-        Some(file) => Issued::at(&file).context("admin token")?,
-        None => Issued::make(socket.local_addr().map_or_else(|_| address.port(), |bound| bound.port()))
-            .context("admin token")?,
-    };
-    let token_file = token.path.as_ref().map(|path| path.display().to_string());
-    tracing::info!(%address, token_file, "admin listener");
-    tokio::spawn(admin::serve(socket, admin, token));
-    Ok(())
+    }
+
+    /// The socket, for another process.
+    fn handle(&self) -> std::io::Result<Option<OwnedFd>> {
+        self.socket.as_ref().map(|socket| socket.try_clone().map(OwnedFd::from)).transpose()
+    }
+}
+
+fn bind_admin(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// Readiness off, a pause for load balancers to notice, then workers finish what they have.
 async fn drain(
-    live: &Live,
+    live: &mut Live,
     health: &Health,
     registry: &Registry,
     signals: &mut Signals,
     endings: &mut UnboundedReceiver<Ended>,
+    is_succeeded: bool,
 ) -> anyhow::Result<Exit> {
     let process = live.process();
     health.enter(Phase::Draining);
     registry.gauge(Metric::Draining, &[]).set(1);
-    tracing::info!(delay = ?process.drain_delay, timeout = ?process.drain_timeout, "draining; a second signal ends at once");
+    // Nobody has to notice an upgrade.
+    let delay = if is_succeeded { Duration::ZERO } else { process.drain_delay };
+    // The end of a service is told to all of its processes, and a drain that was ordered (a hook of an orchestrator) is
+    // followed by a signal: that one is the first.
+    let signals_to_end = if is_succeeded || health.is_drain_ordered() { 2 } else { 1 };
+    tracing::info!(?delay, timeout = ?process.drain_timeout, "draining; a second signal ends at once");
     let done = async {
-        tokio::time::sleep(process.drain_delay).await;
-        live.supervisor().drain(Instant::now() + process.drain_timeout);
+        tokio::time::sleep(delay).await;
+        let supervisor = live.supervisor_mut();
+        supervisor.drain(Instant::now() + process.drain_timeout);
         let patience = process.drain_timeout + DRAIN_GRACE;
-        tokio::time::timeout(patience, all_ended(live.supervisor().len(), endings)).await.is_ok()
+        tokio::time::timeout(patience, all_ended(supervisor.len(), endings)).await.is_ok()
     };
-    tokio::select! {
-        in_time = done => {
-            if !in_time {
-                tracing::warn!("workers did not end in time");
-            }
-            if !live.logs().iter().all(|log| log.flush(FLUSH_PATIENCE)) {
-                tracing::warn!("the last access-log lines were not written in time");
-            }
-            tracing::info!("drained, rhumb ends");
-            Ok(Exit::Ok)
-        }
-        () = stop(signals) => {
+    let in_time = tokio::select! {
+        in_time = done => in_time,
+        () = stop(signals, signals_to_end) => {
             tracing::warn!("second signal, rhumb ends at once");
-            Ok(Exit::Runtime)
+            return Ok(Exit::Runtime);
         }
+    };
+    if !in_time {
+        tracing::warn!("workers did not end in time");
     }
+    if !live.logs().iter().all(|log| log.flush(FLUSH_PATIENCE)) {
+        tracing::warn!("the last access-log lines were not written in time");
+    }
+    tracing::info!("drained, rhumb ends");
+    Ok(Exit::Ok)
 }
 
 async fn all_ended(count: usize, endings: &mut UnboundedReceiver<Ended>) {
@@ -248,8 +454,12 @@ async fn all_ended(count: usize, endings: &mut UnboundedReceiver<Ended>) {
     }
 }
 
-async fn stop(signals: &mut Signals) {
-    while signals.next().await != Signal::Stop {}
+async fn stop(signals: &mut Signals, mut count: u32) {
+    while count > 0 {
+        if signals.next().await == Signal::Stop {
+            count -= 1;
+        }
+    }
 }
 
 /// A worker that ends on its own takes its connections with it; the process ends so that its supervisor starts it anew

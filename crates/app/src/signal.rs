@@ -3,6 +3,7 @@
 use std::io;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub(crate) enum Signal {
     Reload,
     /// SIGUSR1: open log files again, after a log rotator renamed them.
     Reopen,
-    /// SIGUSR2: upgrade in place, which this version does not do. Without a handler it would end the process.
+    /// SIGUSR2: start the binary anew, hand the listening sockets over, and drain.
     Upgrade,
 }
 
@@ -25,6 +26,9 @@ pub(crate) struct Signals {
     hup: Stream,
     usr1: Stream,
     usr2: Stream,
+    /// What the admin listener is asked for, and what was put back.
+    asked: UnboundedReceiver<Signal>,
+    asker: UnboundedSender<Signal>,
 }
 
 impl Signals {
@@ -33,7 +37,10 @@ impl Signals {
     /// # Errors
     /// When the operating system refuses a handler.
     pub(crate) fn take() -> io::Result<Self> {
+        let (asker, asked) = unbounded_channel();
         Ok(Self {
+            asked,
+            asker,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
@@ -41,6 +48,17 @@ impl Signals {
             usr1: signal(SignalKind::user_defined1())?,
             usr2: signal(SignalKind::user_defined2())?,
         })
+    }
+
+    /// Where requests of others than the operating system go.
+    pub(crate) fn orders(&self) -> UnboundedSender<Signal> {
+        self.asker.clone()
+    }
+
+    /// Has it come once more, after those that wait.
+    pub(crate) fn put_back(&self, signal: Signal) {
+        // The receiver is this value's own.
+        let _ = self.asker.send(signal);
     }
 
     /// The next one. **Cancel**: nothing is lost.
@@ -52,6 +70,8 @@ impl Signals {
             _ = self.hup.recv() => Signal::Reload,
             _ = self.usr1.recv() => Signal::Reopen,
             _ = self.usr2.recv() => Signal::Upgrade,
+            // This value holds a sender: there is always a next one.
+            asked = self.asked.recv() => asked.unwrap_or(Signal::Stop),
         }
     }
 }

@@ -1,15 +1,19 @@
 //! The worker threads and the sockets that they accept on.
 //!
 //! Each worker has its own socket per port (SO_REUSEPORT); all of them are opened here, before anything changes, so that
-//! a port which cannot be had refuses the change as a whole.
+//! a port which cannot be had refuses the change as a whole. A port that another process has opened for this one
+//! (upgrade, service manager) is taken over with its sockets, never opened a second time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use rhumb_net::handover::{self, Inherited};
 use rhumb_proxy::Shared;
 use rhumb_proxy::worker::{self, Command};
 use rhumb_telemetry::AccessLog;
@@ -21,7 +25,12 @@ pub(crate) const MAX_WORKERS: usize = 1024;
 /// The worker threads.
 pub(crate) struct Supervisor {
     workers: Vec<UnboundedSender<Command>>,
-    listening: BTreeSet<SocketAddr>,
+    /// A second handle of every socket, to be handed over.
+    listening: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    inherited: Inherited,
+    /// The latest call, and the latest one that each worker has answered.
+    called: u32,
+    answered: Vec<Arc<AtomicU32>>,
 }
 
 /// A worker thread that ended.
@@ -33,10 +42,10 @@ pub(crate) struct Ended {
     pub(crate) outcome: Result<(), String>,
 }
 
-/// Sockets that are open but not accepted on yet: one per worker for each address.
+/// Sockets that are open but not accepted on yet: at least one per worker for each address, each with its second handle.
 #[derive(Debug, Default)]
 pub(crate) struct Bound {
-    sockets: Vec<(SocketAddr, Vec<TcpListener>)>,
+    sockets: Vec<(SocketAddr, Vec<(TcpListener, TcpListener)>)>,
 }
 
 /// An address that cannot be listened on.
@@ -93,12 +102,37 @@ impl Supervisor {
             })?;
             workers.push(commands);
         }
-        Ok((Self { workers, listening: BTreeSet::new() }, endings))
+        let answered = workers.iter().map(|_| Arc::default()).collect();
+        let (listening, inherited) = (BTreeMap::new(), Inherited::default());
+        Ok((Self { workers, listening, inherited, called: 0, answered }, endings))
     }
 
     /// Number of workers.
     pub(crate) fn len(&self) -> usize {
         self.workers.len()
+    }
+
+    /// True when every worker has answered the last call; calls them again then. For a watchdog.
+    pub(crate) fn all_turn(&mut self) -> bool {
+        if self.answered.iter().any(|answered| answered.load(Ordering::Relaxed) != self.called) {
+            return false;
+        }
+        self.called = self.called.wrapping_add(1);
+        for (worker, answered) in self.workers.iter().zip(&self.answered) {
+            send(worker, Command::Answer(self.called, Arc::clone(answered)));
+        }
+        true
+    }
+
+    /// Sockets that another process has opened are used before others are opened.
+    pub(crate) fn inherit(&mut self, inherited: Inherited) {
+        self.inherited = inherited;
+    }
+
+    /// Closes what was inherited and is not listened on. Returns the addresses.
+    pub(crate) fn disinherit(&mut self) -> Vec<SocketAddr> {
+        let rest = std::mem::take(&mut self.inherited);
+        rest.addresses().collect()
     }
 
     /// Opens sockets for those addresses that are not listened on yet. Dropping the result closes them again.
@@ -107,39 +141,62 @@ impl Supervisor {
     /// The first address that cannot be had.
     pub(crate) fn bind(&self, wanted: &BTreeSet<SocketAddr>) -> Result<Bound, BindError> {
         let mut bound = Bound::default();
-        for &address in wanted.difference(&self.listening) {
+        for &address in wanted.iter().filter(|address| !self.listening.contains_key(address)) {
             let sockets = self.open(address).map_err(|source| BindError { address, source })?;
             bound.sockets.push((address, sockets));
         }
         Ok(bound)
     }
 
-    fn open(&self, address: SocketAddr) -> io::Result<Vec<TcpListener>> {
-        // A socket of ours on 0.0.0.0:80 would make the probe of 127.0.0.1:80 fail; the two may exist side by side.
-        if !self.listening.iter().any(|ours| overlap(*ours, address)) {
-            rhumb_net::listen::probe(address)?;
-        }
-        self.workers.iter().map(|_| rhumb_net::listen::listen(address)).collect()
+    fn open(&self, address: SocketAddr) -> io::Result<Vec<(TcpListener, TcpListener)>> {
+        let sockets = match self.inherited.tcp(address) {
+            Some(inherited) => {
+                let sockets = inherited.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+                handover::spread(address, sockets, self.workers.len())?
+            }
+            None => {
+                // A socket of ours on 0.0.0.0:80 would make the probe of 127.0.0.1:80 fail; the two may exist side by side.
+                let ours = self.listening.keys().copied().chain(self.inherited.addresses());
+                if !ours.into_iter().any(|ours| overlap(ours, address)) {
+                    rhumb_net::listen::probe(address)?;
+                }
+                self.workers.iter().map(|_| rhumb_net::listen::listen(address)).collect::<io::Result<_>>()?
+            }
+        };
+        sockets.into_iter().map(|socket| socket.try_clone().map(|second| (socket, second))).collect()
     }
 
     /// Accepts on the new sockets. Call it when the plan that has their ports is in force.
     pub(crate) fn accept(&mut self, bound: Bound) {
         for (address, sockets) in bound.sockets {
-            for (worker, socket) in self.workers.iter().zip(sockets) {
+            let mut kept = Vec::new();
+            // More sockets than workers: an earlier process had more of these.
+            for ((socket, second), worker) in sockets.into_iter().zip(self.workers.iter().cycle()) {
                 send(worker, Command::Listen(address, socket));
+                kept.push(second);
             }
-            self.listening.insert(address);
+            self.listening.insert(address, kept);
+            drop(self.inherited.take_tcp(address));
         }
     }
 
     /// Stops accepting on every address that is not wanted; open connections stay.
     pub(crate) fn close_others(&mut self, wanted: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
-        let gone: Vec<_> = self.listening.difference(wanted).copied().collect();
+        let gone: Vec<_> =
+            self.listening.keys().filter(|address| !wanted.contains(address)).copied().collect();
         for &address in &gone {
-            self.workers.iter().for_each(|worker| send(worker, Command::Unlisten(address)));
             self.listening.remove(&address);
+            self.workers.iter().for_each(|worker| send(worker, Command::Unlisten(address)));
         }
         gone
+    }
+
+    /// Handles of every listening socket, for another process.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(crate) fn handles(&self) -> io::Result<Vec<OwnedFd>> {
+        self.listening.values().flatten().map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
     }
 
     /// Has every worker write to these access logs from here on.
@@ -148,7 +205,8 @@ impl Supervisor {
     }
 
     /// Has every worker finish what it has, until `deadline`.
-    pub(crate) fn drain(&self, deadline: Instant) {
+    pub(crate) fn drain(&mut self, deadline: Instant) {
+        self.listening.clear();
         self.workers.iter().for_each(|worker| send(worker, Command::Drain(deadline)));
     }
 }
@@ -207,7 +265,7 @@ mod tests {
 
     #[test]
     fn every_worker_ends_when_it_is_told_to() {
-        let (supervisor, mut endings) = supervisor(3);
+        let (mut supervisor, mut endings) = supervisor(3);
         assert_eq!(supervisor.len(), 3);
         supervisor.drain(Instant::now());
         let mut ended = BTreeSet::new();
@@ -217,6 +275,18 @@ mod tests {
             ended.insert(ending.worker);
         }
         assert_eq!(ended, BTreeSet::from([0, 1, 2]));
+    }
+
+    #[test]
+    fn workers_that_turn_answer_every_call() {
+        let (mut supervisor, _endings) = supervisor(2);
+        for _ in 0..3 {
+            let begun = Instant::now();
+            while !supervisor.all_turn() {
+                assert!(begun.elapsed() < Duration::from_secs(20), "no answer");
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]

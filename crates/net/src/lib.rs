@@ -4,6 +4,7 @@
 //! [`buffer`]: how connections read and write without holding memory while they are idle.
 
 pub mod listen;
+pub mod handover;
 pub mod connect;
 pub mod socket;
 pub mod buffer;

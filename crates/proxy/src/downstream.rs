@@ -40,6 +40,9 @@ pub(crate) struct Connection {
     pub(crate) tls: Option<Box<TlsFacts>>,
     /// Requests that were begun on it.
     requests: Cell<u32>,
+    /// Removals of listeners of the worker that this connection knows of, and whether its own was one of them.
+    removals: Cell<u32>,
+    is_orphaned: Cell<bool>,
     _open: LocalGauge,
 }
 
@@ -67,6 +70,8 @@ impl Connection {
             port: RefCell::new((worker.plan().revision, Arc::clone(port))),
             tls: None,
             requests: Cell::new(0),
+            removals: Cell::new(worker.removals()),
+            is_orphaned: Cell::new(false),
             _open: open,
         }
     }
@@ -79,6 +84,23 @@ impl Connection {
     /// True when it has served as many requests as it may.
     pub(crate) fn is_used_up(&self, settings: &PortSettings) -> bool {
         settings.max_requests.is_some_and(|most| self.requests.get() >= most)
+    }
+
+    /// True when it is to go once its requests are answered: the process drains, or its listener was removed.
+    #[inline]
+    pub(crate) fn is_leaving(&self, worker: &Worker) -> bool {
+        worker.is_draining()
+            || worker.removals() != self.removals.get() && self.look_for_listener(worker)
+            || self.is_orphaned.get()
+    }
+
+    #[cold]
+    fn look_for_listener(&self, worker: &Worker) -> bool {
+        self.removals.set(worker.removals());
+        let is_orphaned = worker.plan().port(self.address).is_none();
+        // A listener that comes back is another one.
+        self.is_orphaned.set(self.is_orphaned.get() || is_orphaned);
+        is_orphaned
     }
 
     /// The port as the plan in force has it; a removed listener's connections keep the last one.
@@ -213,6 +235,7 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
     loop {
         let mut head: Option<Box<RequestHead>> = None;
         let mut is_waiting = true;
+        let mut is_leaving = false;
         let next = poll_fn(|cx| {
             member.watch(cx.waker());
             loop {
@@ -220,11 +243,13 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
                     match server.poll_more(cx) {
                         Poll::Ready(Ok(true)) => {}
                         Poll::Ready(_) => return Poll::Ready(Next::Gone),
-                        // Between requests nothing is held, and a drain may close.
-                        Poll::Pending if worker.is_draining() && !is_first => {
-                            return Poll::Ready(Next::Gone);
+                        Poll::Pending => {
+                            if !is_leaving && connection.is_leaving(&worker) {
+                                is_leaving = true;
+                                timer.set(Instant::now() + worker.quiet());
+                            }
+                            return timer.poll(cx).map(|()| Next::Gone);
                         }
-                        Poll::Pending => return timer.poll(cx).map(|()| Next::Gone),
                     }
                 }
                 if is_waiting {
@@ -336,7 +361,7 @@ async fn serve_h2(
     let mut is_leaving = false;
     poll_fn(|cx| {
         member.watch(cx.waker());
-        if !is_leaving && (worker.is_draining() || connection.is_used_up(&settings)) {
+        if !is_leaving && (connection.is_leaving(&worker) || connection.is_used_up(&settings)) {
             is_leaving = true;
             driver.leave();
         }

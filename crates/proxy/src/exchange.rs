@@ -388,7 +388,8 @@ impl<'a> Exchange<'a> {
 
     /// True when this side would keep the client's connection open.
     pub(crate) fn wants_keep_alive(&self) -> bool {
-        self.req.keep_alive && !self.worker.is_draining() && !self.connection.is_used_up(&self.port.settings)
+        let is_leaving = self.connection.is_leaving(self.worker);
+        self.req.keep_alive && !is_leaving && !self.connection.is_used_up(&self.port.settings)
     }
 
     fn after(&self, down: &Down<'_>) -> After {

@@ -28,6 +28,11 @@ const KEPT_HEAD_BYTES: usize = 16 << 10;
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How long a resting connection of HTTP/1 that is to go may still bring a request: one that is on its way already would
+/// be lost with the connection, and clients may not repeat all of them (RFC 9112 §9.3.1). A drain that is shorter than
+/// twice this gives half of its time.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// How often access-log lines are handed over when there are few.
 const LOG_TICK: Duration = Duration::from_millis(100);
 
@@ -48,10 +53,12 @@ pub struct Shared {
 pub enum Command {
     /// Accept connections on this socket, which is bound already.
     Listen(SocketAddr, std::net::TcpListener),
-    /// Stop accepting on this address; open connections stay.
+    /// Stop accepting on this address; its connections finish what they have and are closed.
     Unlisten(SocketAddr),
     /// Write the access log there from now on.
     Log(Vec<Arc<AccessLog>>),
+    /// Put this number there: a sign that the worker turns.
+    Answer(u32, Arc<AtomicU32>),
     /// Stop accepting, tell clients to go, and stop when the last connection is gone or at this time.
     Drain(Instant),
 }
@@ -72,7 +79,11 @@ pub struct Worker {
     #[allow(clippy::vec_box)]
     responses: RefCell<Vec<Box<ResponseHead>>>,
     draining: Cell<bool>,
-    /// Tasks to wake when draining begins, by place; free places are chained in `free_places`.
+    /// How long a connection without a request may still bring one once it is to go.
+    quiet: Cell<Duration>,
+    /// How many listeners were removed.
+    removals: Cell<u32>,
+    /// Tasks to wake when connections are to go, by place; free places are chained in `free_places`.
     watchers: RefCell<Vec<Option<Waker>>>,
     free_places: RefCell<Vec<usize>>,
     open: Cell<u32>,
@@ -95,6 +106,8 @@ impl Worker {
             requests: RefCell::default(),
             responses: RefCell::default(),
             draining: Cell::new(false),
+            quiet: Cell::new(QUIET),
+            removals: Cell::new(0),
             watchers: RefCell::default(),
             free_places: RefCell::default(),
             open: Cell::new(0),
@@ -154,15 +167,36 @@ impl Worker {
         self.all_open.load(Relaxed)
     }
 
-    /// Counts a connection and has its task woken when draining begins.
+    /// Counts a connection, whose task can be woken when it is to go.
     pub(crate) fn join(self: &Rc<Self>) -> Member {
         self.open.set(self.open.get() + 1);
         self.all_open.fetch_add(1, Relaxed);
         Member { worker: Rc::clone(self), place: None }
     }
 
-    fn begin_drain(&self) {
+    /// How long a connection without a request may still bring one once it is to go.
+    pub(crate) fn quiet(&self) -> Duration {
+        self.quiet.get()
+    }
+
+    /// How many listeners were removed so far.
+    #[inline]
+    pub(crate) fn removals(&self) -> u32 {
+        self.removals.get()
+    }
+
+    fn begin_drain(&self, deadline: Instant) {
         self.draining.set(true);
+        self.quiet.set(QUIET.min(deadline.saturating_duration_since(Instant::now()) / 2));
+        self.wake_connections();
+    }
+
+    fn note_removal(&self) {
+        self.removals.set(self.removals.get().wrapping_add(1));
+        self.wake_connections();
+    }
+
+    fn wake_connections(&self) {
         let watchers: Vec<_> = self.watchers.borrow().iter().flatten().cloned().collect();
         watchers.into_iter().for_each(Waker::wake);
     }
@@ -175,7 +209,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Has this task woken when draining begins. Its waker must stay the same.
+    /// Has this task woken when its connection may have to go. Its waker must stay the same.
     pub(crate) fn watch(&mut self, waker: &Waker) {
         if self.place.is_some() {
             return;
@@ -225,15 +259,19 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
                     }
                     Err(error) => tracing::error!(%address, %error, "listener cannot be registered"),
                 },
-                Some(Command::Unlisten(address)) => listeners.retain(|(at, _, task)| {
-                    if *at == address {
-                        task.abort();
-                    }
-                    *at != address
-                }),
+                Some(Command::Unlisten(address)) => {
+                    listeners.retain(|(at, _, task)| {
+                        if *at == address {
+                            task.abort();
+                        }
+                        *at != address
+                    });
+                    worker.note_removal();
+                }
                 Some(Command::Log(logs)) => {
                     *worker.logs.borrow_mut() = logs.iter().map(|log| log.worker()).collect()
                 }
+                Some(Command::Answer(call, answered)) => answered.store(call, Relaxed),
                 Some(Command::Drain(deadline)) => break deadline,
                 None => break Instant::now(),
             }
@@ -242,7 +280,7 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
             task.abort();
             listener::accept_waiting(&worker, address, &socket);
         }
-        worker.begin_drain();
+        worker.begin_drain(deadline);
         while worker.open() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

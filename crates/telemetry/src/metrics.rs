@@ -165,6 +165,8 @@ metrics! {
         "1 if a metric has reached its limit of series, so that some are counted together.";
     Workers = "rhumb_workers", Gauge, "", [],
         "Worker threads.";
+    Upgrades = "rhumb_upgrades_total", Counter, "", ["result"],
+        "Upgrades in place that this process has begun.";
     Draining = "rhumb_draining", Gauge, "", [],
         "1 while the proxy drains.";
     BuildInfo = "rhumb_build_info", Gauge, "", ["version"],

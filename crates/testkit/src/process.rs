@@ -148,6 +148,8 @@ pub struct Rhumb {
     program: Program,
     dir: TempDir,
     admin: u16,
+    /// Processes that took over from it by an upgrade, the latest last.
+    heirs: Vec<Pid>,
 }
 
 impl Rhumb {
@@ -205,7 +207,7 @@ impl Rhumb {
         command.arg("run").arg("-c").arg(dir.path().join(config)).args(more).current_dir(dir.path());
         command.env("RHUMB_ADMIN_TOKEN_FILE", dir.path().join(ADMIN_TOKEN));
         let program = Program::start(command, &dir.path().join("rhumb.log"));
-        let mut rhumb = Self { program, dir, admin };
+        let mut rhumb = Self { program, dir, admin, heirs: Vec::new() };
         rhumb.wait_until_ready();
         rhumb
     }
@@ -251,6 +253,47 @@ impl Rhumb {
         self.program.signal(Signal::HUP);
     }
 
+    /// The process that serves.
+    pub fn serving(&self) -> u32 {
+        self.heirs.last().map_or_else(|| self.program.pid(), |pid| pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// Sends a signal to the process that serves.
+    pub fn signal(&self, signal: Signal) {
+        match self.heirs.last() {
+            Some(pid) => kill_process(*pid, signal).expect("the process is there"),
+            None => self.program.signal(signal),
+        }
+    }
+
+    /// Upgrades in place (SIGUSR2) and waits until the new process serves; its predecessor drains.
+    pub fn upgrade(&mut self) {
+        let before = self.serving();
+        self.signal(Signal::USR2);
+        let pid = wait::until("the new process serves", || {
+            let pid = self.pid_of_admin()?;
+            (pid != before).then_some(pid)
+        });
+        self.heirs.extend(i32::try_from(pid).ok().and_then(Pid::from_raw));
+    }
+
+    /// The id of the process that answers on the admin listener.
+    pub fn pid_of_admin(&self) -> Option<u32> {
+        let text = self.try_ask_admin("GET", "/status")?.text();
+        let digits = text.split("\"pid\":").nth(1)?.trim_start();
+        digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    }
+
+    /// Ends the process that serves (SIGTERM) and waits until it and all before it have ended.
+    pub fn end_all(mut self) -> String {
+        self.signal(Signal::TERM);
+        for pid in std::mem::take(&mut self.heirs) {
+            wait::until("an upgraded process ends", || has_ended(pid).then_some(()));
+        }
+        self.program.wait();
+        self.program.log()
+    }
+
     /// GET on the admin listener, with the operator's token.
     pub fn admin(&self, path: &str) -> Message {
         self.ask_admin("GET", path)
@@ -258,10 +301,19 @@ impl Rhumb {
 
     /// A request without content to the admin listener, with the operator's token.
     pub fn ask_admin(&self, method: &str, path: &str) -> Message {
+        Client::connect(self.admin_address()).exchange(self.admin_request(method, path))
+    }
+
+    fn try_ask_admin(&self, method: &str, path: &str) -> Option<Message> {
+        let mut client = Client::try_connect(self.admin_address()).ok()?;
+        client.try_send(self.admin_request(method, path)).ok()?;
+        client.try_response(crate::message::Kind::Response).ok()
+    }
+
+    fn admin_request(&self, method: &str, path: &str) -> String {
         let token =
             self.token().map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{token}Connection: close\r\n\r\n");
-        Client::connect(self.admin_address()).exchange(head)
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{token}Connection: close\r\n\r\n")
     }
 
     /// The file with the operator's token.
@@ -299,6 +351,7 @@ impl Rhumb {
 
     /// Asks for a graceful end (SIGTERM) and waits for it.
     pub fn terminate(mut self) -> (ExitStatus, String) {
+        assert!(self.heirs.is_empty(), "use end_all after an upgrade");
         self.program.signal(Signal::TERM);
         let status = self.program.wait();
         (status, self.program.log())
@@ -307,6 +360,21 @@ impl Rhumb {
     /// Everything it wrote to its outputs.
     pub fn log(&self) -> String {
         self.program.log()
+    }
+}
+
+/// True for a process that is gone, or only waits for somebody to ask how it ended.
+fn has_ended(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    // The name in brackets may have any character; the state is behind it (proc_pid_stat(5)).
+    stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with(['Z', 'X']))
+}
+
+impl Drop for Rhumb {
+    fn drop(&mut self) {
+        for pid in self.heirs.drain(..) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command line's side of the admin listener: one blocking GET.
+//! The command line's side of the admin listener: one blocking request.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -23,7 +23,7 @@ pub(crate) enum NoAnswer {
     TokenFile(std::path::PathBuf, io::Error),
     /// No token that was found opens it.
     Locked(SocketAddr),
-    /// It answers with another status than 200, and a text.
+    /// It refuses, with a status and a text.
     Status(u16, String),
 }
 
@@ -54,16 +54,33 @@ impl std::error::Error for NoAnswer {}
 /// # Errors
 /// See [`NoAnswer`].
 pub(crate) fn get(address: SocketAddr, path: &str, token_file: Option<&Path>) -> Result<String, NoAnswer> {
+    ask_with_tokens("GET", address, path, token_file)
+}
+
+/// What the admin listener answers to an order.
+///
+/// # Errors
+/// See [`NoAnswer`].
+pub(crate) fn post(address: SocketAddr, path: &str, token_file: Option<&Path>) -> Result<String, NoAnswer> {
+    ask_with_tokens("POST", address, path, token_file)
+}
+
+fn ask_with_tokens(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    token_file: Option<&Path>,
+) -> Result<String, NoAnswer> {
     let tokens = match token_file {
         Some(file) => vec![Token::read(file).map_err(|error| NoAnswer::TokenFile(file.to_owned(), error))?],
         None => token::find(address.port()),
     };
     let authorizations = tokens.iter().map(Token::authorization).map(Some);
     for authorization in authorizations.chain([None]) {
-        let (status, text) = ask(address, path, authorization.as_deref())
+        let (status, text) = ask(method, address, path, authorization.as_deref())
             .map_err(|error| NoAnswer::Unreachable(address, error))?;
         match status {
-            200 => return Ok(text),
+            200 | 202 => return Ok(text),
             401 => {}
             _ => return Err(NoAnswer::Status(status, text)),
         }
@@ -72,11 +89,16 @@ pub(crate) fn get(address: SocketAddr, path: &str, token_file: Option<&Path>) ->
 }
 
 /// HTTP/1.0: the content ends with the connection (RFC 9112 §6.3).
-fn ask(address: SocketAddr, path: &str, authorization: Option<&str>) -> io::Result<(u16, String)> {
+fn ask(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    authorization: Option<&str>,
+) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n");
+    let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n");
     if let Some(authorization) = authorization {
         request.push_str(&format!("Authorization: {authorization}\r\n"));
     }

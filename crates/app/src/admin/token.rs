@@ -6,6 +6,8 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
@@ -96,7 +98,8 @@ pub(crate) struct Issued {
     pub(crate) token: Token,
     /// Where it is; `None` when no file could have it, so that nobody knows it.
     pub(crate) path: Option<PathBuf>,
-    is_ours: bool,
+    /// The file is removed with this value.
+    is_ours: Arc<AtomicBool>,
 }
 
 impl Issued {
@@ -110,12 +113,12 @@ impl Issued {
         for dir in directories() {
             let path = dir.join(file_name(port));
             match private_directory(&dir).and_then(|()| token.write(&path)) {
-                Ok(()) => return Ok(Self { token, path: Some(path), is_ours: true }),
+                Ok(()) => return Ok(Self { token, path: Some(path), is_ours: ours(true) }),
                 Err(error) => tracing::debug!(%error, "no admin token at {}", path.display()),
             }
         }
         tracing::warn!("no place for the admin token: name one with --admin-token-file");
-        Ok(Self { token, path: None, is_ours: false })
+        Ok(Self { token, path: None, is_ours: ours(false) })
     }
 
     /// The token in a file that the user named; a new one is written there when there is no such file.
@@ -125,20 +128,31 @@ impl Issued {
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         match Token::read(path) {
-            Ok(token) => Ok(Self { token, path: Some(path.to_owned()), is_ours: false }),
+            Ok(token) => Ok(Self { token, path: Some(path.to_owned()), is_ours: ours(false) }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let token = Token::random()?;
                 token.write(path).map_err(named)?;
-                Ok(Self { token, path: Some(path.to_owned()), is_ours: true })
+                Ok(Self { token, path: Some(path.to_owned()), is_ours: ours(true) })
             }
             Err(error) => Err(named(error)),
         }
     }
 }
 
+impl Issued {
+    /// Whether the file goes with this value, to be changed by who hands it over to another process.
+    pub(crate) fn ownership(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_ours)
+    }
+}
+
+fn ours(is_ours: bool) -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(is_ours))
+}
+
 impl Drop for Issued {
     fn drop(&mut self) {
-        let (true, Some(path)) = (self.is_ours, &self.path) else { return };
+        let (true, Some(path)) = (self.is_ours.load(Ordering::Relaxed), &self.path) else { return };
         // A process that took this one's place has written its own.
         if Token::read(path).is_ok_and(|written| written.0 == self.token.0) {
             let _ = fs::remove_file(path);

@@ -62,7 +62,9 @@ Below are the log and one line for each request.
         program = std::env::args().next().unwrap_or_else(|| "rhumb".to_owned()),
         admin = args.admin,
     );
-    run_process(Options { config: file.path(), token_file: None, partial: false }, || {
+    let options =
+        Options { config: file.path(), token_file: None, pid_file: None, partial: false, origin: None };
+    run_process(options, || {
         if let Err(error) = print::out(&banner) {
             tracing::debug!(%error, "standard output is gone");
         }

@@ -9,11 +9,13 @@ use crate::config::ConfigArg;
 use crate::logs::LogArgs;
 use crate::print;
 use crate::run::{Options, run as run_process};
+use crate::upgrade::Origin;
 
 /// Run the gateway
 ///
 /// Reads the configuration, listens, and serves until SIGTERM. A change of the configuration's files is taken over by
-/// itself, as a whole or not at all; SIGHUP does the same.
+/// itself, as a whole or not at all; SIGHUP does the same. SIGUSR2 starts the binary anew, which takes the listening
+/// sockets over; this process then finishes what it has.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -27,6 +29,9 @@ pub(crate) struct Args {
     /// user's runtime directory, found by the other verbs by themselves
     #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
+    /// File that tells the id of the process that serves; written when it is ready, by its successor too
+    #[arg(long, value_name = "FILE", env = "RHUMB_PID_FILE")]
+    pid_file: Option<PathBuf>,
     /// Serve what is right: a document with mistakes refuses its own traffic (500), the others work. Default: a
     /// configuration with mistakes is not taken over at all
     #[arg(long)]
@@ -47,6 +52,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    run_process(Options { config, token_file: args.admin_token_file, partial: args.partial }, || ())
-        .context("cannot run")
+    let options = Options {
+        config,
+        token_file: args.admin_token_file,
+        pid_file: args.pid_file,
+        partial: args.partial,
+        origin: Some(Origin::of_this_process()),
+    };
+    run_process(options, || ()).context("cannot run")
 }

@@ -19,13 +19,13 @@ const SHOWN_BACKENDS: usize = 20;
 pub(crate) struct Running {
     /// Admin listener of the running process
     #[arg(long, value_name = "ADDRESS", env = "RHUMB_ADMIN", default_value = DEFAULT_ADMIN)]
-    admin: SocketAddr,
+    pub(super) admin: SocketAddr,
     /// File with its token. Default: found by itself
     #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
-    admin_token_file: Option<PathBuf>,
+    pub(super) admin_token_file: Option<PathBuf>,
     /// How it is printed
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: Format,
+    pub(super) format: Format,
 }
 
 /// Show the state of a running process

@@ -1,0 +1,246 @@
+//! Reloads, upgrades in place, the service manager and the end, under load: nobody loses a request.
+
+use crate::gate::{json, local};
+use rhumb_testkit::backend::Backend;
+use rhumb_testkit::client::{self, Client};
+use rhumb_testkit::config::Config;
+use rhumb_testkit::load::{Load, Report};
+use rhumb_testkit::message::{Kind, Message};
+use rhumb_testkit::process::{Program, Rhumb, script};
+use rhumb_testkit::{port, wait};
+use rustix::process::Signal;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// Load on one connection after the other, and on kept ones.
+fn steady(proxy: SocketAddr, request: &str) -> Load {
+    let load = Load::start(proxy, 4, request, |response: &Message| {
+        (response.status() != 200 || response.content.len() != 500)
+            .then(|| format!("{} {}", response.start, response.text()))
+    });
+    load.wait_more(50);
+    load
+}
+
+const KEPT: &str = "GET /bytes/500 HTTP/1.1\r\nHost: a.test\r\n\r\n";
+const CLOSED: &str = "GET /bytes/500 HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+
+fn none_failed(report: &Report) {
+    assert_eq!(report.failed, 0, "of {}: {:?}", report.good, report.first());
+}
+
+#[test]
+fn three_upgrades_under_load_cost_no_request() {
+    let (backend, port) = (Backend::start(), port::free());
+    let config = |workers: u32| {
+        Config::simple(port, backend.address())
+            .top(&format!("workers: {workers}"))
+            .top("timeouts: {drain: 5s}")
+    };
+    let mut rhumb = Rhumb::start(&config(2));
+    let loads = [steady(local(port), KEPT), steady(local(port), CLOSED)];
+    let first = rhumb.serving();
+    // More workers, fewer, as many: sockets come and go with them, connections do not.
+    for workers in [3, 1, 2] {
+        rhumb.write(&config(workers));
+        rhumb.upgrade();
+        loads.iter().for_each(|load| load.wait_more(50));
+        let status = json(&rhumb.admin("/status"));
+        assert_eq!(
+            (status["workers"].as_u64(), status["state"].as_str()),
+            (Some(u64::from(workers)), Some("ready"))
+        );
+    }
+    assert_eq!(rhumb.program().wait().code(), Some(0), "the first process ends by itself: {}", rhumb.log());
+    assert_ne!(rhumb.serving(), first);
+    loads.iter().for_each(|load| load.wait_more(50));
+    for load in loads {
+        none_failed(&load.stop());
+    }
+    rhumb.end_all();
+}
+
+#[test]
+fn an_upgrade_that_fails_changes_nothing() {
+    let (backend, port) = (Backend::start(), port::free());
+    let good = Config::simple(port, backend.address()).top("workers: 1");
+    let rhumb = Rhumb::start(&good);
+    let before = rhumb.serving();
+    let load = steady(local(port), CLOSED);
+    rhumb.write_text("listeners: [\n");
+    rhumb.signal(Signal::USR2);
+    wait::until("the failure is told", || {
+        rhumb
+            .log()
+            .contains("upgrade failed, this process goes on: the new process ended (exit status: 3)")
+            .then_some(())
+    });
+    assert_eq!(rhumb.metric("rhumb_upgrades_total", &["failure"]), 1.0);
+    load.wait_more(50);
+    none_failed(&load.stop());
+    assert_eq!(rhumb.pid_of_admin(), Some(before));
+    // What was put off meanwhile is done now: the good configuration is read again.
+    rhumb.write(&good.clone().route("match: {path: /new}, respond: {status: 200, body: new}"));
+    wait::until("the new route", || {
+        (client::get(local(port), "a.test", "/new").text() == "new").then_some(())
+    });
+}
+
+#[test]
+fn streams_of_the_old_process_live_on_after_an_upgrade() {
+    let (backend, port) = (Backend::start(), port::free());
+    let mut rhumb = Rhumb::start(&Config::simple(port, backend.address()).top("timeouts: {drain: 60s}"));
+    let mut waiting = Client::connect(local(port));
+    waiting.send("GET /hold/slow HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    backend.wait_for("/hold");
+    rhumb.upgrade();
+    assert_eq!(client::get(local(port), "a.test", "/bytes/7").content.len(), 7);
+    backend.release("slow");
+    let response = waiting.next_response(Kind::Response);
+    assert_eq!((response.text().as_str(), response.field("connection")), ("held", Some("close")));
+    assert_eq!(rhumb.program().wait().code(), Some(0), "{}", rhumb.log());
+    rhumb.end_all();
+}
+
+/// Rhumb under a scripted service manager.
+struct Service {
+    manager: Program,
+    rhumb_config: tempfile::TempDir,
+}
+
+impl Service {
+    /// With sockets for these addresses.
+    fn start(config: &Config, addresses: &[String]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let admin = port::free();
+        std::fs::write(dir.path().join("rhumb.yaml"), config.text(admin)).expect("a writable directory");
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let manager: &Path = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/service_manager.py").as_ref();
+        let binary = Rhumb::binary().display().to_string();
+        let mut command = vec!["2000000".to_owned(), path("news")];
+        command.extend(addresses.iter().cloned());
+        command.extend(["--".to_owned(), binary, "run".to_owned(), "-c".to_owned(), path("rhumb.yaml")]);
+        command.extend([
+            "--admin-token-file".to_owned(),
+            path("token"),
+            "--pid-file".to_owned(),
+            path("pid"),
+        ]);
+        let command: Vec<_> = command.iter().map(String::as_str).collect();
+        let manager = Program::start(script(manager, &command), &dir.path().join("log"));
+        Self { manager, rhumb_config: dir }
+    }
+
+    fn news(&self) -> String {
+        std::fs::read_to_string(self.rhumb_config.path().join("news")).unwrap_or_default()
+    }
+
+    /// Waits until this process has said this after what was said before; the number of the line.
+    fn hear(&self, from: usize, pid: &str, what: &str) -> usize {
+        wait::until(&format!("{pid} {what} after line {from}"), || {
+            let news = self.news();
+            let mut lines = news.lines().enumerate().skip(from);
+            lines.find(|(_, line)| line.starts_with(&format!("{pid} {what}"))).map(|(at, _)| at)
+        })
+    }
+
+    fn pid(&self) -> String {
+        let file = self.rhumb_config.path().join("pid");
+        wait::until("the PID file", || {
+            let pid = std::fs::read_to_string(&file).unwrap_or_default().trim().to_owned();
+            (!pid.is_empty()).then_some(pid)
+        })
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid().parse().expect("a number")).expect("a process");
+        rustix::process::kill_process(pid, signal).expect("the process is there");
+    }
+}
+
+#[test]
+fn a_service_manager_gives_sockets_and_hears_the_news() {
+    let (backend, port) = (Backend::start(), port::free());
+    let unused = port::free();
+    let config = Config::simple(port, backend.address()).top("workers: 2").top("timeouts: {drain: 5s}");
+    let mut service =
+        Service::start(&config, &[format!("tcp:127.0.0.1:{port}"), format!("tcp:127.0.0.1:{unused}")]);
+    let pid = service.pid();
+    let ready = service.hear(0, &pid, "READY=1");
+    assert!(service.manager.log().contains(&format!("127.0.0.1:{unused}")), "{}", service.manager.log());
+    assert_eq!(client::get(local(port), "a.test", "/bytes/3").content.len(), 3);
+    service.hear(ready, &pid, "WATCHDOG=1");
+
+    service.signal(Signal::HUP);
+    let reloading = service.hear(ready, &pid, "RELOADING=1");
+    service.hear(reloading, &pid, "MONOTONIC_USEC=");
+    let ready = service.hear(reloading, &pid, "READY=1");
+
+    // The socket of the manager outlives three processes.
+    let load = steady(local(port), CLOSED);
+    let mut before = pid;
+    let mut heard = ready;
+    for _ in 0..2 {
+        service.signal(Signal::USR2);
+        heard = service.hear(heard, &before, "MAINPID=");
+        let news = service.news();
+        let line = news.lines().nth(heard).expect("the line");
+        let next = line.rsplit('=').next().expect("a number").to_owned();
+        heard = service.hear(heard, &next, "READY=1");
+        assert_eq!(service.pid(), next);
+        service.hear(heard, &next, "WATCHDOG=1");
+        load.wait_more(20);
+        before = next;
+    }
+    none_failed(&load.stop());
+    service.signal(Signal::TERM);
+    service.hear(heard, &before, "STOPPING=1");
+    assert_eq!(service.manager.wait().code(), Some(0), "{}", service.manager.log());
+    assert!(!service.rhumb_config.path().join("pid").exists());
+}
+
+#[test]
+fn the_drain_verb_ends_a_process_when_its_last_request_is_done() {
+    let (backend, port) = (Backend::start(), port::free());
+    let mut rhumb = Rhumb::start(&Config::simple(port, backend.address()).top("timeouts: {drain: 60s}"));
+    let mut waiting = Client::connect(local(port));
+    waiting.send("GET /hold/slow HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    backend.wait_for("/hold");
+    let mut command = Rhumb::command();
+    command.args(["drain", "--wait", "--admin", &rhumb.admin_address().to_string()]);
+    command.arg("--admin-token-file").arg(rhumb.admin_token());
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut drain = Program::start(command, &dir.path().join("log"));
+    wait::until("draining is told", || {
+        let response = rhumb.try_admin("/readyz")?;
+        (response.status() == 503 && response.text() == "draining\n").then_some(())
+    });
+    assert!(drain.ended().is_none(), "{}", drain.log());
+    backend.release("slow");
+    assert_eq!(waiting.response().text(), "held");
+    assert_eq!(rhumb.program().wait().code(), Some(0), "{}", rhumb.log());
+    assert_eq!(drain.wait().code(), Some(0), "{}", drain.log());
+    assert!(drain.log().contains("it has ended"), "{}", drain.log());
+}
+
+#[test]
+fn connections_of_a_removed_listener_leave_gently() {
+    let (backend, kept, removed) = (Backend::start(), port::free(), port::free());
+    let both = Config::simple(kept, backend.address()).listener("extra", removed, "");
+    let both = both.route("on: extra, to: peer");
+    let rhumb = Rhumb::start(&both);
+    let mut running = Client::connect(local(removed));
+    running.send("GET /hold/slow HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    backend.wait_for("/hold");
+    let (mut resting, mut untouched) = (Client::connect(local(removed)), Client::connect(local(kept)));
+    assert_eq!(resting.get("a.test", "/bytes/1").status(), 200);
+    assert_eq!(untouched.get("a.test", "/bytes/1").status(), 200);
+    rhumb.write(&Config::simple(kept, backend.address()));
+    rhumb.reload();
+    assert!(resting.read_to_end().is_empty(), "it rests and is closed");
+    backend.release("slow");
+    let response = running.response();
+    assert_eq!((response.text().as_str(), response.field("connection")), ("held", Some("close")));
+    let again = untouched.get("a.test", "/bytes/1");
+    assert_eq!((again.status(), again.field("connection")), (200, None));
+}
