@@ -80,7 +80,7 @@ fn an_upgrade_that_fails_changes_nothing() {
     none_failed(&load.stop());
     assert_eq!(rhumb.pid_of_admin(), Some(before));
     // What was put off meanwhile is done now: the good configuration is read again.
-    rhumb.write(&good.clone().route("match: {path: /new}, respond: {status: 200, body: new}"));
+    rhumb.write(&good.route("match: {path: /new}, respond: {status: 200, body: new}"));
     wait::until("the new route", || {
         (client::get(local(port), "a.test", "/new").text() == "new").then_some(())
     });
