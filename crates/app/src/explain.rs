@@ -302,7 +302,7 @@ fn serve<'p>(
 
 /// The endpoint, when the algorithm chooses by a key that this request has: two different seeds agree.
 fn fixed_endpoint(backend: &Backend, head: &RequestHead, client: IpAddr) -> Option<String> {
-    let pick = |seed| backend.pick(head, client, Nanos::default(), &mut Rng::new(seed), None);
+    let pick = |seed| backend.pick(head, client, Nanos::default(), &mut Rng::new(seed), &[]);
     let is_only = backend.endpoints.load().members().len() == 1;
     if !backend.needs_key && !is_only {
         return None;

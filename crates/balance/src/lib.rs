@@ -20,8 +20,10 @@ mod ring;
 mod maglev;
 pub mod algorithm;
 pub mod set;
+pub mod budget;
 
 pub use algorithm::Algorithm;
+pub use budget::{BudgetLimits, RetryBudget};
 pub use endpoint::{Endpoint, EndpointSpec, InFlight, Outcome};
 pub use load::Nanos;
 pub use set::{EndpointSet, Endpoints, Pick, Picked, Reader};

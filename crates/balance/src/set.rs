@@ -16,6 +16,9 @@ use crate::sample::Sampler;
 /// Most endpoints of a backend; what a source gives beyond is left out and counted ([`EndpointSet::omitted`]).
 pub const ENDPOINTS_LIMIT: usize = 16_384;
 
+/// Endpoints that one choice leaves out at most.
+pub const EXCLUDED_MAX: usize = 16;
+
 /// The endpoints of one backend at one time.
 #[derive(Debug)]
 pub struct EndpointSet {
@@ -131,6 +134,12 @@ impl EndpointSet {
         Some(Picked { index, endpoint: &member.endpoint })
     }
 
+    /// The index of an endpoint.
+    fn place(&self, endpoint: &Arc<Endpoint>) -> Option<u32> {
+        let at = self.members.iter().position(|member| Arc::ptr_eq(&member.endpoint, endpoint))?;
+        u32::try_from(at).ok()
+    }
+
     /// The endpoints, in the order of their source.
     pub fn members(&self) -> &[Member] {
         &self.members
@@ -196,28 +205,39 @@ impl Endpoints {
         self.current.load_full()
     }
 
-    /// Chooses from the set as it is; see [`EndpointSet::pick`]. When every endpoint was excluded, one of them is chosen
-    /// all the same: better one that failed once than none.
+    /// Chooses from the set as it is; see [`EndpointSet::pick`]. Those in `tried` are left out, the latest
+    /// [`EXCLUDED_MAX`] of them; when there is no other, all but the last, and then that one: better one that failed
+    /// once than none.
     #[inline]
     pub fn pick(
         &self,
         key: Option<u64>,
         now: Nanos,
         rng: &mut Rng,
-        avoided: Option<&Arc<Endpoint>>,
+        tried: &[Arc<Endpoint>],
     ) -> Option<Arc<Endpoint>> {
         let set = self.current.load();
-        let avoided = avoided.and_then(|avoided| {
-            let at = set.members.iter().position(|member| Arc::ptr_eq(&member.endpoint, avoided))?;
-            u32::try_from(at).ok()
-        });
-        let excluded = avoided.as_slice();
-        let picked = set.pick(Pick { key, now, excluded }, rng);
-        let picked = match picked {
-            None if !excluded.is_empty() => set.pick(Pick { key, now, excluded: &[] }, rng),
-            picked => picked,
-        };
-        picked.map(|picked| Arc::clone(picked.endpoint))
+        let mut places = [u32::MAX; EXCLUDED_MAX];
+        let mut count = 0;
+        if !tried.is_empty() {
+            let latest = tried.iter().rev().filter_map(|tried| set.place(tried));
+            for (slot, place) in places.iter_mut().zip(latest) {
+                *slot = place;
+                count += 1;
+            }
+        }
+        let mut excluded = places.get(..count).unwrap_or_default();
+        loop {
+            if let Some(picked) = set.pick(Pick { key, now, excluded }, rng) {
+                return Some(Arc::clone(picked.endpoint));
+            }
+            // All, then the last one only, then none.
+            excluded = match excluded {
+                [] => return None,
+                [last, _, ..] => std::slice::from_ref(last),
+                [_] => &[],
+            };
+        }
     }
 
     /// The algorithm in use.

@@ -156,6 +156,10 @@ causes! {
     UpgradeFailed = 502, 13, Backend, "upgrade_failed", "http_upgrade_failed", "The backend's protocol upgrade failed.";
     /// No complete answer within the request timeout.
     BackendTimeout = 504, 4, Backend, "backend_timeout", "http_response_timeout", "The backend did not answer in time.";
+    /// The caller's deadline passed (grpc-timeout, x-request-deadline).
+    DeadlineExceeded = 504, 4, Client, "deadline_exceeded", "http_response_timeout", "The deadline of the request passed before it was answered.";
+    /// A tunnel or stream has lived as long as it may.
+    LifetimeOver = 504, 4, Gateway, "lifetime_over", "http_response_timeout", "The stream has lived as long as it may.";
     /// An established stream was idle for too long.
     IdleTimeout = 504, 4, Backend, "idle_timeout", "connection_timeout", "The stream was idle for too long.";
 }

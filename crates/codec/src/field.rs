@@ -107,6 +107,7 @@ known_names! {
     Forwarded = "forwarded",
     From = "from",
     GrpcMessage = "grpc-message",
+    GrpcRetryPushbackMs = "grpc-retry-pushback-ms",
     GrpcStatus = "grpc-status",
     GrpcTimeout = "grpc-timeout",
     Host = "host",
@@ -154,7 +155,10 @@ known_names! {
     XForwardedPrefix = "x-forwarded-prefix",
     XForwardedProto = "x-forwarded-proto",
     XRealIp = "x-real-ip",
+    XRequestDeadline = "x-request-deadline",
     XRequestId = "x-request-id",
+    XRhumbAttempts = "x-rhumb-attempts",
+    XRhumbRetriesLeft = "x-rhumb-retries-left",
 }
 
 const LONGEST_KNOWN: usize = 32;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use rhumb_balance::{Endpoint, Endpoints, Nanos};
+use rhumb_balance::{Endpoint, Endpoints, Nanos, RetryBudget};
 use rhumb_base::name::BackendName;
 use rhumb_base::rng::Rng;
 use rhumb_codec::field::FieldName;
@@ -25,6 +25,8 @@ pub struct Backend {
     pub hash_on: HashOn,
     /// How connections are made.
     pub target: Target,
+    /// How many of its requests may be retries. Shared by every revision of the backend.
+    pub budget: Arc<RetryBudget>,
     /// Names in DNS that some or all endpoints are found by, for dumps; empty when every address is written.
     pub dns_names: Box<[Box<str>]>,
     /// The backend's series in the metrics registry, found at its first request.
@@ -52,7 +54,7 @@ impl Backend {
         &self.target
     }
 
-    /// Chooses an endpoint; `avoided` is one that failed this request, left out while there is another.
+    /// Chooses an endpoint; those in `tried` failed this request and are left out while there is another.
     #[inline]
     pub fn pick(
         &self,
@@ -60,10 +62,10 @@ impl Backend {
         client: IpAddr,
         now: Nanos,
         rng: &mut Rng,
-        avoided: Option<&Arc<Endpoint>>,
+        tried: &[Arc<Endpoint>],
     ) -> Option<Arc<Endpoint>> {
         let key = if self.needs_key { self.key(req, client) } else { None };
-        self.endpoints.pick(key, now, rng, avoided)
+        self.endpoints.pick(key, now, rng, tried)
     }
 
     fn key(&self, req: &RequestHead, client: IpAddr) -> Option<u64> {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::backend::{Backend, HashOn};
 use crate::port::{Port, PortListener, PortSettings};
-use crate::rule::{Rule, Timeouts, WeightedBackend};
+use crate::rule::{Retry, Rule, Timeouts, WeightedBackend};
 use crate::snapshot::Plan;
 use crate::target::Protocol;
 
@@ -93,7 +93,9 @@ fn timeouts_value(timeouts: &Timeouts) -> Value {
     let all = [
         ("request", timeouts.request),
         ("backendRequest", timeouts.backend_request),
+        ("connect", timeouts.connect),
         ("idle", timeouts.idle),
+        ("stream", timeouts.stream),
     ];
     for (name, limit) in all {
         if let Some(limit) = limit {
@@ -109,6 +111,44 @@ fn weighted_value(weighted: &WeightedBackend) -> Value {
     value.insert("backend".into(), name.into());
     value.insert("weight".into(), weighted.weight.into());
     put_chain(&mut value, &weighted.chain);
+    if weighted.timeouts != Timeouts::default() {
+        value.insert("timeouts".into(), timeouts_value(&weighted.timeouts));
+    }
+    value.insert("retry".into(), retry_value(&weighted.retry));
+    value.into()
+}
+
+/// Also when nothing is written: what is done unasked must not be hidden.
+fn retry_value(retry: &Retry) -> Value {
+    let mut value = Map::new();
+    value.insert("attempts".into(), retry.attempts.into());
+    value.insert("on".into(), retry.failures().collect());
+    if retry.looks_at_responses() {
+        value.insert("codes".into(), retry.statuses().collect());
+        value.insert("grpcCodes".into(), retry.grpc_statuses().collect());
+    }
+    let default = Retry::default();
+    if retry.back_off != default.back_off {
+        let back_off = retry.back_off;
+        let (least, base, most) =
+            (duration(back_off.least), duration(back_off.base), duration(back_off.most));
+        value.insert("backOff".into(), json!({ "least": least, "base": base, "max": most }));
+    }
+    if let Some(per_try) = retry.per_try {
+        value.insert("perTryTimeout".into(), duration(per_try).into());
+    }
+    if retry.max_retry_after != default.max_retry_after {
+        value.insert("maxRetryAfter".into(), duration(retry.max_retry_after).into());
+    }
+    if retry.body_bytes != default.body_bytes {
+        value.insert("bodyBytes".into(), retry.body_bytes.into());
+    }
+    if retry.non_idempotent {
+        value.insert("retryNonIdempotent".into(), true.into());
+    }
+    if retry.reports {
+        value.insert("reportAttempts".into(), true.into());
+    }
     value.into()
 }
 
@@ -168,6 +208,11 @@ fn backend_value(backend: &Backend) -> Value {
         };
         value.insert("hashOn".into(), key.into());
     }
+    let budget = backend.budget.limits();
+    let (interval, min_interval) = (duration(budget.interval), duration(budget.min_interval));
+    let budget =
+        format!("{}% of {interval}, {} per {min_interval} in any case", budget.percent, budget.min_retries);
+    value.insert("retryBudget".into(), budget.into());
     value.insert("connectTimeout".into(), duration(backend.target.connect_timeout).into());
     value.insert("idleTimeout".into(), duration(backend.target.idle_timeout).into());
     if !backend.dns_names.is_empty() {

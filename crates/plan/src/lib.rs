@@ -17,5 +17,5 @@ pub use current::{Current, Reader};
 pub use dump::dump;
 pub use port::{Port, PortListener, PortSettings};
 pub use rhumb_upstream::target::{self, Target};
-pub use rule::{Rule, Timeouts, WeightedBackend};
+pub use rule::{Retry, Rule, Timeouts, WeightedBackend};
 pub use snapshot::Plan;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rhumb_base::name::RouteName;
 use rhumb_base::rng::Rng;
 use rhumb_policy::Chain;
+pub use rhumb_policy::{Retry, Timeouts};
 use rhumb_telemetry::metrics::RuleId;
 
 use crate::backend::Backend;
@@ -33,7 +34,7 @@ pub struct Rule {
     pub chain: Chain,
     /// Where requests go; empty when a policy answers them all.
     pub backends: Box<[WeightedBackend]>,
-    /// How long things may take.
+    /// How long things may take before a backend is chosen; then those of the backend hold.
     pub timeouts: Timeouts,
     /// Set when the documents ask for something that cannot be given: the rule refuses traffic (DESIGN.md D2).
     pub invalid: Option<Arc<str>>,
@@ -49,18 +50,23 @@ pub struct WeightedBackend {
     pub backend: Option<Arc<Backend>>,
     /// Policies of this backendRef alone.
     pub chain: Chain,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// When a request is sent again.
+    pub retry: Arc<Retry>,
 }
 
-/// How long things may take. `None` is the default, zero means no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timeouts {
-    /// The whole exchange (GEP-1742 `request`). Default: [`DEFAULT_REQUEST_TIMEOUT`] from the end of the request to the
-    /// response head, no limit for the content.
-    pub request: Option<Duration>,
-    /// One attempt, connect included, to the end of the response head (GEP-1742 `backendRequest`). Default: `request`.
-    pub backend_request: Option<Duration>,
-    /// Content that stands still. Default: [`DEFAULT_STREAM_IDLE`]; tunnels [`DEFAULT_TUNNEL_IDLE`].
-    pub idle: Option<Duration>,
+impl WeightedBackend {
+    /// A backend without policies and with every default.
+    pub fn new(weight: u32, backend: Option<Arc<Backend>>) -> Self {
+        Self {
+            weight,
+            backend,
+            chain: Chain::default(),
+            timeouts: Timeouts::default(),
+            retry: Arc::default(),
+        }
+    }
 }
 
 impl Rule {
@@ -95,10 +101,7 @@ mod tests {
             template: "/".into(),
             listener: "l".into(),
             chain: Chain::default(),
-            backends: weights
-                .iter()
-                .map(|&weight| WeightedBackend { weight, backend: None, chain: Chain::default() })
-                .collect(),
+            backends: weights.iter().map(|&weight| WeightedBackend::new(weight, None)).collect(),
             timeouts: Timeouts::default(),
             invalid: None,
             metrics_id: OnceLock::new(),

@@ -20,8 +20,13 @@ pub mod direct_response;
 pub mod rewrite;
 pub mod header_modifier;
 pub mod path_modifier;
+pub mod quantity;
+pub mod timeouts;
+pub mod retry;
 
 pub use chain::{Chain, ChainState, Item, Step};
 pub use exchange::{Exchange, Reply};
 pub use list::{KINDS, Kind, Policy, Rank, parse};
 pub use policy::{Attach, Edit, Hooks, HttpPolicy, Invalid, Merge, Outcome, Verdict};
+pub use retry::{BackOff, On, Retry};
+pub use timeouts::Timeouts;

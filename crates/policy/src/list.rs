@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
-use crate::{cors, direct_response, header_modifier, redirect, rewrite};
+use crate::{cors, direct_response, header_modifier, redirect, retry, rewrite, timeouts};
 
 /// What the engine and its documentation know about a kind of policy.
 pub struct Kind {
@@ -98,6 +98,8 @@ policies! {
     DirectResponse = direct_response::DirectResponse,
     Rewrite        = rewrite::Rewrite,               // all above see what the client sent
     HeaderModifier = header_modifier::HeaderModifier, // last word on fields, first to see the response
+    Timeouts       = timeouts::Timeouts,             // settings: they have no hooks and are never in a chain
+    Retry          = retry::Retry,
 }
 
 // A chain is walked per request: big policies box their parts.

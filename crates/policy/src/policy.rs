@@ -77,6 +77,8 @@ pub enum Edit {
 pub struct Hooks(u8);
 
 impl Hooks {
+    /// None: a setting, which the forwarding of requests obeys.
+    pub const NONE: Self = Self(0);
     /// [`HttpPolicy::on_request`].
     pub const REQUEST: Self = Self(1);
     /// [`HttpPolicy::on_response`].

@@ -1,4 +1,4 @@
-//! The Date field (RFC 9110 §5.6.7), formatted once a second.
+//! Dates of HTTP (RFC 9110 §5.6.7): the Date field, formatted once a second, and dates of others.
 
 use std::cell::RefCell;
 
@@ -19,10 +19,32 @@ pub(crate) fn with_date<R>(unix_seconds: u64, f: impl FnOnce(&[u8]) -> R) -> R {
     })
 }
 
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// Reads an IMF-fixdate from 1970 on: seconds since then. The obsolete forms, which nobody may send, are not read.
+pub(crate) fn parse(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == LEN)?;
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
+    let (day, year) = (number(5..7)?, number(12..16)?);
+    let month = text.get(8..11)?;
+    let month = MONTHS.iter().position(|name| *name == month)? as u64;
+    let (hour, minute, second) = (number(17..19)?, number(20..22)?, number(23..25)?);
+    if year < 1970 || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    // Years begin in March, so that the leap day is the last of its year.
+    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
+    let day_of_year = (153 * month + 2) / 5 + day - 1;
+    let (era, of_era) = (year / 400, year % 400);
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year;
+    let seconds = days.checked_sub(719_468)? * 86_400 + hour * 3600 + minute * 60 + second;
+    // Whatever else the text says must be what it would say: weekday, blanks, GMT.
+    (format(seconds) == text.as_bytes() || second == 60).then_some(seconds)
+}
+
 fn format(unix_seconds: u64) -> [u8; LEN] {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
     let (year, month, day) = civil(days);
     let weekday = DAYS.get((days % 7) as usize).copied().unwrap_or("Thu");
@@ -68,6 +90,25 @@ mod tests {
             (4_102_444_799, "Thu, 31 Dec 2099 23:59:59 GMT"),
         ] {
             assert_eq!(std::str::from_utf8(&format(seconds)).unwrap(), expected);
+            assert_eq!(parse(expected.as_bytes()), Some(seconds));
+        }
+    }
+
+    #[test]
+    fn what_is_no_date_is_not_read() {
+        for text in [
+            "",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, 06 nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 31 Feb 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Thu, 01 Jan 1960 00:00:00 GMT",
+        ] {
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
     }
 }

@@ -19,10 +19,13 @@ use rhumb_policy::{Chain, Reply};
 use rhumb_route::{Lookup, normalize};
 use rhumb_telemetry::metrics::RuleId;
 use rhumb_telemetry::record::{Timing, TlsRecord};
-use rhumb_telemetry::{Note, NoteSet, Protocol, Record, RequestId, StatusSource, TraceContext};
+use rhumb_telemetry::{
+    Metric, Note, NoteSet, Protocol, Record, RequestId, RetryReason, StatusSource, TraceContext,
+};
 
 use crate::downstream::Connection;
 use crate::fields;
+use crate::limits::Digits;
 use crate::pump::Pump;
 use crate::respond;
 use crate::side::Down;
@@ -161,6 +164,10 @@ pub(crate) struct Outcome {
     pub(crate) failure: Option<Failure>,
     pub(crate) notes: NoteSet,
     pub(crate) tries: u16,
+    /// Why it was tried again.
+    pub(crate) retries: Vec<RetryReason>,
+    /// What the caller is told in the response: retries that are left for the request, and attempts.
+    pub(crate) tells: Option<Tells>,
     pub(crate) backend: Option<Arc<Backend>>,
     pub(crate) endpoint: Option<Arc<rhumb_balance::Endpoint>>,
     pub(crate) timing: Timing,
@@ -171,6 +178,13 @@ pub(crate) struct Outcome {
     pub(crate) is_tunnel: bool,
     pub(crate) grpc_status: Option<u32>,
     local_bytes: u64,
+}
+
+/// What a response says about attempts.
+#[derive(Clone, Copy)]
+pub(crate) struct Tells {
+    pub(crate) left: Option<u16>,
+    pub(crate) attempts: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -377,6 +391,16 @@ impl<'a> Exchange<'a> {
         }
         let seconds = self.worker.unix_nanos(self.started) / 1_000_000_000;
         fields::finish_response(&mut self.rsp, self.request_id.as_str(), seconds);
+        if let Some(tells) = self.outcome.tells {
+            let attempts = tells.attempts.then_some(self.outcome.tries);
+            for (name, number) in [(Known::XRhumbRetriesLeft, tells.left), (Known::XRhumbAttempts, attempts)]
+            {
+                let Some(number) = number else { continue };
+                let mut text = Digits::default();
+                text.put(number.into(), b"");
+                self.rsp.fields.set(name, text.as_bytes());
+            }
+        }
         self.outcome.status = self.rsp.status;
     }
 
@@ -533,6 +557,7 @@ impl<'a> Exchange<'a> {
             upstream_status: outcome.upstream_status,
             grpc_status: outcome.grpc_status,
             tries: outcome.tries,
+            retries: &outcome.retries,
             request_id: self.request_id.as_str().as_bytes(),
             trace: Some(self.trace),
             tls: connection.tls.as_deref().map(|tls| TlsRecord {
@@ -552,6 +577,9 @@ impl<'a> Exchange<'a> {
             *backend.metrics_id.get_or_init(|| worker.registry.backend(backend.name.as_str()))
         });
         worker.metrics.borrow_mut().finish(&record, connection.listener, rule_id, backend_id);
+        if pump.replay.had_no_room() {
+            worker.metrics.borrow_mut().add(Metric::LimitHits, &["replay_total"], 1);
+        }
         for log in worker.logs.borrow_mut().iter_mut() {
             log.push(&record, now);
         }

@@ -26,7 +26,9 @@ const CLAIMS: KnownSet = KnownSet::of(&[
     Known::XForwardedPrefix,
     Known::XForwardedProto,
     Known::XRealIp,
+    Known::XRequestDeadline,
     Known::XRequestId,
+    Known::XRhumbRetriesLeft,
 ]);
 
 /// What a connection knows about its client.

@@ -6,22 +6,25 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rhumb_balance::{Endpoint, InFlight, Nanos, Outcome};
-use rhumb_base::failure::{Cause, Failure, Retry, Side};
+use rhumb_base::failure::{Cause, Failure, Side};
 use rhumb_codec::field::Known;
 use rhumb_codec::head::{Content, Method, RequestHead, Version};
+use rhumb_conn::Part;
 use rhumb_net::timer::Timer;
-use rhumb_plan::rule::{DEFAULT_REQUEST_TIMEOUT, DEFAULT_STREAM_IDLE, DEFAULT_TUNNEL_IDLE};
-use rhumb_plan::{Backend, Timeouts};
+use rhumb_plan::Backend;
 use rhumb_policy::Chain;
 use rhumb_policy::chain::ChainState;
 use rhumb_telemetry::Note;
 
-use crate::exchange::{End, Exchange, GaveUp, elapsed, wait_for};
+use crate::exchange::{End, Exchange, GaveUp, Tells, elapsed, wait_for};
+use crate::limits::{self, Limits};
 use crate::pump::Broken;
+use crate::respond::is_grpc;
 use crate::side::{Down, Up};
+use crate::tries::{Again, Tries};
 
-/// Attempts of one exchange, the first included (DESIGN.md D13: two retries of what never reached the backend).
-pub(crate) const MAX_TRIES: u16 = 3;
+/// Content of a response that is not passed on is read up to here, so that its connection can be used again. Unit: bytes.
+const DRAIN_MAX: usize = 16 << 10;
 
 impl Exchange<'_> {
     /// Sends the request to a backend and its response to the client.
@@ -37,48 +40,95 @@ impl Exchange<'_> {
         let mut backend_state = ChainState::default();
         self.run_chain(&chosen.chain, &mut backend_state, down, timer).await?;
         self.set_forwarding_fields();
-        let limits = Limits::new(&rule.value.timeouts, self.started);
+        let is_grpc = is_grpc(&self.req);
+        let limits = Limits::new(chosen, limits::told(&self.req, is_grpc), self.started);
+        let mut tries = Tries::new(&chosen.retry, &self.req, is_grpc);
         let first = Instant::now();
-        let up = self.attempts(down, timer, &backend, &limits).await?;
-        self.respond(down, up, timer, &limits, &chosen.chain, &mut backend_state, &backend, first).await
+        let result = self.attempts(down, timer, &backend, &limits, &mut tries).await;
+        if chosen.retry.reports || tries.over().is_some() {
+            self.outcome.tells = Some(Tells { left: tries.over(), attempts: chosen.retry.reports });
+        }
+        self.respond(down, result?, timer, &limits, &chosen.chain, &mut backend_state, &backend, first).await
     }
 
-    /// Tries until a response head has come.
+    /// Tries until a response head has come that is passed on.
     async fn attempts(
         &mut self,
         down: &mut Down<'_>,
         timer: &mut Timer,
         backend: &Backend,
         limits: &Limits,
+        tries: &mut Tries<'_>,
     ) -> Result<Attempt, End> {
         let mut fresh = false;
         loop {
+            self.tell_next_hop(limits, tries)?;
             self.outcome.tries += 1;
-            let failure = match self.attempt(down, timer, backend, limits, fresh).await {
-                Ok(up) => return Ok(up),
+            let again = match self.attempt(down, timer, backend, limits, tries, fresh).await {
+                Ok(attempt) => {
+                    tries.learn(&mut self.rsp);
+                    match self.again_after_response(tries, backend, limits) {
+                        Some(again) => {
+                            self.discard(attempt, backend, tries).await;
+                            again
+                        }
+                        None => return Ok(attempt),
+                    }
+                }
                 Err(Broken::Client(failure)) => return Err(End::Cut(failure)),
                 Err(Broken::Request(failure)) => return Err(End::Refuse(failure)),
-                Err(Broken::Backend(failure)) => failure,
+                Err(Broken::Backend(failure)) => {
+                    let again = self.again_after_failure(tries, backend, limits, failure);
+                    match again {
+                        Some(Again { fresh: false, .. }) => tries.tried.extend(self.outcome.endpoint.clone()),
+                        Some(_) => {}
+                        None => return Err(End::Refuse(failure)),
+                    }
+                    again.unwrap_or(Again { wait: Duration::ZERO, fresh: false })
+                }
             };
-            if !self.may_retry(failure) {
-                return Err(End::Refuse(failure));
+            fresh = again.fresh;
+            if !again.wait.is_zero() {
+                Limits::set_for_wait(timer, Instant::now(), again.wait);
+                if let Err(GaveUp::ClientGone) = wait_for(down, timer, std::future::pending::<()>()).await {
+                    return Err(End::Cut(Cause::ClientClosed.into()));
+                }
             }
-            self.outcome.notes.insert(match failure.retry {
-                Retry::IfConnectionWasReused => Note::RetriedOnFreshConnection,
-                _ => Note::RetriedOnOtherEndpoint,
-            });
-            fresh = failure.retry == Retry::IfConnectionWasReused;
         }
     }
 
-    fn may_retry(&self, failure: Failure) -> bool {
-        let may_repeat = match failure.retry {
-            Retry::Never => false,
-            // RFC 9110 §9.2.2: it may have been processed, so it must be idempotent.
-            Retry::IfConnectionWasReused => self.req.method().is_idempotent(),
-            Retry::IfNotProcessed => true,
-        };
-        may_repeat && self.outcome.tries < MAX_TRIES && self.pump.can_replay()
+    /// Says in the request what time and how many retries the next hop has.
+    fn tell_next_hop(&mut self, limits: &Limits, tries: &Tries<'_>) -> Result<(), End> {
+        if let Some(left) = limits.left(Instant::now()) {
+            if left.is_zero() {
+                return Err(End::Refuse(limits.over().into()));
+            }
+            limits::tell(&mut self.req, tries.is_grpc, left);
+        }
+        tries.tell(&mut self.req);
+        Ok(())
+    }
+
+    /// Puts a response aside that is not passed on. Its connection is used again when the rest of it is here already.
+    async fn discard(&mut self, attempt: Attempt, backend: &Backend, tries: &mut Tries<'_>) {
+        let Attempt { mut up, load, endpoint, first_byte, .. } = attempt;
+        let now = Instant::now();
+        load.finish(first_byte, outcome_of(self.rsp.status), Nanos::since(self.worker.origin, now));
+        let is_read = poll_fn(|cx| {
+            let mut left = DRAIN_MAX;
+            loop {
+                match up.poll_body(cx) {
+                    Poll::Ready(Ok(Part::End(_))) => return Poll::Ready(true),
+                    Poll::Ready(Ok(Part::Data(data))) if data.len() <= left => left -= data.len(),
+                    _ => return Poll::Ready(false),
+                }
+            }
+        })
+        .await;
+        if is_read && let Up::H1(connection) = up {
+            self.worker.pools.put(backend.target(), endpoint.address(), connection, now);
+        }
+        tries.tried.push(endpoint);
     }
 
     /// One attempt: an endpoint, a connection, the request, and the wait for the response head.
@@ -88,13 +138,20 @@ impl Exchange<'_> {
         timer: &mut Timer,
         backend: &Backend,
         limits: &Limits,
+        tries: &Tries<'_>,
         fresh: bool,
     ) -> Result<Attempt, Broken> {
         let picked = {
             let mut rng = self.worker.rng.borrow_mut();
-            let previous = self.outcome.endpoint.as_ref().filter(|_| !fresh);
             let now = Nanos::since(self.worker.origin, Instant::now());
-            backend.pick(&self.req, self.client, now, &mut rng, previous)
+            if self.outcome.tries == 1 {
+                backend.budget.count(self.worker.stripe, now);
+            }
+            match &self.outcome.endpoint {
+                // The connection was stale, the endpoint is as good as before.
+                Some(endpoint) if fresh => Some(Arc::clone(endpoint)),
+                _ => backend.pick(&self.req, self.client, now, &mut rng, &tries.tried),
+            }
         };
         let Some(endpoint) = picked else { return Err(Broken::Backend(Cause::NoEndpoint.into())) };
         self.outcome.endpoint = Some(Arc::clone(&endpoint));
@@ -104,7 +161,10 @@ impl Exchange<'_> {
         let connected = match wait_for(down, timer, self.connect(backend, &endpoint, fresh)).await {
             Ok(connected) => connected,
             Err(GaveUp::ClientGone) => return Err(Broken::Client(Cause::ClientClosed.into())),
-            Err(GaveUp::Late) => Err(Cause::BackendTimeout.into()),
+            Err(GaveUp::Late) => match limits.late_to_connect() {
+                Ok(failure) => Err(failure),
+                Err(over) => return Err(Broken::Request(over.into())),
+            },
         };
         let (mut up, is_reused) = match connected {
             Ok(connected) => connected,
@@ -116,8 +176,7 @@ impl Exchange<'_> {
                 return Err(Broken::Backend(failure));
             }
         };
-        // What is kept for a second attempt costs a copy: HTTP/1 has no way to say that a request was not processed.
-        let may_repeat = self.req.method().is_idempotent() && is_reused || matches!(up, Up::H2(_));
+        let keep = tries.keep(is_reused, matches!(up, Up::H2(_)));
         let sent = Instant::now();
         let mut is_begun = false;
         let result = loop {
@@ -125,7 +184,7 @@ impl Exchange<'_> {
             let waited = poll_fn(|cx| {
                 if !is_begun {
                     is_begun = true;
-                    if let Err(failure) = pump.begin(req, &mut up, cx, may_repeat) {
+                    if let Err(failure) = pump.begin(req, &mut up, cx, keep) {
                         return Poll::Ready(Err(Broken::Backend(failure)));
                     }
                     limits.set_for_head(timer, begun, sent, !pump.is_request_done());
@@ -137,7 +196,10 @@ impl Exchange<'_> {
                     limits.set_for_head(timer, begun, Instant::now(), !pump.is_request_done());
                 }
                 timer.poll(cx).map(|()| {
-                    Err(if pump.waits_for_client(&up) {
+                    Err(if limits.is_over() && limits.over() == Cause::DeadlineExceeded {
+                        // The caller's hurry says nothing about the endpoint.
+                        Broken::Request(Cause::DeadlineExceeded.into())
+                    } else if pump.waits_for_client(&up) {
                         Broken::Request(Cause::RequestTimeout.into())
                     } else {
                         Broken::Backend(Cause::BackendTimeout.into())
@@ -160,7 +222,7 @@ impl Exchange<'_> {
                 let first_byte = elapsed(sent);
                 self.outcome.timing.upstream_first_byte = Some(first_byte);
                 self.outcome.upstream_status = Some(self.rsp.status);
-                Ok(Attempt { up, load, endpoint, first_byte })
+                Ok(Attempt { up, load, endpoint, first_byte, begun })
             }
             Err(broken) => {
                 if matches!(broken, Broken::Backend(_)) {
@@ -222,7 +284,7 @@ impl Exchange<'_> {
         backend: &Backend,
         first: Instant,
     ) -> Result<(), End> {
-        let Attempt { mut up, load, endpoint, first_byte } = attempt;
+        let Attempt { mut up, load, endpoint, first_byte, begun } = attempt;
         let opens_tunnel = self.opens_tunnel()?;
         if !backend_chain.is_empty() {
             self.run_response_chain(backend_chain, backend_state);
@@ -246,12 +308,13 @@ impl Exchange<'_> {
             }
             if std::mem::take(&mut self.pump.has_moved) || is_first {
                 is_first = false;
-                limits.set_for_content(timer, Instant::now(), opens_tunnel);
+                limits.set_for_content(timer, begun, Instant::now(), opens_tunnel);
             }
             timer.poll(cx).map(|()| {
-                let cause = if limits.is_over() { Cause::BackendTimeout } else { Cause::IdleTimeout };
+                let cause = limits.late_with_content(begun, opens_tunnel);
                 // Who does not read, or has nothing to say in a tunnel, says nothing about the endpoint.
-                Err(if opens_tunnel || down.backlog() > 0 {
+                let is_ours = matches!(cause, Cause::DeadlineExceeded | Cause::LifetimeOver);
+                Err(if opens_tunnel || down.backlog() > 0 || is_ours {
                     Broken::Client(cause.into())
                 } else {
                     Broken::Backend(cause.into())
@@ -263,11 +326,7 @@ impl Exchange<'_> {
         self.outcome.timing.upstream_total = Some(now.saturating_duration_since(first));
         match result {
             Ok(()) => {
-                // A gateway status says that the endpoint could not do its part; other answers are the application's.
-                let outcome = match self.outcome.upstream_status {
-                    Some(502..=504) => Outcome::Failure,
-                    _ => Outcome::Success,
-                };
+                let outcome = outcome_of(self.outcome.upstream_status.unwrap_or_default());
                 load.finish(first_byte, outcome, Nanos::since(self.worker.origin, now));
                 if let Up::H1(connection) = up {
                     self.worker.pools.put(backend.target(), endpoint.address(), connection, now);
@@ -360,61 +419,12 @@ pub(crate) struct Attempt {
     load: InFlight,
     endpoint: Arc<Endpoint>,
     first_byte: Duration,
+    /// When the attempt began.
+    begun: Instant,
 }
 
-/// The deadlines of one exchange.
-struct Limits {
-    /// The whole exchange must be over.
-    total: Option<Instant>,
-    attempt: Option<Duration>,
-    head: Option<Duration>,
-    idle: Option<Duration>,
-    tunnel_idle: Option<Duration>,
-}
-
-impl Limits {
-    fn new(timeouts: &Timeouts, started: Instant) -> Self {
-        let limit = |written: Option<Duration>, default: Option<Duration>| match written {
-            Some(Duration::ZERO) => None,
-            Some(written) => Some(written),
-            None => default,
-        };
-        Self {
-            total: limit(timeouts.request, None).map(|request| started + request),
-            attempt: limit(timeouts.backend_request, None),
-            head: if timeouts.request.is_some() { None } else { Some(DEFAULT_REQUEST_TIMEOUT) },
-            idle: limit(timeouts.idle, Some(DEFAULT_STREAM_IDLE)),
-            tunnel_idle: limit(timeouts.idle, Some(DEFAULT_TUNNEL_IDLE)),
-        }
-    }
-
-    /// While connecting, which has a limit of its own besides.
-    fn set_for_connect(&self, timer: &mut Timer, begun: Instant) {
-        set(timer, [self.total, self.attempt.map(|attempt| begun + attempt), None]);
-    }
-
-    /// While waiting for a response head: `moved` is when something last did, `uploads` while content is on its way.
-    fn set_for_head(&self, timer: &mut Timer, begun: Instant, moved: Instant, uploads: bool) {
-        let step = if uploads { self.idle } else { self.head };
-        set(timer, [self.total, self.attempt.map(|attempt| begun + attempt), step.map(|step| moved + step)]);
-    }
-
-    /// True when the time for the whole exchange is over.
-    fn is_over(&self) -> bool {
-        self.total.is_some_and(|total| Instant::now() >= total)
-    }
-
-    fn set_for_content(&self, timer: &mut Timer, moved: Instant, is_tunnel: bool) {
-        let idle = if is_tunnel { self.tunnel_idle } else { self.idle };
-        // A tunnel's life is its own: the request timeout was for opening it.
-        let total = self.total.filter(|_| !is_tunnel);
-        set(timer, [total, idle.map(|idle| moved + idle), None]);
-    }
-}
-
-fn set(timer: &mut Timer, deadlines: [Option<Instant>; 3]) {
-    match deadlines.into_iter().flatten().min() {
-        Some(deadline) => timer.set(deadline),
-        None => timer.clear(),
-    }
+/// What a status says about the endpoint: a gateway status says that it could not do its part; other answers are the
+/// application's.
+fn outcome_of(status: u16) -> Outcome {
+    if matches!(status, 502..=504) { Outcome::Failure } else { Outcome::Success }
 }

@@ -7,13 +7,11 @@ use rhumb_codec::head::{Method, RequestHead, ResponseHead};
 use rhumb_conn::Part;
 use rhumb_net::splice::{Moved, Splice, SpliceError};
 
+use crate::replay::Replay;
 use crate::side::{Down, Up};
 
 /// Content with at least this many bytes to come moves inside the kernel when both sides are plain.
 pub(crate) const SPLICE_MIN: u64 = 64 << 10;
-
-/// Request content kept for a second attempt, in bytes (RFC 9110 §9.2.2: what may be repeated must be at hand).
-pub(crate) const REPLAY_MAX: usize = 64 << 10;
 
 /// What one direction does next.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,10 +46,8 @@ pub(crate) struct Pump {
     pub(crate) bytes_out: u64,
     /// Request content beyond this is refused.
     pub(crate) max_content: u64,
-    /// Request content for a second attempt; `None` once it is too much, was not wanted, or has trailers behind it.
-    replay: Option<Vec<u8>>,
-    /// Nothing was taken from the client that would have to be sent again.
-    is_untouched: bool,
+    /// Request content for another attempt; given up once it is too much, was not wanted, or has trailers behind it.
+    pub(crate) replay: Replay,
     /// Something moved since the last look: timers start anew.
     pub(crate) has_moved: bool,
     pub(crate) has_spliced: bool,
@@ -81,20 +77,20 @@ impl Pump {
             bytes_in: 0,
             bytes_out: 0,
             max_content: max_content.unwrap_or(u64::MAX),
-            replay: Some(Vec::new()),
-            is_untouched: true,
+            replay: Replay::new(),
             has_moved: false,
             has_spliced: false,
         }
     }
 
-    /// Starts an attempt: the head of the request and what is kept of its content are on their way after this.
+    /// Starts an attempt: the head of the request and what is kept of its content are on their way after this. `keep` is
+    /// how much is kept for another one, in bytes.
     pub(crate) fn begin(
         &mut self,
         req: &RequestHead,
         up: &mut Up,
         cx: &mut Context<'_>,
-        may_repeat: bool,
+        keep: usize,
     ) -> Result<(), Failure> {
         up.send_head(req);
         self.request_refused = false;
@@ -104,13 +100,11 @@ impl Pump {
             self.request = Flow::Done;
             return Ok(());
         }
-        match &self.replay {
+        match self.replay.whole() {
             Some(kept) if !kept.is_empty() => up.send_data(cx, kept).map_err(|_| up.reset())?,
             _ => {}
         }
-        if !may_repeat {
-            self.replay = None;
-        }
+        self.replay.set_limit(keep);
         if self.request != Flow::Open {
             up.send_end(None);
         }
@@ -119,7 +113,7 @@ impl Pump {
 
     /// True while everything that was taken from the client could be sent again.
     pub(crate) fn can_replay(&self) -> bool {
-        self.replay.is_some() || self.is_untouched
+        self.replay.whole().is_some()
     }
 
     /// True when the whole request was passed on.
@@ -139,7 +133,7 @@ impl Pump {
         self.is_tunnel = true;
         self.request = Flow::Open;
         self.max_content = u64::MAX;
-        self.replay = None;
+        self.replay.give_up();
     }
 
     /// Moves request content, and ready when a response head has come.
@@ -218,6 +212,7 @@ impl Pump {
                 && !self.no_pipes
                 && up.splice_sink().is_some()
                 && down.splice_limit() >= SPLICE_MIN
+                && !self.replay.would_keep(down.splice_limit())
             {
                 match up.poll_flush(cx) {
                     Poll::Ready(Ok(())) => self.open_pipe(Direction::Request),
@@ -247,18 +242,11 @@ impl Pump {
                 }
                 Poll::Ready(Ok(Part::Data(data))) => {
                     self.has_moved = true;
-                    self.is_untouched = false;
                     self.bytes_in += data.len() as u64;
                     if self.bytes_in > self.max_content {
                         return Err(Broken::Request(Cause::ContentTooLarge.into()));
                     }
-                    if let Some(kept) = &mut self.replay {
-                        if kept.len() + data.len() <= REPLAY_MAX {
-                            kept.extend_from_slice(data);
-                        } else {
-                            self.replay = None;
-                        }
-                    }
+                    self.replay.push(data);
                     if up.send_data(cx, data).is_err() {
                         self.refuse_request(up)?;
                     }
@@ -266,7 +254,7 @@ impl Pump {
                 Poll::Ready(Ok(Part::End(trailers))) => {
                     self.has_moved = true;
                     if trailers.is_some() {
-                        (self.replay, self.is_untouched) = (None, false);
+                        self.replay.give_up();
                     }
                     up.send_end(trailers.as_deref());
                     self.request = Flow::Closing;
@@ -375,13 +363,12 @@ impl Pump {
             (Some(source), Some(sink)) => pipe.poll(cx, source, sink, limit),
             _ => return Err(Broken::Backend(up.reset())),
         };
-        self.replay = None;
+        self.replay.give_up();
         self.has_spliced = true;
         match moved {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(Moved::In(n))) => {
                 self.has_moved = true;
-                self.is_untouched = false;
                 self.bytes_in += n as u64;
                 if self.bytes_in > self.max_content {
                     return Err(Broken::Request(Cause::ContentTooLarge.into()));

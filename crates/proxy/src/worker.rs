@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +35,9 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// How often access-log lines are handed over when there are few.
 const LOG_TICK: Duration = Duration::from_millis(100);
+
+/// Numbers the workers of the process.
+static STRIPE: AtomicUsize = AtomicUsize::new(0);
 
 /// What every worker of the process shares.
 #[derive(Clone)]
@@ -73,6 +76,8 @@ pub struct Worker {
     pub(crate) ids: RefCell<IdSource>,
     pub(crate) origin: Instant,
     pub(crate) rng: RefCell<Rng>,
+    /// This worker's place where workers count together.
+    pub(crate) stripe: usize,
     // Boxed as they are handed on: a head does not move with its exchange.
     #[allow(clippy::vec_box)]
     requests: RefCell<Vec<Box<RequestHead>>>,
@@ -103,6 +108,7 @@ impl Worker {
             ids: RefCell::new(IdSource::from_os()?),
             origin: shared.origin,
             rng: RefCell::new(Rng::from_os()),
+            stripe: STRIPE.fetch_add(1, Relaxed),
             requests: RefCell::default(),
             responses: RefCell::default(),
             draining: Cell::new(false),

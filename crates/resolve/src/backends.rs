@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
-use rhumb_balance::{Algorithm, EndpointSet, EndpointSpec, Endpoints};
+use rhumb_balance::{Algorithm, BudgetLimits, EndpointSet, EndpointSpec, Endpoints, RetryBudget};
 use rhumb_base::name::BackendName;
 use rhumb_codec::field::FieldName;
 use rhumb_codec::h1;
@@ -161,6 +161,7 @@ impl<'a> Backends<'a> {
         let idle_timeout = spec.idle_timeout.as_ref().map_or(DEFAULT_IDLE_TIMEOUT, |written| written.get());
         let (algorithm, hash_on) = balancing(spec);
         let (fixed, names) = endpoints(spec);
+        let limits = BudgetLimits::default();
         let settings = self.tls(entry, identity, (&fixed, &names), report);
         if doc.broken {
             // What could be read of it is not what was meant.
@@ -214,10 +215,15 @@ impl<'a> Backends<'a> {
             }
         };
         let dns_names = names.iter().map(|name| name.name.as_ref().into()).collect();
+        let budget = match before.filter(|before| before.budget.limits() == limits) {
+            Some(before) => Arc::clone(&before.budget),
+            None => Arc::new(RetryBudget::new(limits)),
+        };
         let backend = plan::Backend {
             name: BackendName::new(name),
             digest,
             endpoints: Arc::new(Endpoints::new(set)),
+            budget,
             needs_key: algorithm.needs_key(),
             hash_on,
             target: Target {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rhumb_model::kind::policy::PolicyTarget;
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, Origin, Rule, Span, Spanned};
-use rhumb_policy::{Attach, Chain, Invalid, Item, KINDS, Merge, Policy};
+use rhumb_policy::{Attach, Chain, Hooks, Invalid, Item, KINDS, Merge, Policy, Retry, Timeouts};
 use serde_json::Value;
 
 use crate::collect::{Docs, Entry, Key, key};
@@ -352,10 +352,36 @@ pub(crate) struct Chains {
     pub(crate) rule: Chain,
     /// Policies of each backendRef; an error refuses the requests that would go there.
     pub(crate) backends: Vec<Result<Chain, Arc<str>>>,
+    /// Settings of the rule.
+    pub(crate) settings: Settings,
+    /// Settings of each backendRef.
+    pub(crate) backend_settings: Vec<Settings>,
     /// Why the rule refuses traffic.
     pub(crate) invalid: Option<Arc<str>>,
     /// Replaces the prefix that the rule matched.
     pub(crate) replaces_prefix: Option<Attached>,
+}
+
+/// Policies without hooks: what forwarding obeys.
+#[derive(Clone, Default)]
+pub(crate) struct Settings {
+    pub(crate) timeouts: Timeouts,
+    pub(crate) retry: Option<Retry>,
+}
+
+impl Settings {
+    /// What is chosen, and what is `inherited` where nothing is.
+    fn of(chosen: &[&Attached], inherited: &Self) -> Self {
+        let mut settings = inherited.clone();
+        for attached in chosen {
+            match attached.policy.as_deref() {
+                Ok(Policy::Timeouts(timeouts)) => settings.timeouts = *timeouts,
+                Ok(Policy::Retry(retry)) => settings.retry = Some(retry.clone()),
+                _ => {}
+            }
+        }
+        settings
+    }
 }
 
 /// Works out which policies run. `front` has the levels from the Gateway to the rule's filters, `backends` for each
@@ -364,6 +390,8 @@ pub(crate) fn chains(front: &[&Level], backends: &[[&Level; 2]]) -> Chains {
     let mut chains = Chains {
         rule: Chain::default(),
         backends: Vec::with_capacity(backends.len()),
+        settings: Settings::default(),
+        backend_settings: Vec::with_capacity(backends.len()),
         invalid: None,
         replaces_prefix: None,
     };
@@ -377,11 +405,13 @@ pub(crate) fn chains(front: &[&Level], backends: &[[&Level; 2]]) -> Chains {
         chains.invalid = chosen.iter().find_map(|attached| attached.policy.as_ref().err().cloned());
         chains.replaces_prefix =
             chosen.iter().find(|attached| attached.replaces_prefix).map(|a| (*a).clone());
+        chains.settings = Settings::of(&chosen, &Settings::default());
         chains.rule = chain(chosen.into_iter().filter(|attached| !moves(attached)));
     }
     for levels in backends {
         if backends.iter().flatten().all(|level| level.is_empty()) {
             chains.backends.push(Ok(Chain::default()));
+            chains.backend_settings.push(chains.settings.clone());
             continue;
         }
         let moved: Level =
@@ -391,6 +421,7 @@ pub(crate) fn chains(front: &[&Level], backends: &[[&Level; 2]]) -> Chains {
             chains.replaces_prefix = Some((*replaces).clone());
         }
         let error = chosen.iter().find_map(|attached| attached.policy.as_ref().err().cloned());
+        chains.backend_settings.push(Settings::of(&chosen, &chains.settings));
         chains.backends.push(match error {
             Some(error) => Err(error),
             None => Ok(chain(chosen.into_iter())),
@@ -414,6 +445,10 @@ fn choose<'l>(levels: impl Iterator<Item = &'l Level>) -> Vec<&'l Attached> {
 fn chain<'l>(chosen: impl Iterator<Item = &'l Attached>) -> Chain {
     let items = chosen.filter_map(|attached| {
         let policy = Arc::clone(attached.policy.as_ref().ok()?);
+        // Settings have nothing to run.
+        if policy.hooks() == Hooks::NONE {
+            return None;
+        }
         Some(Item { policy, origin: Arc::clone(&attached.origin) })
     });
     Chain::new(items.collect())

@@ -6,12 +6,12 @@ use std::time::Duration;
 use rhumb_base::name::RouteName;
 use rhumb_model::kind::filter::{FilterAction, GrpcFilter, HttpFilter};
 use rhumb_model::kind::grpc_route::GrpcRoute;
-use rhumb_model::kind::http_route::{HttpRoute, HttpTimeouts};
+use rhumb_model::kind::http_route::{HttpRetry, HttpRoute, HttpTimeouts};
 use rhumb_model::kind::refs::{GATEWAY_GROUP, ParentRef, RHUMB_GROUP};
 use rhumb_model::scalar::{Group, Hostname, KindName, Name, Namespace};
 use rhumb_model::{Diag, Doc, Rule as Broken, Span, Spanned};
-use rhumb_plan::{Rule, Timeouts, WeightedBackend};
-use rhumb_policy::{Attach, Chain};
+use rhumb_plan::{Retry, Rule, Timeouts, WeightedBackend};
+use rhumb_policy::{Attach, BackOff, Chain};
 use rhumb_route::path::PathMatch;
 use rhumb_route::{Host, RequestMatch};
 
@@ -20,9 +20,8 @@ use crate::backends::Backends;
 use crate::collect::{Docs, created, key, namespace_or};
 use crate::grant::{self, Grants};
 use crate::matches::{self, Filter};
-use crate::policies::{self, Attached, Chains, Level, Policies, at_place, chains};
+use crate::policies::{self, Attached, Chains, Level, Policies, Settings, at_place, chains};
 use crate::report::Report;
-use crate::settings::refuse;
 
 /// What rules are made with.
 pub(crate) struct Maker<'a, 'm> {
@@ -45,9 +44,44 @@ struct Written<'a> {
     matches: Vec<RequestMatch>,
     filters: Filters<'a>,
     backends: Vec<Reference<'a>>,
+    /// Time limits that the rule itself has; they overrule Policies.
     timeouts: Timeouts,
+    /// Those that hold where neither says anything.
+    default_timeouts: Timeouts,
+    /// Retries that the rule itself asks for; what it says overrules Policies.
+    retry: Option<&'a HttpRetry>,
     /// A match could not be compiled.
     is_broken: bool,
+}
+
+impl Written<'_> {
+    fn timeouts_with(&self, settings: &Settings) -> Timeouts {
+        let mut timeouts = self.timeouts.or(settings.timeouts).or(self.default_timeouts);
+        // One of them may be from the rule and the other from a Policy: the whole request is the limit of both.
+        if let (Some(request), Some(attempt)) = (timeouts.request, timeouts.backend_request)
+            && !request.is_zero()
+        {
+            timeouts.backend_request = Some(attempt.min(request));
+        }
+        timeouts
+    }
+
+    fn retry_with(&self, settings: &Settings) -> Arc<Retry> {
+        let Some(written) = self.retry else {
+            return settings.retry.clone().map(Arc::new).unwrap_or_default();
+        };
+        let mut retry = settings.retry.clone().unwrap_or_else(Retry::written);
+        if let Some(attempts) = &written.attempts {
+            retry.attempts = u16::try_from(attempts.get()).unwrap_or(u16::MAX);
+        }
+        if !written.codes.is_empty() {
+            retry.set_statuses(written.codes.iter().filter_map(|code| u16::try_from(code.get()).ok()));
+        }
+        if let Some(least) = &written.backoff {
+            retry.back_off = BackOff::at_least(least.get());
+        }
+        Arc::new(retry)
+    }
 }
 
 /// The filters of one place.
@@ -101,9 +135,6 @@ impl<'a> Maker<'a, '_> {
     /// The rules of an HTTPRoute.
     pub(crate) fn http(&mut self, doc: &'a Doc, spec: &'a HttpRoute, made: &mut Vec<Made>) {
         let rules = spec.rules.iter().map(|rule| {
-            if let Some(retry) = &rule.retry {
-                refuse(doc, retry.span, "retry", self.report);
-            }
             let matches: Vec<_> =
                 rule.matches.iter().map(|one| matches::http(doc, one, self.report)).collect();
             let backends = rule.backend_refs.iter().map(|reference| Reference {
@@ -123,6 +154,8 @@ impl<'a> Maker<'a, '_> {
                 filters: Filters::Http(&rule.filters),
                 backends: backends.collect(),
                 timeouts: rule.timeouts.as_ref().map_or_else(Timeouts::default, timeouts),
+                default_timeouts: Timeouts::default(),
+                retry: rule.retry.as_ref().filter(|retry| !retry.broken),
             }
         });
         let rules = rules.collect();
@@ -154,7 +187,9 @@ impl<'a> Maker<'a, '_> {
                 filters: Filters::Grpc(&rule.filters),
                 backends: backends.collect(),
                 // Calls have deadlines of their own, and the head of a stream may come as late as its first message.
-                timeouts: Timeouts { request: Some(Duration::ZERO), ..Timeouts::default() },
+                default_timeouts: Timeouts { request: Some(Duration::ZERO), ..Timeouts::default() },
+                timeouts: Timeouts::default(),
+                retry: None,
             }
         });
         let rules = rules.collect();
@@ -233,7 +268,14 @@ impl<'a> Maker<'a, '_> {
             filters,
         ];
         let levels: Vec<[&Level; 2]> = found.iter().map(|found| found.levels.each_ref()).collect();
-        let Chains { rule: chain, backends: behind, mut invalid, replaces_prefix } = chains(&front, &levels);
+        let Chains {
+            rule: chain,
+            backends: behind,
+            settings,
+            backend_settings,
+            mut invalid,
+            replaces_prefix,
+        } = chains(&front, &levels);
         if let Some(attached) = replaces_prefix
             && !matches!(&*rule.matches, [only] if only.path().is_prefix())
         {
@@ -245,14 +287,15 @@ impl<'a> Maker<'a, '_> {
         }
         let identity = door.identity.and_then(|at| self.doors.identities.get(at));
         let mut backends = Vec::with_capacity(found.len());
-        for (found, behind) in found.iter().zip(behind) {
+        for ((found, behind), settings) in found.iter().zip(behind).zip(&backend_settings) {
             let backend = found.backend.and_then(|at| self.backends.get(at, identity, self.report));
             let (backend, chain) = match behind {
                 Ok(chain) => (backend, chain),
                 // Without its policies nothing goes there.
                 Err(_) => (None, Chain::default()),
             };
-            backends.push(WeightedBackend { weight: found.weight, backend, chain });
+            let (timeouts, retry) = (rule.timeouts_with(settings), rule.retry_with(settings));
+            backends.push(WeightedBackend { weight: found.weight, backend, chain, timeouts, retry });
         }
         let answers =
             chain.items().iter().any(|item| matches!(item.policy.kind(), "redirect" | "directResponse"));
@@ -269,7 +312,7 @@ impl<'a> Maker<'a, '_> {
             listener: Arc::clone(&door.label),
             chain,
             backends: backends.into(),
-            timeouts: rule.timeouts,
+            timeouts: rule.timeouts_with(&settings),
             invalid,
             metrics_id: OnceLock::new(),
         }
@@ -429,7 +472,7 @@ fn timeouts(written: &HttpTimeouts) -> Timeouts {
     Timeouts {
         request: written.request.as_ref().map(|limit| limit.get()),
         backend_request: written.backend_request.as_ref().map(|limit| limit.get()),
-        idle: None,
+        ..Timeouts::default()
     }
 }
 

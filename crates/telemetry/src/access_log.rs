@@ -119,7 +119,7 @@ impl Filter {
         let has_condition = self.statuses.is_some() || self.min_duration.is_some() || self.retried;
         let meets = self.statuses.is_some_and(|classes| classes.contains(record.status))
             || self.min_duration.is_some_and(|least| record.timing.total >= least)
-            || self.retried && record.retries() > 0;
+            || self.retried && record.tries > 1;
         (meets || !has_condition) && (self.always_errors && record.is_error() || self.samples(record, logged))
     }
 

@@ -16,4 +16,4 @@ pub mod metrics;
 pub use access_log::{AccessLog, AccessLogConfig, WorkerLog};
 pub use id::{IdSource, RequestId, TraceContext};
 pub use metrics::{Metric, Registry, WorkerMetrics};
-pub use record::{Note, NoteSet, Protocol, Record, Scheme, StatusSource};
+pub use record::{Note, NoteSet, Protocol, Record, RetryReason, Scheme, StatusSource};

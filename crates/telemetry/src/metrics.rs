@@ -105,8 +105,10 @@ metrics! {
         "Exchanges that failed, by machine code and by who failed.";
     Notes = "rhumb_notes_total", Counter, "", ["note"],
         "Odd branches that exchanges took.";
-    Retries = "rhumb_upstream_retries_total", Counter, "", ["backend"],
-        "Attempts after the first of an exchange.";
+    Retries = "rhumb_upstream_retries_total", Counter, "", ["backend", "reason"],
+        "Attempts after the first of an exchange, by why they were made.";
+    RetriesRefused = "rhumb_upstream_retries_refused_total", Counter, "", ["backend", "reason"],
+        "Retries that were wanted and not made: the budget of the backend or of the request tree was spent, content was not kept, or time was over.";
 
     // Client connections.
     ConnectionsOpen = "rhumb_connections_open", Gauge, "", ["server_listener"],

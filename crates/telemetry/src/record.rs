@@ -1,5 +1,6 @@
 //! Everything known about one finished exchange, borrowed from whoever knows it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub struct Record<'a> {
     pub grpc_status: Option<u32>,
     /// How many endpoints were tried, retries included. 0: answered without a backend.
     pub tries: u16,
+    /// Why it was tried again, in order; what came after the first [`RETRY_REASONS_MAX`] is only counted in `tries`.
+    pub retries: &'a [RetryReason],
     /// Request id as sent upstream and to the client.
     pub request_id: &'a [u8],
     /// Trace id, and our own span id as `parent_id`, as sent upstream.
@@ -85,14 +88,33 @@ impl Record<'_> {
         self.failure_side = Some(facts.side.as_str());
     }
 
-    /// How often the exchange was tried again after its first try.
-    pub fn retries(&self) -> u16 {
-        self.tries.saturating_sub(1)
-    }
-
     /// Whether somebody failed, or the status says so.
     pub fn is_error(&self) -> bool {
         self.failure_code.is_some() || self.status >= 500
+    }
+}
+
+/// Reasons of retries that one record holds at most.
+pub const RETRY_REASONS_MAX: usize = 16;
+
+/// Why an exchange was tried again. Shown as a cause's machine code, as a status, or as `grpc_14`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetryReason {
+    /// An attempt failed.
+    Failure(Cause),
+    /// It was answered with this status.
+    Status(u16),
+    /// It was answered with this gRPC status.
+    Grpc(u32),
+}
+
+impl fmt::Display for RetryReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failure(cause) => f.write_str(cause.facts().code),
+            Self::Status(status) => write!(f, "{status}"),
+            Self::Grpc(status) => write!(f, "grpc_{status}"),
+        }
     }
 }
 
@@ -255,11 +277,15 @@ pub enum Note {
     AllUnhealthy,
     /// A message broke the rules of its protocol.
     ProtocolError,
+    /// A retry was wanted, but not all of the request's content was kept.
+    ReplayTooLarge,
+    /// The endpoint of a session is gone or must not be used: the session goes on at another one.
+    SessionMoved,
 }
 
 impl Note {
     /// Every note, in bit order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::PeerClosedEarly,
         Self::ClientGone,
         Self::ClientReset,
@@ -284,6 +310,8 @@ impl Note {
         Self::Draining,
         Self::AllUnhealthy,
         Self::ProtocolError,
+        Self::ReplayTooLarge,
+        Self::SessionMoved,
     ];
 
     /// The word in logs and metrics.
@@ -313,6 +341,8 @@ impl Note {
             Self::Draining => "draining",
             Self::AllUnhealthy => "all_unhealthy",
             Self::ProtocolError => "protocol_error",
+            Self::ReplayTooLarge => "replay_too_large",
+            Self::SessionMoved => "session_moved",
         }
     }
 }

@@ -376,13 +376,14 @@ impl HttpTimeouts {
 }
 
 object! {
-    /// When a request is tried again (GEP-1731).
+    /// When a request is tried again (GEP-1731): after these statuses, and when there is no response (no connection, a
+    /// reset, a timeout of `backendRequest`). Only what may be repeated is; a Policy `retry` says more.
     pub struct HttpRetry as "retry" {
         /// Statuses of responses after which it is. Unit: HTTP status.
         "codes" codes: List<Spanned<Whole<400, 599>>, 0, 64>,
-        /// How often at most, beyond the first time.
-        "attempts" attempts: Option<Spanned<Whole<1, 100>>>,
-        /// How long to wait before each.
+        /// How often at most, beyond the first time. Default: 2.
+        "attempts" attempts: Option<Spanned<Whole<0, 100>>>,
+        /// How long to wait at least before each. Default: a random time up to 25ms, doubled with each.
         "backoff" backoff: Option<Spanned<Duration>>,
     }
 }

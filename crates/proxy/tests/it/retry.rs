@@ -71,6 +71,7 @@ fn content_beyond_what_is_kept_is_not_repeated() {
 fn an_endpoint_that_refuses_connections_is_passed_over() {
     let (dead, backend) = (Listener::new(), Listener::new());
     let mut setup = Setup::to(dead.address());
+    setup.budget.min_retries = 100;
     setup.endpoints.push(backend.address());
     drop(dead);
     let proxy = setup.start();

@@ -6,8 +6,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rhumb_balance::{Algorithm, EndpointSet, EndpointSpec, Endpoints};
-use rhumb_plan::{Backend, Current, HashOn, Plan, Port, PortSettings, Rule, Timeouts, WeightedBackend};
+use rhumb_balance::{Algorithm, BudgetLimits, EndpointSet, EndpointSpec, Endpoints, RetryBudget};
+use rhumb_plan::{
+    Backend, Current, HashOn, Plan, Port, PortSettings, Retry, Rule, Timeouts, WeightedBackend,
+};
 use rhumb_policy::{Chain, Item};
 use rhumb_proxy::worker::{self, Command, Shared};
 use rhumb_telemetry::{AccessLog, AccessLogConfig, Registry};
@@ -22,6 +24,8 @@ use tokio::sync::mpsc;
 pub(crate) struct Setup {
     pub(crate) settings: PortSettings,
     pub(crate) timeouts: Timeouts,
+    pub(crate) retry: Retry,
+    pub(crate) budget: BudgetLimits,
     pub(crate) protocol: Protocol,
     pub(crate) endpoints: Vec<SocketAddr>,
     pub(crate) connect_timeout: Duration,
@@ -35,6 +39,8 @@ impl Setup {
         Self {
             settings: PortSettings::default(),
             timeouts: Timeouts::default(),
+            retry: Retry::default(),
+            budget: BudgetLimits::default(),
             protocol: Protocol::Http1,
             endpoints: vec![endpoint],
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
@@ -55,6 +61,7 @@ impl Setup {
             digest: 0,
             dns_names: Box::default(),
             endpoints: Arc::new(Endpoints::new(EndpointSet::new(specs, Algorithm::RoundRobin))),
+            budget: Arc::new(RetryBudget::new(self.budget)),
             needs_key: false,
             hash_on: HashOn::default(),
             target: Target {
@@ -74,9 +81,9 @@ impl Setup {
             listener: "web".into(),
             chain: Chain::new(self.policies.clone()),
             backends: [WeightedBackend {
-                weight: 1,
-                backend: Some(Arc::clone(&backend)),
-                chain: Chain::default(),
+                timeouts: self.timeouts,
+                retry: Arc::new(self.retry.clone()),
+                ..WeightedBackend::new(1, Some(Arc::clone(&backend)))
             }]
             .into(),
             timeouts: self.timeouts,

@@ -86,6 +86,9 @@ impl Json<'_> {
         if r.tries != 0 {
             self.number(b",\"tries\":", r.tries);
         }
+        if !r.retries.is_empty() {
+            self.retries(r);
+        }
         self.client(r);
         if !node.is_empty() {
             self.lit(b",\"node\":\"");
@@ -94,6 +97,17 @@ impl Json<'_> {
         }
         self.number(b",\"config_revision\":", r.config_revision);
         self.lit(b"}");
+    }
+
+    #[cold]
+    fn retries(&mut self, r: &Record<'_>) {
+        let mut before: &[u8] = b",\"retries\":[\"";
+        for reason in r.retries {
+            self.raw(before);
+            self.raw(reason.to_string().as_bytes());
+            before = b"\",\"";
+        }
+        self.lit(b"\"]");
     }
 
     fn request(&mut self, r: &Record<'_>) {
@@ -466,7 +480,8 @@ fn duration(out: &mut Vec<u8>, value: Option<Duration>) {
 mod tests {
     use super::*;
     use crate::id::TraceContext;
-    use crate::record::{Note, NoteSet, Protocol, Scheme, StatusSource, Timing, TlsRecord};
+    use crate::record::{Note, NoteSet, Protocol, RetryReason, Scheme, StatusSource, Timing, TlsRecord};
+    use rhumb_base::failure::Cause;
 
     fn full() -> Record<'static> {
         Record {
@@ -500,7 +515,8 @@ mod tests {
             endpoint: "10.0.0.3:9001",
             upstream_status: Some(200),
             grpc_status: None,
-            tries: 2,
+            tries: 3,
+            retries: &[RetryReason::Failure(Cause::BackendReset), RetryReason::Grpc(14)],
             request_id: b"019c9d2e-5f6b-7abc-8def-0123456789ab",
             trace: TraceContext::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
             tls: Some(TlsRecord {
@@ -555,7 +571,7 @@ mod tests {
                 r#""bytes_out":1024,"duration_ms":{"total":12.345,"gateway":0.345,"request_body":0.020,"connect":0.800,"#,
                 r#""upstream_first_byte":9.000,"upstream_total":12.000},"listener":"web","route":"default/users","#,
                 r#""rule":"/users/*","backend":"default/users","endpoint":"10.0.0.3:9001","upstream_status":200,"#,
-                r#""tries":2,"tls":{"version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","sni":"api.example.com","#,
+                r#""tries":3,"retries":["backend_reset","grpc_14"],"tls":{"version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","sni":"api.example.com","#,
                 r#""client_subject":"CN=me"},"user_agent":"curl/8.5.0","referer":"https://example.com/start","#,
                 r#""node":"edge-1","config_revision":42}"#,
             )

@@ -205,8 +205,9 @@ const BOUND_LABELS: [&str; BOUNDS.len()] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Note, NoteSet, Protocol, Record, Scheme, Timing};
+    use crate::record::{Note, NoteSet, Protocol, Record, RetryReason, Scheme, Timing};
     use crate::{AccessLog, AccessLogConfig};
+    use rhumb_base::failure::Cause;
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
     use std::time::Duration;
@@ -334,6 +335,7 @@ mod tests {
             status: 502,
             upstream_status: None,
             tries: 3,
+            retries: &[RetryReason::Failure(Cause::ConnectRefused), RetryReason::Status(503)],
             failure_code: Some("connection_refused"),
             failure_side: Some("backend"),
             notes: NoteSet::EMPTY.with(Note::RetriedOnOtherEndpoint),
@@ -362,7 +364,8 @@ mod tests {
                 .into(),
                 1.0,
             ),
-            (r#"rhumb_upstream_retries_total{backend="shop/users"}"#.into(), 2.0),
+            (r#"rhumb_upstream_retries_total{backend="shop/users",reason="connect_refused"}"#.into(), 1.0),
+            (r#"rhumb_upstream_retries_total{backend="shop/users",reason="503"}"#.into(), 1.0),
             (r#"rhumb_notes_total{note="retried_on_other_endpoint"}"#.into(), 1.0),
             (r#"rhumb_failures_total{code="connection_refused",side="backend"}"#.into(), 1.0),
             (r#"rhumb_metric_series{metric="http_server_request_duration_seconds"}"#.into(), 2.0),

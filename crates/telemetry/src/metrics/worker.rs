@@ -69,8 +69,8 @@ impl WorkerMetrics {
             let series = self.client.series(key, |key| lease.admit(Side::Client, key));
             series.record(time, 0, 0);
         }
-        if record.retries() > 0 {
-            self.add(Metric::Retries, &[record.backend], record.retries().into());
+        for reason in record.retries {
+            self.add(Metric::Retries, &[record.backend, &reason.to_string()], 1);
         }
         if !record.notes.is_empty() {
             for note in record.notes.iter() {
