@@ -350,7 +350,7 @@ fn ten_mistakes_are_told_at_once() {
         (
             "09.yaml",
             "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TCPRoute\nmetadata: {name: x}\nspec: {}\n",
-            2,
+            4,
         ),
         ("10.yaml", "routes:\n  - match: {path: /ten}\n    to: 127.0.0.1:1\n    policies: {jwtt: {}}\n", 4),
         ("11.yaml", "backends:\n  b: ['127.0.0.1:1']\n  b: ['127.0.0.1:2']\n", 3),

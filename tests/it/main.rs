@@ -10,6 +10,7 @@ mod h2_attacks;
 mod http1;
 mod http2;
 mod lifecycle;
+mod l4;
 mod routing;
 mod smuggling;
 mod tls;

@@ -132,12 +132,12 @@ impl Reading {
 
     /// What is in it, for people: `1 listener, 3 rules, 2 backends`.
     pub(crate) fn summary(&self) -> String {
-        let rules = self.plan.ports.iter().map(|port| port.table.len()).sum();
+        let rules = self.plan.all_ports().map(|port| port.rules()).sum();
         let counted =
             |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         [
             counted(self.documents, "document"),
-            counted(self.plan.ports.len(), "port"),
+            counted(self.plan.all_ports().count(), "port"),
             counted(rules, "rule"),
             counted(self.plan.backends.len(), "backend"),
         ]

@@ -134,7 +134,9 @@ impl Question {
     fn port<'p>(&self, plan: &'p Plan, host: &[u8]) -> Result<&'p Arc<Port>, InvalidQuestion> {
         let is_tls = self.scheme == Scheme::Https;
         let fits = |port: &&Arc<Port>| {
-            port.tls.is_some() == is_tls && self.port.is_none_or(|wanted| port.address.port() == wanted)
+            port.l4.is_none()
+                && port.tls.is_some() == is_tls
+                && self.port.is_none_or(|wanted| port.address.port() == wanted)
         };
         let usual = if is_tls { 443 } else { 80 };
         let best = plan.ports.iter().filter(fits).min_by_key(|port| {
@@ -160,7 +162,12 @@ fn field(header: &str) -> Result<(FieldName, FieldValue), InvalidQuestion> {
 
 /// A port for people: `http on 0.0.0.0:8080`.
 fn described(port: &Port) -> String {
-    format!("{} on {}", if port.tls.is_some() { "https" } else { "http" }, port.address)
+    let protocol = match &port.l4 {
+        Some(l4) => l4.carries.as_str(),
+        None if port.tls.is_some() => "https",
+        None => "http",
+    };
+    format!("{protocol} on {}", port.address)
 }
 
 /// What happens to a request.

@@ -150,8 +150,12 @@ async fn control(
     }
     let _pid_file = options.pid_file.as_deref().map(PidFile::write).transpose().context("PID file")?;
     health.enter(Phase::Ready);
-    for port in &shared.current.load().ports {
-        let tls = if port.tls.is_some() { "TLS" } else { "plain text" };
+    for port in shared.current.load().all_ports() {
+        let tls = match &port.l4 {
+            Some(l4) => l4.carries.as_str(),
+            None if port.tls.is_some() => "TLS",
+            None => "plain text",
+        };
         tracing::info!(address = %port.address, listener = %port.name, "listening, {tls}");
     }
     notify.ready(&serving(&live));

@@ -11,5 +11,6 @@ pub mod field;
 pub mod head;
 pub mod authority;
 
+pub mod proxy_protocol;
 pub mod h1;
 pub mod h2;

@@ -8,6 +8,7 @@ use crate::kind::gateway::{Gateway, GatewayClass};
 use crate::kind::grant::ReferenceGrant;
 use crate::kind::grpc_route::GrpcRoute;
 use crate::kind::http_route::HttpRoute;
+use crate::kind::l4_route::{TcpRoute, TlsRoute, UdpRoute};
 use crate::kind::policy::Policy;
 use crate::kind::proxy_config::ProxyConfig;
 use crate::kind::refs::{GATEWAY_GROUP, RHUMB_GROUP};
@@ -100,6 +101,12 @@ kinds! {
     HttpRoute(HttpRoute) = "HTTPRoute" in GATEWAY_GROUP, &["v1", "v1beta1"], Namespaced, Spec;
     /// Rules for gRPC calls.
     GrpcRoute(GrpcRoute) = "GRPCRoute" in GATEWAY_GROUP, &["v1"], Namespaced, Spec;
+    /// Where TCP connections go.
+    TcpRoute(TcpRoute) = "TCPRoute" in GATEWAY_GROUP, &["v1", "v1alpha2"], Namespaced, Spec;
+    /// Where TLS connections go, by server name.
+    TlsRoute(TlsRoute) = "TLSRoute" in GATEWAY_GROUP, &["v1", "v1alpha3", "v1alpha2"], Namespaced, Spec;
+    /// Where UDP datagrams go.
+    UdpRoute(UdpRoute) = "UDPRoute" in GATEWAY_GROUP, &["v1", "v1alpha2"], Namespaced, Spec;
     /// Leave to refer to objects of another namespace.
     ReferenceGrant(ReferenceGrant) = "ReferenceGrant" in GATEWAY_GROUP, &["v1", "v1beta1"], Namespaced, Spec;
     /// TLS towards backends.
@@ -151,9 +158,6 @@ enum Body {
 
 /// Kinds that exist but are refused, with the reason.
 const LATER: &[(&str, &str, &str)] = &[
-    ("TCPRoute", GATEWAY_GROUP, "TCP routes come with a later version"),
-    ("TLSRoute", GATEWAY_GROUP, "TLS routes come with a later version"),
-    ("UDPRoute", GATEWAY_GROUP, "UDP routes come with a later version"),
     ("ListenerSet", GATEWAY_GROUP, "write the listeners into the Gateway"),
     ("XListenerSet", "gateway.networking.x-k8s.io", "write the listeners into the Gateway"),
     (

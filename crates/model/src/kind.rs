@@ -5,9 +5,13 @@ pub mod gateway;
 pub mod filter;
 pub mod http_route;
 pub mod grpc_route;
+pub mod l4_route;
 pub mod grant;
 pub mod secret;
 pub mod backend;
 pub mod backend_tls;
 pub mod policy;
 pub mod proxy_config;
+
+/// The kinds of routes, of group gateway.networking.k8s.io.
+pub const ROUTE_KINDS: &[&str] = &["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"];

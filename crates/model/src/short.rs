@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `listeners.NAME` | Gateway NAME with one listener; Secrets of its certificates; ConfigMap of its client CA |
 //! | `backends.NAME` | Backend NAME |
-//! | `routes[]` | HTTPRoute, by name or by what it matches |
+//! | `routes[]` | HTTPRoute, by name or by what it matches; on listeners without requests TCPRoute, TLSRoute or UDPRoute |
 //! | `policies` (global, of a listener, backend or route) | Policy that targets the Gateways, Backend or HTTPRoute |
 //! | `respond` | `directResponse` in the Policy of the route |
 //! | everything else | ProxyConfig `rhumb` |
@@ -16,6 +16,7 @@ use crate::diag::{Diag, Rule};
 use crate::doc::Skip;
 use crate::kind::backend::{Backend, Endpoint, TlsVersion};
 use crate::kind::filter::RedirectScheme;
+use crate::kind::gateway::Protocol;
 use crate::kind::http_route::{HttpMethod, HttpRetry, HttpTimeouts};
 use crate::kind::proxy_config::{AccessLog, Admin, ClientTimeouts, Limits, Paths};
 use crate::scalar::{Cidr, Duration, HostPort, Hostname, IpAddress, Name, PathText, Port, PreciseHostname};
@@ -67,10 +68,23 @@ object! {
         "address" address: Option<Verbatim<IpAddress>>,
         /// Accept requests for this hostname only. Default: every one.
         "host" host: Option<Verbatim<Hostname>>,
-        /// Encrypt. Default: not encrypted.
+        /// What is carried: HTTP (default; HTTPS with `tls`), or without looking at requests TCP, TLS or UDP.
+        "protocol" protocol: Option<Spanned<Protocol>>,
+        /// Encrypt. Default: not encrypted. With `protocol: TLS` and without `tls`, TLS is passed on to the backend.
         "tls" tls: Option<ShortTls>,
         /// Policies for all requests of this listener, by kind.
         "policies" policies: Option<Verbatim<Table<Node, 64>>>,
+    }
+}
+
+impl ShortListener {
+    /// What the listener carries.
+    pub fn carries(&self) -> Protocol {
+        match self.protocol.as_ref().map(|protocol| protocol.value) {
+            Some(Protocol::Http) | None if self.tls.is_some() => Protocol::Https,
+            None => Protocol::Http,
+            Some(protocol) => protocol,
+        }
     }
 }
 

@@ -68,19 +68,35 @@ impl Backend {
         self.endpoints.pick(key, now, rng, tried)
     }
 
+    /// Chooses an endpoint for what is no request: only the client's address tells one from another.
+    pub fn pick_for(
+        &self,
+        client: IpAddr,
+        now: Nanos,
+        rng: &mut Rng,
+        avoided: Option<&Arc<Endpoint>>,
+    ) -> Option<Arc<Endpoint>> {
+        let key = (self.needs_key && self.hash_on == HashOn::SourceIp).then(|| address_key(client));
+        self.endpoints.pick(key, now, rng, avoided)
+    }
+
     fn key(&self, req: &RequestHead, client: IpAddr) -> Option<u64> {
         let bytes = match &self.hash_on {
             HashOn::SourceIp => {
-                return Some(match client {
-                    IpAddr::V4(v4) => rhumb_balance::hash::key(&v4.octets()),
-                    IpAddr::V6(v6) => rhumb_balance::hash::key(&v6.octets()),
-                });
+                return Some(address_key(client));
             }
             HashOn::Path => Some(req.path()),
             HashOn::Header(name) => req.fields.find(name),
             HashOn::Cookie(name) => cookie(req, name.as_bytes()),
         };
         bytes.map(rhumb_balance::hash::key)
+    }
+}
+
+fn address_key(client: IpAddr) -> u64 {
+    match client {
+        IpAddr::V4(v4) => rhumb_balance::hash::key(&v4.octets()),
+        IpAddr::V6(v6) => rhumb_balance::hash::key(&v6.octets()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The plan as JSON, for the admin API, `rhumb check --dump` and golden tests. Never has keys or other secrets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_policy::Chain;
@@ -8,6 +9,7 @@ use rhumb_tls::CertificateInfo;
 use serde_json::{Map, Value, json};
 
 use crate::backend::{Backend, HashOn};
+use crate::l4::{Carries, L4};
 use crate::port::{Port, PortListener, PortSettings};
 use crate::rule::{Retry, Rule, Timeouts, WeightedBackend};
 use crate::snapshot::Plan;
@@ -15,11 +17,16 @@ use crate::target::Protocol;
 
 /// The whole plan. What is empty or off is left out.
 pub fn dump(plan: &Plan) -> Value {
-    json!({
+    let ports = |ports: &[Arc<Port>]| -> Vec<Value> { ports.iter().map(|port| port_value(port)).collect() };
+    let mut value = json!({
         "revision": plan.revision,
-        "ports": plan.ports.iter().map(|port| port_value(port)).collect::<Vec<_>>(),
+        "ports": ports(&plan.ports),
         "backends": plan.backends.iter().map(|backend| backend_value(backend)).collect::<Vec<_>>(),
-    })
+    });
+    if !plan.udp_ports.is_empty() {
+        value["udpPorts"] = ports(&plan.udp_ports).into();
+    }
+    value
 }
 
 fn port_value(port: &Port) -> Value {
@@ -33,6 +40,9 @@ fn port_value(port: &Port) -> Value {
         value.insert("matches".into(), rule.matches.iter().map(match_value).collect());
         Value::Object(value)
     });
+    if let Some(l4) = &port.l4 {
+        return l4_value(port, l4);
+    }
     json!({
         "address": port.address.to_string(),
         "tls": port.tls.is_some(),
@@ -40,6 +50,59 @@ fn port_value(port: &Port) -> Value {
         "settings": settings_value(&port.settings),
         "rules": rules.collect::<Vec<_>>(),
     })
+}
+
+/// A port that carries connections or datagrams as they are.
+fn l4_value(port: &Port, l4: &L4) -> Value {
+    let listeners = l4.listeners.entries().into_iter().map(|(hostname, listener)| {
+        let routes = listener.routes.entries().into_iter().map(|(hostname, rule)| {
+            let mut value = Map::new();
+            value.insert("hostname".into(), hostname.into());
+            value.insert("route".into(), rule.route.as_str().into());
+            if let Some(reason) = &rule.invalid {
+                value.insert("refuses".into(), (**reason).into());
+            }
+            if l4.carries != Carries::Udp {
+                value.insert("idleTimeout".into(), rule.tcp.idle.map(duration).into());
+                value.insert("maxDuration".into(), rule.tcp.life.map(duration).into());
+            }
+            let backends = rule.backends.iter().map(|(weight, backend)| {
+                let name = backend.as_ref().map(|backend| backend.name.as_str());
+                json!({ "backend": name, "weight": weight })
+            });
+            value.insert("backends".into(), backends.collect());
+            Value::Object(value)
+        });
+        let mut value = Map::new();
+        value.insert("name".into(), listener.name.as_str().into());
+        value.insert("hostname".into(), hostname.into());
+        if l4.carries == Carries::Tls {
+            value.insert(
+                "mode".into(),
+                if listener.is_passthrough { "Passthrough" } else { "Terminate" }.into(),
+            );
+        }
+        let certificates = port.listeners.iter().find(|one| one.name == listener.name);
+        if let Some((_, tls)) = certificates.and_then(|one| one.tls.as_ref()) {
+            value.insert("certificates".into(), tls.certificates().iter().map(certificate_value).collect());
+        }
+        value.insert("routes".into(), routes.collect());
+        Value::Object(value)
+    });
+    let mut value = Map::new();
+    value.insert("address".into(), port.address.to_string().into());
+    value.insert("protocol".into(), l4.carries.as_str().into());
+    if let Some(expected) = &port.settings.proxy_protocol {
+        let from: Vec<String> = expected.from.iter().map(ToString::to_string).collect();
+        value.insert("proxyProtocol".into(), json!({ "from": from, "timeout": duration(expected.timeout) }));
+    }
+    if l4.carries == Carries::Udp {
+        value.insert("idleTimeout".into(), duration(l4.udp.idle).into());
+        value.insert("maxSessionsPerWorker".into(), l4.udp.max_sessions.into());
+        value.insert("responses".into(), l4.udp.responses.into());
+    }
+    value.insert("listeners".into(), listeners.collect());
+    value.into()
 }
 
 fn listener_value(listener: &PortListener, port_has_tls: bool) -> Value {
@@ -213,6 +276,9 @@ fn backend_value(backend: &Backend) -> Value {
     let budget =
         format!("{}% of {interval}, {} per {min_interval} in any case", budget.percent, budget.min_retries);
     value.insert("retryBudget".into(), budget.into());
+    if let Some(version) = backend.target.proxy_protocol {
+        value.insert("proxyProtocol".into(), format!("{version:?}").to_ascii_lowercase().into());
+    }
     value.insert("connectTimeout".into(), duration(backend.target.connect_timeout).into());
     value.insert("idleTimeout".into(), duration(backend.target.idle_timeout).into());
     if !backend.dns_names.is_empty() {

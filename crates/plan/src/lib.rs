@@ -7,6 +7,7 @@
 pub mod snapshot;
 pub mod port;
 pub mod rule;
+pub mod l4;
 pub mod backend;
 pub mod process;
 pub mod current;

@@ -9,6 +9,7 @@ use rhumb_codec::h1;
 use rhumb_route::{Host, Table, normalize};
 use rhumb_tls::{ServerTls, ServerTlsSet};
 
+use crate::l4::{L4, ProxyProtocol};
 use crate::rule::Rule;
 
 /// A listening socket. Several Gateway listeners may share one; they differ by host name.
@@ -25,6 +26,8 @@ pub struct Port {
     pub table: Table<Rule>,
     /// Limits and habits.
     pub settings: PortSettings,
+    /// Connections or datagrams are carried as they are; the table is empty then.
+    pub l4: Option<Box<L4>>,
 }
 
 /// A Gateway listener of a port.
@@ -68,6 +71,18 @@ pub struct PortSettings {
     pub forwarded: bool,
     /// Tell failures to clients in RFC 9209 `Proxy-Status`. Default: false.
     pub proxy_status: bool,
+    /// Connections that begin with a PROXY protocol header. Default: none.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl Port {
+    /// How many rules it has.
+    pub fn rules(&self) -> usize {
+        match &self.l4 {
+            Some(l4) => l4.listeners.values().map(|listener| listener.routes.values().count()).sum(),
+            None => self.table.len(),
+        }
+    }
 }
 
 impl Default for PortSettings {
@@ -86,6 +101,7 @@ impl Default for PortSettings {
             path: Some(normalize::Options::default()),
             forwarded: true,
             proxy_status: false,
+            proxy_protocol: None,
         }
     }
 }

@@ -23,6 +23,9 @@ pub mod path_modifier;
 pub mod quantity;
 pub mod timeouts;
 pub mod retry;
+pub mod proxy_protocol;
+pub mod tcp;
+pub mod udp;
 
 pub use chain::{Chain, ChainState, Item, Step};
 pub use exchange::{Exchange, Reply};

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
-use crate::{cors, direct_response, header_modifier, redirect, retry, rewrite, timeouts};
+use crate::{cors, direct_response, header_modifier, proxy_protocol, redirect, retry, rewrite, tcp, timeouts, udp};
 
 /// What the engine and its documentation know about a kind of policy.
 pub struct Kind {
@@ -93,6 +93,9 @@ macro_rules! policies {
 }
 
 policies! {
+    ProxyProtocol  = proxy_protocol::ProxyProtocol,  // these three have no hooks: settings of listeners and L4 routes
+    Tcp            = tcp::Tcp,
+    Udp            = udp::Udp,
     Cors           = cors::Cors,                     // a preflight carries no credentials: before every authentication
     Redirect       = redirect::Redirect,             // ends the exchange: after everything that may refuse
     DirectResponse = direct_response::DirectResponse,

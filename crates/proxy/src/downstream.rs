@@ -19,6 +19,7 @@ use rhumb_tls::{HandshakeError, TlsStream};
 use tokio::net::TcpStream;
 
 use crate::exchange::{self, After};
+use crate::l4::header::Ends;
 use crate::respond;
 use crate::side::Down;
 use crate::worker::{Member, Worker};
@@ -30,6 +31,9 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(crate) struct Connection {
     pub(crate) address: SocketAddr,
     pub(crate) peer: SocketAddr,
+    /// Where the client connected to: here, or as the load balancer in front says. Known where a listener or backend
+    /// has to do with the PROXY protocol, else the port's address.
+    destination: SocketAddr,
     pub(crate) peer_ip: IpAddr,
     pub(crate) peer_text: Box<str>,
     pub(crate) scheme: Scheme,
@@ -55,25 +59,37 @@ pub(crate) struct TlsFacts {
 }
 
 impl Connection {
-    fn new(worker: &Worker, port: &Arc<Port>, peer: SocketAddr) -> Self {
+    fn new(worker: &Worker, port: &Arc<Port>, stream: &TcpStream, ends: Ends) -> Self {
+        let Ends { client: peer, destination } = ends;
+        let plan = worker.plan();
+        let destination = destination.unwrap_or_else(|| match plan.names_clients {
+            true => stream.local_addr().unwrap_or(port.address),
+            false => port.address,
+        });
         let peer_ip = peer.ip().to_canonical();
         let open = worker.metrics.borrow_mut().gauge(Metric::ConnectionsOpen, &[port.name.as_str()]);
         open.increment();
         Self {
             address: port.address,
             peer,
+            destination,
             peer_ip,
             peer_text: peer_ip.to_string().into(),
             scheme: if port.tls.is_some() { Scheme::Https } else { Scheme::Http },
             is_trusted: port.settings.trusts(peer_ip),
             listener: worker.registry.listener(port.name.as_str()),
-            port: RefCell::new((worker.plan().revision, Arc::clone(port))),
+            port: RefCell::new((plan.revision, Arc::clone(port))),
             tls: None,
             requests: Cell::new(0),
             removals: Cell::new(worker.removals()),
             is_orphaned: Cell::new(false),
             _open: open,
         }
+    }
+
+    /// The client, and where it connected to.
+    pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        (self.peer, self.destination)
     }
 
     /// Counts a request that begins.
@@ -125,15 +141,15 @@ impl Drop for Connection {
 }
 
 /// Serves a new connection in a task of its own.
-pub(crate) fn start(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) fn start(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, ends: Ends) {
     let member = worker.join();
-    let connection = Connection::new(worker, port, peer);
+    let connection = Connection::new(worker, port, &stream, ends);
     let worker = Rc::clone(worker);
     if port.tls.is_some() {
         let port = Arc::clone(port);
         tokio::task::spawn_local(async move {
             // The handshake's future is large and short-lived: its own box, freed before the connection rests.
-            let accepted = Box::pin(handshake(&worker, &port, stream, connection)).await;
+            let accepted = Box::pin(accept_tls(&worker, &port, stream, connection)).await;
             drop(port);
             if let Some((io, connection)) = accepted {
                 let is_h2 = io.tls().and_then(TlsStream::alpn) == Some(b"h2");
@@ -153,14 +169,26 @@ fn h2_input(io: Io) -> (Io, rhumb_conn::input::Input) {
     (io, rhumb_conn::input::Input::default())
 }
 
-async fn handshake(
+async fn accept_tls(
     worker: &Worker,
     port: &Port,
     stream: TcpStream,
     mut connection: Connection,
 ) -> Option<(Io, Connection)> {
     let servers = port.tls.clone()?;
-    let mut io = Io::Tls(Box::new(TlsStream::server(stream, servers)));
+    let io = Io::Tls(Box::new(TlsStream::server(stream, servers)));
+    let (io, facts) = handshake(worker, port, io, connection.peer).await.ok()?;
+    connection.tls = Some(Box::new(facts));
+    Some((io, connection))
+}
+
+/// Completes a handshake with a client and counts how it went; an error is the reason in metrics.
+pub(crate) async fn handshake(
+    worker: &Worker,
+    port: &Port,
+    mut io: Io,
+    peer: SocketAddr,
+) -> Result<(Io, TlsFacts), &'static str> {
     let mut timer = Timer::new();
     timer.set(Instant::now() + port.settings.handshake_timeout);
     let result = poll_fn(|cx| {
@@ -173,7 +201,7 @@ async fn handshake(
     let name = port.name.as_str();
     let reason = match result {
         Some(Ok(())) => {
-            let tls = io.tls()?;
+            let tls = io.tls().ok_or("internal_error")?;
             let facts = TlsFacts {
                 version: tls.version().map_or("", |version| version.as_str()),
                 cipher: tls.cipher().unwrap_or_default(),
@@ -182,20 +210,19 @@ async fn handshake(
             };
             let resumed = if tls.is_resumed() { "true" } else { "false" };
             worker.metrics.borrow_mut().add(Metric::Handshakes, &[name, facts.version, resumed], 1);
-            connection.tls = Some(Box::new(facts));
-            return Some((io, connection));
+            return Ok((io, facts));
         }
         None => "timeout",
         Some(Err(error)) => {
-            tracing::debug!(peer = %connection.peer, %error, "TLS handshake failed");
-            if matches!(error, HandshakeError::PlainHttp) {
+            tracing::debug!(%peer, %error, "TLS handshake failed");
+            if matches!(error, HandshakeError::PlainHttp) && port.l4.is_none() {
                 answer_plain(&mut io).await;
             }
             error.kind()
         }
     };
     worker.metrics.borrow_mut().add(Metric::HandshakeFailures, &[name, reason], 1);
-    None
+    Err(reason)
 }
 
 /// Tells a client that speaks plain HTTP to a TLS port what is wrong, in its own protocol.

@@ -568,6 +568,7 @@ impl<'a> Exchange<'a> {
             }),
             user_agent: req.fields.get(Known::UserAgent).unwrap_or_default(),
             referer: req.fields.get(Known::Referer).unwrap_or_default(),
+            end: "",
             config_revision: *revision,
         };
         let rule_id = rule.map_or(RuleId::UNMATCHED, |rule| {

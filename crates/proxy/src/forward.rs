@@ -266,7 +266,8 @@ impl Exchange<'_> {
             return Ok((Up::H1(lease.connection), true));
         }
         let begun = Instant::now();
-        let lease = pools.open(target, address).await?;
+        let client = target.proxy_protocol.map(|_| self.connection.ends());
+        let lease = pools.open_for(target, address, client).await?;
         self.outcome.timing.connect = Some(elapsed(begun));
         Ok((Up::H1(lease.connection), false))
     }

@@ -11,6 +11,7 @@
 
 pub mod worker;
 pub mod listener;
+pub(crate) mod l4;
 mod downstream;
 mod exchange;
 mod fields;

@@ -9,6 +9,8 @@ use rhumb_telemetry::Metric;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::downstream;
+use crate::l4;
+use crate::l4::header::Ends;
 use crate::worker::Worker;
 
 /// How long accepting pauses when the process is out of descriptors or memory: trying at once would only burn CPU.
@@ -62,7 +64,11 @@ fn begin(worker: &Rc<Worker>, address: SocketAddr, stream: TcpStream, peer: Sock
     let Some(port) = plan.port(address) else { return true };
     let has_room = worker.all_open() < port.settings.max_connections;
     if has_room {
-        downstream::start(worker, port, stream, peer);
+        if port.l4.is_some() || port.settings.proxy_protocol.is_some() {
+            l4::tcp::start(worker, port, stream, peer);
+        } else {
+            downstream::start(worker, port, stream, Ends { client: peer, destination: None });
+        }
     }
     has_room
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use rhumb_base::name::ListenerName;
-use rhumb_model::kind::gateway::{FromNamespaces, Gateway, GatewayClass, Listener, Protocol};
+use rhumb_model::kind::gateway::{FromNamespaces, Gateway, GatewayClass, Listener, Protocol, TlsMode};
 use rhumb_model::kind::refs::{GATEWAY_GROUP, ParentRef};
 use rhumb_model::scalar::Hostname;
 use rhumb_model::short::CLASS;
@@ -19,6 +19,7 @@ use crate::backends::Identity;
 use crate::certificate::{Servers, of_secret};
 use crate::collect::{Docs, Entry, Key, key, namespace_or};
 use crate::grant::{self, Grants};
+use crate::l4;
 use crate::policies::{Level, Policies};
 use crate::report::Report;
 use crate::settings::{self, Settings, Surroundings};
@@ -43,11 +44,37 @@ pub(crate) struct Door<'a> {
     pub(crate) is_refused: bool,
 }
 
+impl Door<'_> {
+    /// What its listener speaks.
+    pub(crate) fn protocol(&self) -> Protocol {
+        *self.listener.protocol
+    }
+
+    /// The warning about a listener that no route is attached to.
+    pub(crate) fn without_routes(&self) -> Diag {
+        let doc = self.gateway.doc;
+        let what = format!("listener `{}` has no route", self.listener.name.as_str());
+        let kinds = l4::route_kinds(self).join(" or ");
+        Diag::warning(Rule::NoEffect, doc.origin(self.listener.name.span), what)
+            .why("what comes to it is turned away")
+            .fix(format!("add a {kinds} that is attached to it"))
+    }
+
+    /// Its listener passes TLS on without decrypting it.
+    pub(crate) fn is_passthrough(&self) -> bool {
+        is_passthrough(self.listener)
+    }
+}
+
+fn is_passthrough(listener: &Listener) -> bool {
+    listener.tls.as_ref().is_some_and(|tls| *tls.mode == TlsMode::Passthrough)
+}
+
 /// A port with its doors.
 pub(crate) struct PortPlan<'a> {
     /// Indices of doors, in the order of documents.
     pub(crate) doors: Vec<usize>,
-    pub(crate) has_tls: bool,
+    pub(crate) protocol: Protocol,
     pub(crate) settings: PortSettings,
     config: Option<Key<'a>>,
     /// The Gateway that was here first.
@@ -66,6 +93,8 @@ enum Standing {
 pub(crate) struct Doors<'a> {
     pub(crate) doors: Vec<Door<'a>>,
     pub(crate) ports: BTreeMap<SocketAddr, PortPlan<'a>>,
+    /// UDP has port numbers of its own.
+    pub(crate) udp_ports: BTreeMap<SocketAddr, PortPlan<'a>>,
     pub(crate) identities: Vec<Identity>,
     standings: HashMap<Key<'a>, Standing>,
 }
@@ -83,6 +112,7 @@ impl<'a> Doors<'a> {
         let mut this = Self {
             doors: Vec::new(),
             ports: BTreeMap::new(),
+            udp_ports: BTreeMap::new(),
             identities: Vec::new(),
             standings: HashMap::new(),
         };
@@ -134,12 +164,13 @@ impl<'a> Doors<'a> {
             let name = format!("{}/{}/{}", doc.namespace(), doc.name(), listener.name.as_str());
             let name = ListenerName::new(name);
             let host = listener.hostname.as_ref().map_or(Host::Any, |hostname| host_of(hostname));
-            let is_https = *listener.protocol == Protocol::Https;
-            let tls = match is_https {
+            let terminates =
+                matches!(*listener.protocol, Protocol::Https | Protocol::Tls) && !is_passthrough(listener);
+            let tls = match terminates {
                 true => servers.server(doc, spec, listener, &name, &host, report),
                 false => None,
             };
-            let is_refused = listener.broken || is_https && tls.is_none() || identity.is_err();
+            let is_refused = listener.broken || terminates && tls.is_none() || identity.is_err();
             let mut door = Door {
                 label: name.shared(),
                 name,
@@ -155,9 +186,17 @@ impl<'a> Doors<'a> {
                 tls,
                 is_refused,
             };
+            let levels = [&door.policies[0], &door.policies[1]];
+            let settings = match l4::port_settings(doc, listener, levels, &settings, report) {
+                Some(settings) => settings,
+                None => {
+                    door.is_refused = true;
+                    settings.clone()
+                }
+            };
             for ip in &addresses {
                 let address = SocketAddr::new(*ip, listener.port.number());
-                if self.join(&door, address, is_https, &settings, config, report) {
+                if self.join(&door, address, &settings, config, report) {
                     door.ports.push(address);
                 }
             }
@@ -170,26 +209,36 @@ impl<'a> Doors<'a> {
         &mut self,
         door: &Door<'a>,
         address: SocketAddr,
-        has_tls: bool,
         settings: &PortSettings,
         config: Option<Key<'a>>,
         report: &mut Report,
     ) -> bool {
         let doc = door.gateway.doc;
         let index = self.doors.len();
-        let port = self.ports.entry(address).or_insert_with(|| PortPlan {
+        let protocol = door.protocol();
+        let ports = if protocol == Protocol::Udp { &mut self.udp_ports } else { &mut self.ports };
+        let port = ports.entry(address).or_insert_with(|| PortPlan {
             doors: Vec::new(),
-            has_tls,
+            protocol,
             settings: settings.clone(),
             config,
             gateway: doc,
         });
         let other =
             port.doors.iter().filter_map(|&at| self.doors.get(at)).find(|other| other.host == door.host);
-        let diag = if port.has_tls != has_tls {
-            let what = format!("port {} is used with and without TLS", address.port());
+        let diag = if port.protocol != protocol {
+            let (number, other) = (address.port(), port.protocol);
+            let is_http = |protocol| matches!(protocol, Protocol::Http | Protocol::Https);
+            let (what, why) = if is_http(protocol) && is_http(other) {
+                (format!("port {number} is used with and without TLS"), "uses it the other way".to_owned())
+            } else {
+                (
+                    format!("port {number} is used for {} and {}", other.word(), protocol.word()),
+                    format!("uses it for {}", other.word()),
+                )
+            };
             Diag::error(Rule::Conflict, doc.origin(door.listener.protocol.span), what)
-                .why(format!("{} uses it the other way: one port speaks one protocol", port.gateway.id))
+                .why(format!("{} {why}: one port speaks one protocol", port.gateway.id))
                 .fix("use another port")
                 .related(port.gateway.origin(port.gateway.span), "the other Gateway")
         } else if let Some(other) = other {
@@ -204,6 +253,12 @@ impl<'a> Doors<'a> {
             Diag::error(Rule::Conflict, doc.origin(doc.span), what)
                 .why("limits and timeouts are those of a port")
                 .fix("name the same ProxyConfig in both, or use another port")
+                .related(port.gateway.origin(port.gateway.span), "the other Gateway")
+        } else if port.settings.proxy_protocol != settings.proxy_protocol {
+            let what = format!("listeners with different `proxyProtocol` share port {}", address.port());
+            Diag::error(Rule::Conflict, doc.origin(door.listener.name.span), what)
+                .why("the header comes before anything that tells listeners apart")
+                .fix("attach the same Policy to both, or to the Gateway")
                 .related(port.gateway.origin(port.gateway.span), "the other Gateway")
         } else {
             port.doors.push(index);
@@ -398,6 +453,15 @@ fn refusal(docs: &Docs<'_>, door: &Door<'_>, route: &Route<'_>) -> Option<String
     let name = door.listener.name.as_str();
     let own = door.gateway.doc.namespace();
     let namespace = route.doc.namespace();
+    let fitting = l4::route_kinds(door);
+    if !fitting.contains(&route.kind) {
+        let protocol = door.protocol().word();
+        let mode = if door.is_passthrough() { ", mode Passthrough," } else { "" };
+        return Some(format!(
+            "listener `{name}` is of protocol {protocol}{mode} and takes {}s",
+            fitting.join("s and ")
+        ));
+    }
     let Some(allowed) = &door.listener.allowed_routes else {
         return (own != namespace).then(|| {
             format!("listener `{name}` allows routes of its own namespace `{own}` only (no `allowedRoutes`)")

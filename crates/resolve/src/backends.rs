@@ -8,10 +8,10 @@ use std::sync::{Arc, OnceLock};
 use rhumb_balance::{Algorithm, BudgetLimits, EndpointSet, EndpointSpec, Endpoints, RetryBudget};
 use rhumb_base::name::BackendName;
 use rhumb_codec::field::FieldName;
-use rhumb_codec::h1;
+use rhumb_codec::{h1, proxy_protocol};
 use rhumb_model::kind::backend::{
     Algorithm as WrittenAlgorithm, Backend, BackendProtocol, BackendTls, CaSource, CertificateSource,
-    DnsType, HashOn as WrittenHashOn, TlsVersion,
+    DnsType, HashOn as WrittenHashOn, ProxyProtocolVersion, TlsVersion,
 };
 use rhumb_model::kind::backend_tls::{BackendTlsPolicy, SubjectAltNameKind};
 use rhumb_model::kind::refs::RHUMB_GROUP;
@@ -68,7 +68,7 @@ pub(crate) struct Backends<'a> {
     around: Surroundings,
     before: HashMap<&'a str, Vec<&'a Arc<plan::Backend>>>,
     policies: HashMap<Key<'a>, Entry<'a, BackendTlsPolicy>>,
-    made: HashMap<(usize, Option<u64>), Option<Arc<plan::Backend>>>,
+    made: HashMap<(usize, Option<u64>, bool), Option<Arc<plan::Backend>>>,
     system_roots: Option<Result<Roots, tls::Error>>,
     /// Those that some rule names, in the order of first use.
     pub(crate) used: Vec<Arc<plan::Backend>>,
@@ -112,6 +112,17 @@ impl<'a> Backends<'a> {
         identity: Option<&Identity>,
         report: &mut Report,
     ) -> Option<Arc<plan::Backend>> {
+        self.get_for(position, identity, true, report)
+    }
+
+    /// The same; without HTTP (`speaks_http`) nothing is said about what is spoken inside of TLS.
+    pub(crate) fn get_for(
+        &mut self,
+        position: usize,
+        identity: Option<&Identity>,
+        speaks_http: bool,
+        report: &mut Report,
+    ) -> Option<Arc<plan::Backend>> {
         // Only connections with TLS can present a certificate.
         let entry = self.docs.backends.all[position];
         let identity = identity.filter(|_| {
@@ -119,11 +130,13 @@ impl<'a> Backends<'a> {
             own.is_some_and(|tls| tls.client_certificate.is_none())
                 || self.policies.contains_key(&key(entry.doc))
         });
-        let id = (position, identity.map(|identity| identity.digest));
+        let has_tls = entry.spec.tls.is_some() || self.policies.contains_key(&key(entry.doc));
+        let speaks_http = speaks_http || !has_tls;
+        let id = (position, identity.map(|identity| identity.digest), speaks_http);
         if let Some(made) = self.made.get(&id) {
             return made.clone();
         }
-        let made = self.make(entry, identity, report);
+        let made = self.make(entry, identity, speaks_http, report);
         if let Some((backend, names, fixed)) = &made {
             self.used.push(Arc::clone(backend));
             if !names.is_empty() {
@@ -138,11 +151,11 @@ impl<'a> Backends<'a> {
 
     /// Finds the mistakes of backends that no rule names.
     pub(crate) fn check_unused(&mut self, report: &mut Report) {
-        let used: HashSet<usize> = self.made.keys().map(|(position, _)| *position).collect();
+        let used: HashSet<usize> = self.made.keys().map(|(position, ..)| *position).collect();
         let docs = self.docs;
         for (position, entry) in docs.backends.all.iter().enumerate() {
             if !used.contains(&position) {
-                self.make(*entry, None, report);
+                self.make(*entry, None, true, report);
             }
         }
     }
@@ -151,6 +164,7 @@ impl<'a> Backends<'a> {
         &mut self,
         entry: Entry<'a, Backend>,
         identity: Option<&Identity>,
+        speaks_http: bool,
         report: &mut Report,
     ) -> Option<(Arc<plan::Backend>, Vec<DnsName>, Vec<EndpointSpec>)> {
         let Entry { doc, spec } = entry;
@@ -162,7 +176,7 @@ impl<'a> Backends<'a> {
         let (algorithm, hash_on) = balancing(spec);
         let (fixed, names) = endpoints(spec);
         let limits = BudgetLimits::default();
-        let settings = self.tls(entry, identity, (&fixed, &names), report);
+        let settings = self.tls(entry, identity, speaks_http, (&fixed, &names), report);
         if doc.broken {
             // What could be read of it is not what was meant.
             return None;
@@ -178,7 +192,7 @@ impl<'a> Backends<'a> {
         let mut hasher = DefaultHasher::new();
         (&name, protocol, settings.as_ref().map(|settings| settings.digest)).hash(&mut hasher);
         let pool_key = hasher.finish();
-        (connect_timeout, idle_timeout, algorithm).hash(&mut hasher);
+        (connect_timeout, idle_timeout, algorithm, proxy_protocol_of(spec)).hash(&mut hasher);
         hash_written(&fixed, &names, &hash_on, &mut hasher);
         let digest = hasher.finish();
 
@@ -230,6 +244,7 @@ impl<'a> Backends<'a> {
                 key: pool_key,
                 protocol,
                 tls,
+                proxy_protocol: proxy_protocol_of(spec),
                 connect_timeout,
                 idle_timeout,
                 limits: h1::Limits::default(),
@@ -245,6 +260,7 @@ impl<'a> Backends<'a> {
         &mut self,
         entry: Entry<'a, Backend>,
         identity: Option<&Identity>,
+        speaks_http: bool,
         (fixed, names): (&[EndpointSpec], &[DnsName]),
         report: &mut Report,
     ) -> Option<Option<TlsSettings<'a>>> {
@@ -284,6 +300,7 @@ impl<'a> Backends<'a> {
             settings.gateway_identity = identity.map(|identity| identity.certificate.clone());
         }
         settings.alpn = match *spec.protocol {
+            _ if !speaks_http => b"",
             BackendProtocol::Http1 => b"http/1.1",
             BackendProtocol::H2c | BackendProtocol::H2 => b"h2",
         };
@@ -424,7 +441,8 @@ impl<'a> Backends<'a> {
         spec.server_name = settings.server_name;
         spec.subject_names = settings.subject_names;
         spec.min_version = settings.min_version;
-        spec.alpn = vec![settings.alpn.to_vec()];
+        spec.alpn =
+            Some(settings.alpn).filter(|alpn| !alpn.is_empty()).map(<[u8]>::to_vec).into_iter().collect();
         let at = settings.doc.origin(settings.span);
         ClientTls::build(spec).map_err(|error| report.push(certificate::mistake(&error, at, false))).ok()
     }
@@ -547,6 +565,14 @@ fn tls_policies<'a>(docs: &Docs<'a>, report: &mut Report) -> HashMap<Key<'a>, En
         }
     }
     policies
+}
+
+/// The PROXY protocol towards endpoints.
+fn proxy_protocol_of(spec: &Backend) -> Option<proxy_protocol::Version> {
+    spec.proxy_protocol.as_ref().map(|version| match version.value {
+        ProxyProtocolVersion::V1 => proxy_protocol::Version::V1,
+        ProxyProtocolVersion::V2 => proxy_protocol::Version::V2,
+    })
 }
 
 /// Refuses what would have no effect.

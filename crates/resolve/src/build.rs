@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rhumb_model::kind::gateway::Protocol;
 use rhumb_model::{Diag, Doc};
 use rhumb_plan::process::Process;
 use rhumb_plan::{Plan, Port, PortListener, Rule};
@@ -57,6 +58,7 @@ pub fn resolve(docs: &[Doc], previous: Option<&Plan>, around: &Surroundings) -> 
     for entry in &docs.grpc_routes.all {
         maker.grpc(entry.doc, entry.spec, &mut made);
     }
+    let mut l4 = maker.l4(settings.process.workers.unwrap_or(around.workers));
     policies.report_unused(&docs, &mut report);
     backends.check_unused(&mut report);
 
@@ -68,13 +70,22 @@ pub fn resolve(docs: &[Doc], previous: Option<&Plan>, around: &Surroundings) -> 
             rules.push(rule);
         }
     }
-    let ports = ports.into_iter().filter_map(|(address, port)| self::port(address, port, &doors, &rules));
+    let udp_ports = std::mem::take(&mut doors.udp_ports);
+    let ports = ports.into_iter().filter_map(|(address, port)| match port.protocol {
+        Protocol::Http | Protocol::Https => self::port(address, port, &doors, &rules),
+        _ => l4.port(address, port, &doors, &mut report),
+    });
     let ports = ports.map(Arc::new).collect();
+    let udp_ports =
+        udp_ports.into_iter().filter_map(|(address, port)| l4.port(address, port, &doors, &mut report));
+    let udp_ports = udp_ports.map(Arc::new).collect();
 
     let mut used = backends.used;
     used.sort_by(|a, b| a.name.cmp(&b.name));
+    let revision = previous.map_or(0, |plan| plan.revision) + 1;
+    let names_clients = used.iter().any(|backend| backend.target.proxy_protocol.is_some());
     Resolved {
-        plan: Plan { revision: previous.map_or(0, |plan| plan.revision) + 1, ports, backends: used },
+        plan: Plan { revision, ports, udp_ports, backends: used, names_clients },
         process: settings.process,
         diagnostics: report.diags,
         dns: backends.dns,
@@ -101,7 +112,7 @@ fn port(
         let tls = door.tls.clone().filter(|_| !door.is_refused);
         listeners.push(PortListener { name: door.name.clone(), host: door.host.clone(), tls });
     }
-    let tls = match port.has_tls {
+    let tls = match port.protocol == Protocol::Https {
         true => Some(tls_set(&listeners)?),
         false => None,
     };
@@ -112,10 +123,11 @@ fn port(
         tls,
         table: builder.build(),
         settings: port.settings,
+        l4: None,
     })
 }
 
-fn tls_set(listeners: &[PortListener]) -> Option<ServerTlsSet> {
+pub(crate) fn tls_set(listeners: &[PortListener]) -> Option<ServerTlsSet> {
     let servers = listeners.iter().filter_map(|listener| Some((&listener.host, &listener.tls.as_ref()?.1)));
     let set = servers.into_iter().try_fold(ServerTlsSet::builder(), |set, (host, server)| {
         set.add(Some(&host.to_string()), server.clone())

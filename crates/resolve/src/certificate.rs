@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rhumb_base::name::ListenerName;
-use rhumb_model::kind::gateway::{FrontendValidation, FrontendValidationMode, Gateway, Listener};
+use rhumb_model::kind::gateway::{FrontendValidation, FrontendValidationMode, Gateway, Listener, Protocol};
 use rhumb_model::kind::refs::{CaRef, GATEWAY_GROUP, SecretRef};
 use rhumb_model::kind::secret::{CA_CERTIFICATE, TLS_CERTIFICATE, TLS_KEY};
 use rhumb_model::{Diag, Doc, Origin, Rule};
@@ -194,7 +194,7 @@ impl<'a> Servers<'a> {
         let min_version = if tls.needs_tls13() { Version::Tls13 } else { Version::Tls12 };
 
         let mut hasher = DefaultHasher::new();
-        (min_version, roots.is_some()).hash(&mut hasher);
+        (min_version, roots.is_some(), *listener.protocol == Protocol::Https).hash(&mut hasher);
         for certificate in &written {
             (&certificate.source.chain, &certificate.source.key).hash(&mut hasher);
         }
@@ -219,7 +219,10 @@ impl<'a> Servers<'a> {
                     ServerSpec::new(certificates.into_iter().collect::<Option<_>>()?, name.as_str());
                 spec.client_auth = client_auth;
                 spec.min_version = min_version;
-                spec.alpn = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+                // What is spoken over TLS of an L4 listener is between client and backend.
+                if *listener.protocol == Protocol::Https {
+                    spec.alpn = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+                }
                 // Keeps the keys of session tickets: clients go on resuming.
                 let made = match before {
                     Some((_, before)) => ServerTls::rebuild(spec, before),

@@ -9,6 +9,7 @@ use rhumb_model::kind::gateway::{Gateway, GatewayClass};
 use rhumb_model::kind::grant::ReferenceGrant;
 use rhumb_model::kind::grpc_route::GrpcRoute;
 use rhumb_model::kind::http_route::HttpRoute;
+use rhumb_model::kind::l4_route::{TcpRoute, TlsRoute, UdpRoute};
 use rhumb_model::kind::policy::Policy;
 use rhumb_model::kind::proxy_config::ProxyConfig;
 use rhumb_model::kind::secret::{ConfigMap, Secret};
@@ -80,6 +81,9 @@ pub(crate) struct Docs<'a> {
     pub(crate) gateways: Kind<'a, Gateway>,
     pub(crate) http_routes: Kind<'a, HttpRoute>,
     pub(crate) grpc_routes: Kind<'a, GrpcRoute>,
+    pub(crate) tls_routes: Kind<'a, TlsRoute>,
+    pub(crate) tcp_routes: Kind<'a, TcpRoute>,
+    pub(crate) udp_routes: Kind<'a, UdpRoute>,
     pub(crate) grants: Kind<'a, ReferenceGrant>,
     pub(crate) backend_tls: Kind<'a, BackendTlsPolicy>,
     pub(crate) backends: Kind<'a, Backend>,
@@ -102,6 +106,9 @@ impl<'a> Docs<'a> {
                 Spec::Gateway(spec) => this.gateways.push(doc, spec),
                 Spec::HttpRoute(spec) => this.http_routes.push(doc, spec),
                 Spec::GrpcRoute(spec) => this.grpc_routes.push(doc, spec),
+                Spec::TlsRoute(spec) => this.tls_routes.push(doc, spec),
+                Spec::TcpRoute(spec) => this.tcp_routes.push(doc, spec),
+                Spec::UdpRoute(spec) => this.udp_routes.push(doc, spec),
                 Spec::ReferenceGrant(spec) => this.grants.push(doc, spec),
                 Spec::BackendTlsPolicy(spec) => this.backend_tls.push(doc, spec),
                 Spec::Backend(spec) => this.backends.push(doc, spec),
@@ -121,6 +128,9 @@ impl<'a> Docs<'a> {
         this.gateways.seal();
         this.http_routes.seal();
         this.grpc_routes.seal();
+        this.tls_routes.seal();
+        this.tcp_routes.seal();
+        this.udp_routes.seal();
         this.grants.seal();
         this.backend_tls.seal();
         this.backends.seal();

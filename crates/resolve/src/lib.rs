@@ -20,6 +20,7 @@ mod attach;
 mod backends;
 mod matches;
 mod rules;
+mod l4;
 mod build;
 
 pub use backends::{DnsBackend, DnsKind, DnsName};

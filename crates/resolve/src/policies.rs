@@ -50,6 +50,23 @@ impl Attached {
     }
 }
 
+impl Attached {
+    /// The key of its kind; empty for one that is not known.
+    pub(crate) fn kind(&self) -> &'static str {
+        KINDS.get(self.kind).map_or("", |kind| kind.name)
+    }
+
+    /// The policy, or why it cannot be given.
+    pub(crate) fn policy(&self) -> Result<&Policy, &Arc<str>> {
+        self.policy.as_ref().map(|policy| &**policy)
+    }
+
+    /// Where it is written.
+    pub(crate) fn at(&self) -> &Origin {
+        &self.at
+    }
+}
+
 /// The mistake of a policy that replaces the matched prefix, on a rule that has not exactly one.
 pub(crate) fn prefix_conflict(attached: &Attached, doc: &Doc, rule: Span) -> Diag {
     let what = "`ReplacePrefixMatch` for a rule that has not exactly one match of type `PathPrefix`";
@@ -191,6 +208,9 @@ impl<'a> Policies<'a> {
             "GRPCRoute" => {
                 (docs.grpc_routes.get(wanted).is_some(), docs.grpc_routes.names(namespace).collect())
             }
+            "TLSRoute" => (docs.tls_routes.get(wanted).is_some(), docs.tls_routes.names(namespace).collect()),
+            "TCPRoute" => (docs.tcp_routes.get(wanted).is_some(), docs.tcp_routes.names(namespace).collect()),
+            "UDPRoute" => (docs.udp_routes.get(wanted).is_some(), docs.udp_routes.names(namespace).collect()),
             _ => (docs.backends.get(wanted).is_some(), docs.backends.names(namespace).collect()),
         };
         if !is_there {
@@ -247,6 +267,7 @@ impl<'a> Policies<'a> {
                 let names = rules.into_iter().flatten().filter_map(|rule| rule.name.as_ref());
                 (names.map(|name| name.as_str()).collect(), "rule")
             }
+            "TLSRoute" | "TCPRoute" | "UDPRoute" => (Vec::new(), "rule that policies attach to:"),
             _ => {
                 let rules = docs.grpc_routes.get(target).map(|entry| entry.spec.rules.iter());
                 let names = rules.into_iter().flatten().filter_map(|rule| rule.name.as_ref());

@@ -85,7 +85,7 @@ impl Written<'_> {
 }
 
 /// The filters of one place.
-enum Filters<'a> {
+pub(crate) enum Filters<'a> {
     Http(&'a [HttpFilter]),
     Grpc(&'a [GrpcFilter]),
 }
@@ -111,15 +111,15 @@ impl<'a> Filters<'a> {
     }
 }
 
-/// A backendRef of either kind of route.
-struct Reference<'a> {
-    group: &'a Spanned<Group>,
-    kind: &'a Spanned<KindName>,
-    namespace: Option<&'a Spanned<Namespace>>,
-    name: &'a Spanned<Name>,
-    weight: u32,
-    filters: Filters<'a>,
-    is_broken: bool,
+/// A backendRef of any kind of route.
+pub(crate) struct Reference<'a> {
+    pub(crate) group: &'a Spanned<Group>,
+    pub(crate) kind: &'a Spanned<KindName>,
+    pub(crate) namespace: Option<&'a Spanned<Namespace>>,
+    pub(crate) name: &'a Spanned<Name>,
+    pub(crate) weight: u32,
+    pub(crate) filters: Filters<'a>,
+    pub(crate) is_broken: bool,
 }
 
 /// A backendRef with what it leads to.
@@ -413,7 +413,7 @@ impl<'a> Maker<'a, '_> {
         Found { backend, weight: reference.weight, levels: [of_backend, filters] }
     }
 
-    fn position(
+    pub(crate) fn position(
         &mut self,
         kind: &'static str,
         doc: &'a Doc,
@@ -453,7 +453,7 @@ impl<'a> Maker<'a, '_> {
     }
 
     /// Why a route with mistakes refuses traffic.
-    fn broken(&mut self, doc: &Doc) -> Arc<str> {
+    pub(crate) fn broken(&mut self, doc: &Doc) -> Arc<str> {
         let place = self.report.place(doc, doc.span);
         format!("{} has mistakes ({place})", doc.id).into()
     }
@@ -476,6 +476,6 @@ fn timeouts(written: &HttpTimeouts) -> Timeouts {
     }
 }
 
-fn weight(written: i64) -> u32 {
+pub(crate) fn weight(written: i64) -> u32 {
     u32::try_from(written).unwrap_or(0)
 }

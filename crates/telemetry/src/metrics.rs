@@ -128,6 +128,22 @@ metrics! {
     LimitHits = "rhumb_limit_hits_total", Counter, "", ["limit"],
         "How often a bound was reached, by the name of the bound.";
 
+    // Connections and datagrams that are carried as they are.
+    L4Connections = "rhumb_l4_connections_total", Counter, "", ["server_listener", "route", "backend", "end"],
+        "TCP connections, TLS connections and UDP sessions that ended, by why.";
+    L4Bytes = "rhumb_l4_bytes_total", Counter, "", ["server_listener", "route", "backend", "direction"],
+        "Bytes that they carried; in: from clients, out: to clients.";
+    L4Time = "rhumb_l4_connection_seconds_total", Counter, "seconds", ["server_listener", "route", "backend"],
+        "How long they lived, together.";
+    UdpSessions = "rhumb_udp_sessions_open", Gauge, "", ["server_listener"],
+        "UDP sessions that are open.";
+    UdpDatagrams = "rhumb_udp_datagrams_total", Counter, "", ["server_listener", "direction"],
+        "Datagrams carried; in: from clients, out: to clients.";
+    UdpDropped = "rhumb_udp_dropped_total", Counter, "", ["server_listener", "reason"],
+        "Datagrams that were not carried.";
+    ProxyProtocol = "rhumb_proxy_protocol_total", Counter, "", ["server_listener", "result"],
+        "PROXY protocol headers that load balancers in front sent.";
+
     // Backends.
     UpstreamConnectionsOpen = "rhumb_upstream_connections_open", Gauge, "", ["backend"],
         "Upstream connections that are open.";
@@ -200,7 +216,10 @@ mod tests {
         for metric in Metric::ALL {
             let Family { name, kind, unit, labels, help } = *metric.family();
             assert!(names.insert(name), "{name}");
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{name}"
+            );
             assert!(["http_", "rhumb_", "process_"].iter().any(|prefix| name.starts_with(prefix)), "{name}");
             assert_eq!(kind == Kind::Counter, name.ends_with("_total"), "{name}");
             assert!(name.trim_end_matches("_total").ends_with(unit), "{name}");

@@ -76,6 +76,8 @@ pub struct Record<'a> {
     pub user_agent: &'a [u8],
     /// `Referer` field value. User information, query and fragment in it are treated like those of the target.
     pub referer: &'a [u8],
+    /// Why a connection that was carried as it is ended: `closed`, `reset_by_client`, `idle_timeout` … Empty for requests.
+    pub end: &'static str,
     /// Revision of the configuration that served the exchange.
     pub config_revision: u64,
 }
@@ -180,6 +182,12 @@ pub enum Protocol {
     Http2,
     /// HTTP/3.
     Http3,
+    /// A TCP connection that was carried as it is.
+    Tcp,
+    /// A TLS connection that was carried without being decrypted.
+    Tls,
+    /// Datagrams of one client.
+    Udp,
 }
 
 impl Protocol {
@@ -190,7 +198,15 @@ impl Protocol {
             Self::Http11 => "HTTP/1.1",
             Self::Http2 => "HTTP/2",
             Self::Http3 => "HTTP/3",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Udp => "UDP",
         }
+    }
+
+    /// True for what is carried without looking at requests: such a record has neither method, path nor status.
+    pub const fn is_l4(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls | Self::Udp)
     }
 
     /// The version alone, as OpenTelemetry's `network.protocol.version` wants it (`1.1`).
@@ -200,6 +216,7 @@ impl Protocol {
             Self::Http11 => "1.1",
             Self::Http2 => "2",
             Self::Http3 => "3",
+            Self::Tcp | Self::Tls | Self::Udp => "",
         }
     }
 }

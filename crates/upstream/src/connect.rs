@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rhumb_base::failure::{Cause, Failure, Retry};
+use rhumb_codec::proxy_protocol;
 use rhumb_conn::io::Io;
 use rhumb_tls::TlsStream;
 
@@ -15,10 +16,33 @@ use crate::target::Target;
 /// # Errors
 /// Why not; the request has not been sent, so every one of them may be retried elsewhere.
 pub async fn connect(target: &Target, address: SocketAddr) -> Result<Io, Failure> {
+    connect_for(target, address, None).await
+}
+
+/// The same for a client and the address it connected to, which an endpoint that wants the PROXY protocol is told;
+/// `None` is a connection of our own.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_for(
+    target: &Target,
+    address: SocketAddr,
+    client: Option<(SocketAddr, SocketAddr)>,
+) -> Result<Io, Failure> {
     let started = Instant::now();
-    let stream = rhumb_net::connect::connect(address, target.connect_timeout)
+    let mut stream = rhumb_net::connect::connect(address, target.connect_timeout)
         .await
         .map_err(|error| refuse(connect_cause(&error)))?;
+    if let Some(version) = target.proxy_protocol {
+        let mut header = Vec::with_capacity(proxy_protocol::MAX_V1);
+        proxy_protocol::write(version, client, &mut header);
+        // A fresh socket takes so little at once.
+        let written =
+            std::future::poll_fn(|cx| rhumb_net::socket::poll_write(&mut stream, cx, &header)).await;
+        if !matches!(written, Ok(len) if len == header.len()) {
+            return Err(refuse(Cause::ConnectFailed));
+        }
+    }
     let Some(tls) = &target.tls else { return Ok(Io::Plain(stream)) };
     let stream =
         TlsStream::client(stream, tls, address.ip()).map_err(|error| refuse(handshake_cause(&error)))?;

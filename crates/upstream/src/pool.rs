@@ -16,7 +16,7 @@ use rhumb_conn::watchers::{Watch, Watchers};
 use rhumb_conn::{h1, h2};
 use rhumb_net::timer::Timer;
 
-use crate::connect::connect;
+use crate::connect::{connect, connect_for};
 use crate::target::Target;
 
 /// Connections that one worker keeps at rest for one endpoint; more are closed after use.
@@ -159,7 +159,20 @@ impl Pools {
     /// # Errors
     /// Why not; the request has not been sent.
     pub async fn open(&self, target: &Target, address: SocketAddr) -> Result<Lease, Failure> {
-        let io = connect(target, address).await?;
+        self.open_for(target, address, None).await
+    }
+
+    /// The same for a client and the address it connected to, which an endpoint that wants the PROXY protocol is told.
+    ///
+    /// # Errors
+    /// As [`Pools::open`].
+    pub async fn open_for(
+        &self,
+        target: &Target,
+        address: SocketAddr,
+        client: Option<(SocketAddr, SocketAddr)>,
+    ) -> Result<Lease, Failure> {
+        let io = connect_for(target, address, client).await?;
         let connection = Box::new(h1::Client::new(io, target.limits, Instant::now()));
         Ok(Lease { connection, is_reused: false })
     }
@@ -231,7 +244,8 @@ impl Pools {
     /// Takes a connection back; closes it when it cannot serve again.
     #[inline]
     pub fn put(&self, target: &Target, address: SocketAddr, mut connection: Box<h1::Client>, now: Instant) {
-        if !connection.rest(now) {
+        // A connection that was told of one client must not serve another.
+        if target.proxy_protocol.is_some() || !connection.rest(now) {
             return;
         }
         let mut pools = self.h1.borrow_mut();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rhumb_codec::h1;
+use rhumb_codec::{h1, proxy_protocol};
 use rhumb_tls::ClientTls;
 
 /// The protocol spoken with a backend.
@@ -26,6 +26,8 @@ pub struct Target {
     pub protocol: Protocol,
     /// TLS; `None` is plain text.
     pub tls: Option<Arc<ClientTls>>,
+    /// Each connection begins with a PROXY protocol header of this version, so none serves two clients. Default: none.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// How long connecting may take, TLS handshake included. Default: 5 s.
     pub connect_timeout: Duration,
     /// How long an unused connection is kept. Default: 60 s; shorter than what backends do keeps races rare.

@@ -21,6 +21,9 @@ object! {
         "protocol" protocol: Spanned<BackendProtocol>,
         /// Encrypt, and check who answers. Default: not encrypted.
         "tls" tls: Option<BackendTls>,
+        /// Tell endpoints the client's address in a PROXY protocol header, version `v1` or `v2`, at the beginning of each
+        /// connection. Connections are then not kept for other clients. Default: not told.
+        "proxyProtocol" proxy_protocol: Option<Spanned<ProxyProtocolVersion>>,
         /// How one endpoint is chosen for each request.
         "loadBalancing" load_balancing: Option<LoadBalancing>,
         /// How long a connection may take to be made, TLS included. Default: 5s.
@@ -77,6 +80,20 @@ impl Backend {
             cx,
         );
         self.check_dns(cx);
+        if let Some(written) = &self.proxy_protocol
+            && *self.protocol != BackendProtocol::Http1
+        {
+            let diag = cx
+                .error(
+                    Rule::Conflict,
+                    written.span,
+                    format!("`proxyProtocol` with protocol `{}`", self.protocol.word()),
+                )
+                .why("one HTTP/2 connection carries the requests of many clients, and the header names one")
+                .fix("write `protocol: http/1`, or remove `proxyProtocol`")
+                .related(cx.origin(self.protocol.span), "protocol");
+            cx.push(diag);
+        }
         match (*self.protocol, &self.tls) {
             (BackendProtocol::H2, None) => {
                 let diag = cx
@@ -175,6 +192,16 @@ impl Decode for Endpoint {
     }
     fn schema(defs: &mut Defs) -> serde_json::Value {
         json!({ "anyOf": [HostPort::schema(defs), EndpointFields::schema(defs)] })
+    }
+}
+
+choice! {
+    /// A version of the PROXY protocol.
+    pub enum ProxyProtocolVersion as "version of the PROXY protocol" {
+        /// A line of text.
+        V1 = "v1",
+        /// Binary.
+        V2 = "v2",
     }
 }
 

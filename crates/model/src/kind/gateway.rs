@@ -59,11 +59,13 @@ impl Gateway {
         );
         // One port speaks one protocol: the first byte of a connection cannot be asked for another (GEP-1911).
         for (index, listener) in self.listeners.iter().enumerate() {
-            let other = self
-                .listeners
-                .iter()
-                .take(index)
-                .find(|other| *other.port == *listener.port && *other.protocol != *listener.protocol);
+            let other = self.listeners.iter().take(index).find(|other| {
+                let is_udp = |listener: &Listener| *listener.protocol == Protocol::Udp;
+                // UDP has port numbers of its own: DNS has 53 of both.
+                *other.port == *listener.port
+                    && *other.protocol != *listener.protocol
+                    && is_udp(other) == is_udp(listener)
+            });
             if let Some(other) = other {
                 let diag = cx
                     .error(
@@ -95,11 +97,11 @@ object! {
         "hostname" hostname: Option<Spanned<Hostname>>,
         /// Port to listen on.
         "port" port: Spanned<Port>,
-        /// HTTP, or HTTPS with `tls`.
+        /// HTTP, HTTPS or TLS (both with `tls`), TCP or UDP.
         "protocol" protocol: Spanned<Protocol>,
-        /// Certificates of HTTPS.
+        /// Certificates of HTTPS and TLS.
         "tls" tls: Option<ListenerTls>,
-        /// Which routes may attach. Default: HTTPRoutes and GRPCRoutes of the Gateway's namespace.
+        /// Which routes may attach. Default: those that fit the protocol, of the Gateway's namespace.
         "allowedRoutes" allowed_routes: Option<AllowedRoutes>,
     }
     check Listener::check;
@@ -108,29 +110,73 @@ object! {
 impl Listener {
     fn check(&self, cx: &mut Decoder<'_>) {
         match (*self.protocol, &self.tls) {
-            (Protocol::Http, Some(tls)) => {
+            (protocol @ (Protocol::Http | Protocol::Tcp | Protocol::Udp), Some(tls)) => {
+                let word = protocol.word();
+                let encrypted = if protocol == Protocol::Http { "HTTPS" } else { "TLS" };
                 let diag = cx
-                    .error(Rule::Conflict, tls.span, "`tls` on a listener of protocol HTTP")
-                    .why("HTTP is not encrypted")
-                    .fix("write `protocol: HTTPS`, or remove `tls`")
+                    .error(Rule::Conflict, tls.span, format!("`tls` on a listener of protocol {word}"))
+                    .why(format!("{word} is not encrypted"))
+                    .fix(format!("write `protocol: {encrypted}`, or remove `tls`"))
                     .related(cx.origin(self.protocol.span), "protocol");
                 cx.push(diag);
             }
-            (Protocol::Https, None) => {
-                let diag = cx
+            (protocol @ (Protocol::Https | Protocol::Tls), None) => {
+                let mut diag = cx
                     .error(Rule::MissingField, self.protocol.span, "field `tls` is missing")
-                    .label("HTTPS needs a certificate")
                     .fix("add `tls: {certificateRefs: [{name: SECRET}]}`");
+                diag = match protocol {
+                    Protocol::Tls => diag.label("TLS is either terminated here or passed through").fix(
+                        "add `tls: {mode: Passthrough}`, or `tls: {certificateRefs: [{name: SECRET}]}` to terminate",
+                    ),
+                    _ => diag.label("HTTPS needs a certificate"),
+                };
                 cx.push(diag);
             }
-            (Protocol::Https, Some(tls)) if tls.certificate_refs.is_empty() && !tls.broken => {
+            (Protocol::Https, Some(tls)) if *tls.mode == TlsMode::Passthrough => {
+                let diag = cx
+                    .error(Rule::Conflict, tls.mode.span, "mode Passthrough on a listener of protocol HTTPS")
+                    .why("requests cannot be seen in connections that are not decrypted")
+                    .fix("write `protocol: TLS`, and a TLSRoute")
+                    .related(cx.origin(self.protocol.span), "protocol");
+                cx.push(diag);
+            }
+            (_, Some(tls)) if *tls.mode == TlsMode::Passthrough => {
+                if let Some(first) = tls.certificate_refs.first() {
+                    let diag = cx
+                        .error(Rule::Conflict, first.name.span, "`certificateRefs` with mode Passthrough")
+                        .why("the backend has the certificate: connections are not decrypted here")
+                        .fix("remove `certificateRefs`, or write `mode: Terminate`")
+                        .related(cx.origin(tls.mode.span), "mode");
+                    cx.push(diag);
+                }
+            }
+            (protocol, Some(tls)) if tls.certificate_refs.is_empty() && !tls.broken => {
                 let diag = cx
                     .error(Rule::MissingField, tls.span, "field `certificateRefs` is missing")
-                    .label("HTTPS needs a certificate")
+                    .label(format!("{} needs a certificate", protocol.word()))
                     .fix("add `certificateRefs: [{name: SECRET}]`");
                 cx.push(diag);
             }
             _ => {}
+        }
+        if *self.protocol == Protocol::Udp {
+            let diag = cx
+                .error(
+                    Rule::NotSupported,
+                    self.protocol.span,
+                    "protocol `UDP` is not supported by this version",
+                )
+                .why("UDPRoutes come with a later version");
+            cx.push(diag);
+        }
+        if let (Protocol::Tcp | Protocol::Udp, Some(hostname)) = (*self.protocol, &self.hostname) {
+            let word = self.protocol.word();
+            let diag = cx
+                .error(Rule::Conflict, hostname.span, format!("`hostname` on a listener of protocol {word}"))
+                .why(format!("{word} says no hostname"))
+                .fix("remove `hostname`")
+                .related(cx.origin(self.protocol.span), "protocol");
+            cx.push(diag);
         }
     }
 }
@@ -142,18 +188,26 @@ choice! {
         Http = "HTTP",
         /// HTTP/1.1 and HTTP/2 over TLS.
         Https = "HTTPS",
+        /// Any protocol over TLS: passed on by server name without being decrypted, or terminated.
+        Tls = "TLS",
+        /// Any protocol over TCP.
+        Tcp = "TCP",
+        /// Datagrams.
+        Udp = "UDP",
     }
-    later {
-        "TLS": "TLSRoutes come with a later version",
-        "TCP": "TCPRoutes come with a later version",
-        "UDP": "UDPRoutes come with a later version",
+}
+
+impl Protocol {
+    /// True when requests are seen, so that HTTPRoutes mean something.
+    pub fn has_requests(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
     }
 }
 
 object! {
     /// Certificates of a listener.
     pub struct ListenerTls as "the tls of a listener" {
-        /// Terminate (we decrypt). Default.
+        /// Terminate (we decrypt; default), or Passthrough (the backend does; protocol TLS only).
         "mode" mode: Spanned<TlsMode>,
         /// Secrets of type kubernetes.io/tls. The one whose names fit the client's SNI is used; the first otherwise.
         "certificateRefs" certificate_refs: List<SecretRef, 0, 64>,
@@ -197,9 +251,10 @@ choice! {
     pub enum TlsMode as "TLS mode" {
         /// We decrypt them.
         Terminate = "Terminate",
+        /// The backend decrypts them: only the server name of their ClientHello is read.
+        Passthrough = "Passthrough",
     }
     default Terminate;
-    later { "Passthrough": "TLSRoutes come with a later version" }
 }
 
 object! {
@@ -258,7 +313,7 @@ object! {
     pub struct RouteKind as "a route kind" {
         /// Group of the kind. Default: gateway.networking.k8s.io.
         "group" group: Option<Spanned<Group>>,
-        /// The kind: HTTPRoute or GRPCRoute.
+        /// The kind: HTTPRoute, GRPCRoute, TLSRoute, TCPRoute or UDPRoute.
         "kind" kind: Spanned<KindName>,
     }
     check RouteKind::check;
@@ -267,14 +322,14 @@ object! {
 impl RouteKind {
     fn check(&self, cx: &mut Decoder<'_>) {
         let group_fits = self.group.as_ref().is_none_or(|group| group.as_str() == super::refs::GATEWAY_GROUP);
-        if !group_fits || !matches!(self.kind.as_str(), "HTTPRoute" | "GRPCRoute") {
+        if !group_fits || !super::ROUTE_KINDS.contains(&self.kind.as_str()) {
             let diag = cx
                 .error(
                     Rule::NotSupported,
                     self.kind.span,
                     format!("routes of kind {} are not supported by this version", self.kind),
                 )
-                .why("supported: HTTPRoute and GRPCRoute of group gateway.networking.k8s.io");
+                .why("supported: HTTPRoute, GRPCRoute, TLSRoute, TCPRoute and UDPRoute of group gateway.networking.k8s.io");
             cx.push(diag);
         }
     }

@@ -43,7 +43,7 @@ object! {
     pub struct PolicyTarget as "a targetRef" {
         /// Group of the target. Default: the one that has the kind.
         "group" group: Option<Spanned<Group>>,
-        /// Gateway, HTTPRoute, GRPCRoute or Backend.
+        /// Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute or Backend.
         "kind" kind: Spanned<KindName>,
         /// Name of the target.
         "name" name: Spanned<Name>,
@@ -58,6 +58,9 @@ const TARGETS: &[(&str, &str)] = &[
     ("Gateway", GATEWAY_GROUP),
     ("HTTPRoute", GATEWAY_GROUP),
     ("GRPCRoute", GATEWAY_GROUP),
+    ("TLSRoute", GATEWAY_GROUP),
+    ("TCPRoute", GATEWAY_GROUP),
+    ("UDPRoute", GATEWAY_GROUP),
     ("Backend", RHUMB_GROUP),
 ];
 

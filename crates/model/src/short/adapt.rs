@@ -5,13 +5,13 @@ use super::{
     ShortPath, ShortRedirect, ShortRewrite, ShortRoute, ShortTarget, ShortTls, looks_short, neither,
 };
 use crate::decode::{Decode, Decoder, Table};
-use crate::diag::Diag;
+use crate::diag::{Diag, Rule};
 use crate::expand::{self, Lookup, escape};
-use crate::kind::gateway::OPTION_MIN_TLS_VERSION;
+use crate::kind::gateway::{OPTION_MIN_TLS_VERSION, Protocol};
 use crate::kind::refs::{GATEWAY_GROUP, RHUMB_GROUP};
 use crate::span::{Source, Span, Spanned};
 use crate::value::{Entry, Node, Raw, Value};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The name of the GatewayClass that is built in.
@@ -83,8 +83,25 @@ impl Adapter<'_, '_> {
         self.names.extend(
             form.routes.iter().filter_map(|route| Some(route.name.as_ref()?.node.as_str()?.to_owned())),
         );
+        let carries: HashMap<&str, Protocol> = form
+            .listeners
+            .entries
+            .iter()
+            .map(|(name, listener)| (&*name.value, listener.carries()))
+            .collect();
+        let http: Vec<Node> = gateways
+            .iter()
+            .filter(|name| {
+                name.as_str().and_then(|name| carries.get(name)).is_none_or(|carries| carries.has_requests())
+            })
+            .cloned()
+            .collect();
         for route in &form.routes {
-            self.route(route, &gateways);
+            let mut on = route.on.items.iter().filter_map(|name| Some(*carries.get(name.node.as_str()?)?));
+            match on.find(|carries| !carries.has_requests()) {
+                Some(carries) => self.l4_route(route, carries),
+                None => self.route(route, &http),
+            }
         }
         if let Some(policies) = &form.policies {
             let targets = gateways.iter().map(|name| target("Gateway", name)).collect();
@@ -115,12 +132,19 @@ impl Adapter<'_, '_> {
         let span = listener.span;
         let extent = name.span.to(span);
         let mut secrets = Vec::new();
-        let (protocol, section) = if listener.tls.is_some() { ("HTTPS", "https") } else { ("HTTP", "http") };
+        let has_tls = listener.tls.is_some();
+        let protocol = listener.carries();
+        let section = protocol.word().to_ascii_lowercase();
+        let span_of_protocol = listener.protocol.as_ref().map_or(name.span, |protocol| protocol.span);
         let mut fields = vec![
             ("name", Node::text(section, name.span)),
             ("port", listener.port.node.clone()),
-            ("protocol", Node::text(protocol, name.span)),
+            ("protocol", Node::text(protocol.word(), span_of_protocol)),
         ];
+        if protocol == Protocol::Tls && !has_tls {
+            let mode = Node::map([("mode", Node::text("Passthrough", span_of_protocol))], span_of_protocol);
+            fields.push(("tls", mode));
+        }
         if let Some(host) = &listener.host {
             fields.push(("hostname", host.node.clone()));
         }
@@ -366,6 +390,76 @@ impl Adapter<'_, '_> {
             let span = policies.iter().fold(policies[0].key_span, |all, entry| all.to(entry.value.span));
             let body = Node::new(Value::Map(policies), span);
             self.policy(&format!("route-{name}"), route.span, targets, body);
+        }
+    }
+
+    /// A route of listeners that see no requests.
+    fn l4_route(&mut self, route: &ShortRoute, carries: Protocol) {
+        let meaningless = [
+            ("respond", route.respond.as_ref().map(|respond| respond.span)),
+            ("redirect", route.redirect.as_ref().map(|redirect| redirect.span)),
+            ("rewrite", route.rewrite.as_ref().map(|rewrite| rewrite.span)),
+            ("requestHeaders", route.request_headers.as_ref().map(|headers| headers.span)),
+            ("responseHeaders", route.response_headers.as_ref().map(|headers| headers.span)),
+            ("timeout", route.timeout.as_ref().map(|timeout| timeout.node.span)),
+            ("timeouts", route.timeouts.as_ref().map(|timeouts| timeouts.node.span)),
+            ("retry", route.retry.as_ref().map(|retry| retry.node.span)),
+        ];
+        let mut mistakes: Vec<(&str, Span)> =
+            meaningless.into_iter().filter_map(|(name, span)| Some((name, span?))).collect();
+        let mut hostnames = Vec::new();
+        for item in &route.matches.items {
+            let is_only_host = item.path.items.is_empty()
+                && item.method.items.is_empty()
+                && item.headers.entries.is_empty()
+                && item.query.entries.is_empty();
+            if carries == Protocol::Tls && is_only_host {
+                hostnames.extend(item.host.items.iter().map(|host| host.node.clone()));
+            } else {
+                mistakes.push(("match", item.span));
+            }
+        }
+        for (name, span) in mistakes {
+            let mut diag = self
+                .cx
+                .error(
+                    Rule::Conflict,
+                    span,
+                    format!("`{name}` in a route on a listener of protocol {}", carries.word()),
+                )
+                .why("there are no requests to look at");
+            if name == "match" && carries == Protocol::Tls {
+                diag = diag.why("only the server name is seen: `match: {host: NAME}`");
+            }
+            self.cx.push(diag.fix("remove it"));
+        }
+        let kind = match carries {
+            Protocol::Tls => "TLSRoute",
+            Protocol::Udp => "UDPRoute",
+            _ => "TCPRoute",
+        };
+        let on = route.on.items.first().and_then(|name| name.node.as_str()).unwrap_or("");
+        let name = match route.name.as_ref() {
+            Some(name) => name.node.clone(),
+            None => Node::text(
+                self.free_name(hostnames.first().and_then(Node::as_str).map_or(on.to_owned(), tidy).as_str()),
+                route.span,
+            ),
+        };
+        let parents = route.on.items.iter();
+        let parents = parents.map(|name| Node::map([("name", name.node.clone())], name.node.span)).collect();
+        let refs = route.to.items.iter().map(|target| self.backend_ref(target)).collect();
+        let rule = Node::map([("backendRefs", Node::seq(refs, route.to.span))], route.span);
+        let mut spec = vec![("parentRefs", Node::seq(parents, route.on.span))];
+        if !hostnames.is_empty() {
+            spec.push(("hostnames", Node::seq(hostnames, route.span)));
+        }
+        spec.push(("rules", Node::seq(vec![rule], route.span)));
+        let spec = Node::map(spec, route.span);
+        self.push(GATEWAY_GROUP, kind, &name, route.span, vec![("spec", spec)]);
+        if let Some(policies) = &route.policies {
+            let label = format!("route-{}", name.as_str().unwrap_or(""));
+            self.policy(&label, route.span, vec![target(kind, &name)], policies.node.clone());
         }
     }
 

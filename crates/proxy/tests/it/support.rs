@@ -68,6 +68,7 @@ impl Setup {
                 key: 1,
                 protocol: self.protocol,
                 tls: None,
+                proxy_protocol: None,
                 connect_timeout: self.connect_timeout,
                 idle_timeout: DEFAULT_IDLE_TIMEOUT,
                 limits: rhumb_codec::h1::Limits::default(),
@@ -110,8 +111,11 @@ impl Setup {
             tls: None,
             table: table.build(),
             settings: self.settings.clone(),
+            l4: None,
         };
-        Arc::new(Plan { revision: self.revision, ports: vec![Arc::new(port)], backends: vec![backend] })
+        let udp_ports = Vec::new();
+        let (ports, backends) = (vec![Arc::new(port)], vec![backend]);
+        Arc::new(Plan { revision: self.revision, ports, udp_ports, backends, names_clients: false })
     }
 
     /// Starts a worker with this plan.

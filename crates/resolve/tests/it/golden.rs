@@ -59,6 +59,7 @@ fn tidy(plan: &mut Value) {
             tls: None,
             table: rhumb_route::Builder::new().build(),
             settings: PortSettings { max_connections: 50_000, ..PortSettings::default() },
+            l4: None,
         })],
         ..rhumb_plan::Plan::default()
     };

@@ -72,8 +72,12 @@ impl Json<'_> {
                 self.number(b",\"client_port\":", client.port());
             }
         }
-        self.request(r);
-        self.outcome(r);
+        if r.protocol.is_l4() {
+            self.connection(r);
+        } else {
+            self.request(r);
+            self.outcome(r);
+        }
         self.timing(r);
         self.bytes(b",\"listener\":\"", r.listener.as_bytes());
         self.bytes(b",\"route\":\"", r.route.as_bytes());
@@ -134,6 +138,17 @@ impl Json<'_> {
         self.bytes(b",\"upgrade\":\"", r.upgrade);
     }
 
+    /// What there is to say without requests.
+    fn connection(&mut self, r: &Record<'_>) {
+        self.bytes(b",\"protocol\":\"", r.protocol.as_str().as_bytes());
+        self.bytes(b",\"end\":\"", r.end.as_bytes());
+        self.bytes(b",\"failure_code\":\"", r.failure_code.unwrap_or_default().as_bytes());
+        self.bytes(b",\"failure_side\":\"", r.failure_side.unwrap_or_default().as_bytes());
+        self.notes(r);
+        self.number(b",\"bytes_in\":", r.bytes_in);
+        self.number(b",\"bytes_out\":", r.bytes_out);
+    }
+
     fn outcome(&mut self, r: &Record<'_>) {
         self.number(b",\"status\":", r.status);
         self.lit(b",\"status_source\":\"");
@@ -144,6 +159,12 @@ impl Json<'_> {
         if let Some(status) = r.grpc_status {
             self.number(b",\"grpc_status\":", status);
         }
+        self.notes(r);
+        self.number(b",\"bytes_in\":", r.bytes_in);
+        self.number(b",\"bytes_out\":", r.bytes_out);
+    }
+
+    fn notes(&mut self, r: &Record<'_>) {
         if !r.notes.is_empty() {
             for (at, note) in r.notes.iter().enumerate() {
                 self.raw(if at == 0 { b",\"notes\":[\"" } else { b"\",\"" });
@@ -151,8 +172,6 @@ impl Json<'_> {
             }
             self.lit(b"\"]");
         }
-        self.number(b",\"bytes_in\":", r.bytes_in);
-        self.number(b",\"bytes_out\":", r.bytes_out);
     }
 
     fn timing(&mut self, r: &Record<'_>) {
@@ -167,7 +186,12 @@ impl Json<'_> {
     }
 
     fn client(&mut self, r: &Record<'_>) {
-        if let Some(tls) = &r.tls {
+        if let Some(tls) = r.tls.as_ref().filter(|tls| tls.version.is_empty()) {
+            // Passed on without being decrypted: nothing but the name is known.
+            self.lit(b",\"tls\":{\"sni\":\"");
+            text::json(self.out, clip(tls.sni, VALUE_LIMIT));
+            self.lit(b"\"}");
+        } else if let Some(tls) = &r.tls {
             self.lit(b",\"tls\":{\"version\":\"");
             text::json(self.out, tls.version.as_bytes());
             self.lit(b"\"");
@@ -224,6 +248,18 @@ fn combined(out: &mut Vec<u8>, r: &Record<'_>, query: QueryLog, times: &mut Time
     out.extend_from_slice(b" - - [");
     times.ncsa(out, r.start_unix_nanos);
     out.extend_from_slice(b"] \"");
+    if r.protocol.is_l4() {
+        // Three words, as programs that read this form expect, and a status that says that there was none.
+        out.extend_from_slice(r.protocol.as_str().as_bytes());
+        out.push(b' ');
+        or_dash(out, r.route.as_bytes(), |out, value| text::quoted(out, value));
+        out.push(b' ');
+        or_dash(out, r.end.as_bytes(), |out, value| out.extend_from_slice(value));
+        out.extend_from_slice(b"\" 0 ");
+        text::number(out, r.bytes_out);
+        out.extend_from_slice(b" \"-\" \"-\"");
+        return;
+    }
     text::quoted(out, clip(r.method, VALUE_LIMIT));
     out.push(b' ');
     redact::path(out, text::quoted, r.path);
@@ -393,6 +429,7 @@ fields! {
     TlsClientSubject = "tls.client_subject",
     UserAgent = "user_agent",
     Referer = "referer",
+    End = "end",
     ConfigRevision = "config_revision",
 }
 
@@ -453,6 +490,7 @@ impl Field {
             Self::TlsClientSubject => value(out, tls.client_subject),
             Self::UserAgent => value(out, r.user_agent),
             Self::Referer => or_dash(out, r.referer, |out, uri| redact::uri(out, text::quoted, uri, query)),
+            Self::End => value(out, r.end.as_bytes()),
             Self::ConfigRevision => text::number(out, r.config_revision),
         }
     }
@@ -527,6 +565,7 @@ mod tests {
             }),
             user_agent: b"curl/8.5.0",
             referer: b"https://me:pw@example.com/start?code=abc",
+            end: "",
             config_revision: 42,
         }
     }

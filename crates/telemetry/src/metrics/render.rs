@@ -42,6 +42,11 @@ impl Registry {
                         page.sample(metric, "", labels, value.cast_signed());
                     });
                 }
+                Metric::L4Time => self.visit_plain(metric, &mut |labels, micros| {
+                    page.start_line(metric, "", labels, "");
+                    let (secs, micros) = (micros / 1_000_000, micros % 1_000_000);
+                    writeln!(page.out, "{secs}.{micros:06}").unwrap_or_default();
+                }),
                 _ => self.visit_plain(metric, &mut |labels, value| page.sample(metric, "", labels, value)),
             }
         }
