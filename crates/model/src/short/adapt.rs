@@ -442,7 +442,9 @@ impl Adapter<'_, '_> {
         let name = match route.name.as_ref() {
             Some(name) => name.node.clone(),
             None => Node::text(
-                self.free_name(hostnames.first().and_then(Node::as_str).map_or(on.to_owned(), tidy).as_str()),
+                self.free_name(
+                    hostnames.first().and_then(Node::as_str).map_or_else(|| on.to_owned(), tidy).as_str(),
+                ),
                 route.span,
             ),
         };

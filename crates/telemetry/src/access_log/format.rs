@@ -252,7 +252,7 @@ fn combined(out: &mut Vec<u8>, r: &Record<'_>, query: QueryLog, times: &mut Time
         // Three words, as programs that read this form expect, and a status that says that there was none.
         out.extend_from_slice(r.protocol.as_str().as_bytes());
         out.push(b' ');
-        or_dash(out, r.route.as_bytes(), |out, value| text::quoted(out, value));
+        or_dash(out, r.route.as_bytes(), text::quoted);
         out.push(b' ');
         or_dash(out, r.end.as_bytes(), |out, value| out.extend_from_slice(value));
         out.extend_from_slice(b"\" 0 ");
