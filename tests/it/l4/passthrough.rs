@@ -1,6 +1,6 @@
 //! TLS by server name, passed on and terminated, with nginx, openssl and curl as peers.
 
-use super::flow::{record, records};
+use super::flow::records;
 use super::{Peer, connect, read_all};
 use crate::gate::local;
 use rhumb_testkit::cert::Authority;
@@ -52,8 +52,10 @@ fn a_name_leads_to_its_backend_without_being_decrypted() {
         let finished = curl(rhumb.dir(), port, name);
         assert!(finished.code == Some(0) && finished.output.contains(expected), "{finished:?}");
     }
-    let seen = record(&rhumb, 2);
-    assert_eq!((&seen["protocol"], &seen["tls"]["sni"]), (&"TLS".into(), &"x.wild.test".into()), "{seen}");
+    let seen = wait::until("the record", || {
+        records(&rhumb).into_iter().find(|record| record["tls"]["sni"] == "x.wild.test")
+    });
+    assert_eq!((&seen["protocol"], &seen["backend"]), (&"TLS".into(), &"default/all".into()), "{seen}");
     // A name that no route has, and none: told by an alert (RFC 6066 §3), and counted.
     for args in [&["-servername", "two.test"][..], &["-noservername"]] {
         let output = s_client(port, args);
@@ -144,7 +146,10 @@ fn tls_is_terminated_for_one_name_and_passed_on_for_another_on_the_same_port() {
     // A client that offers a protocol of its own is not refused for it.
     let output = s_client(port, &["-servername", "ended.test", "-alpn", "postgresql", "-ign_eof"]);
     assert!(output.contains("not encrypted any more"), "{output}");
-    assert_eq!(record(&rhumb, 2)["tls"]["sni"], "ended.test");
+    let seen = wait::until("the record", || {
+        records(&rhumb).into_iter().find(|record| record["tls"]["sni"] == "ended.test")
+    });
+    assert_eq!(seen["backend"], "default/plain", "{seen}");
     let output = s_client(port, &["-servername", "other.test"]);
     assert!(output.contains("unrecognized name"), "{output}");
 }
