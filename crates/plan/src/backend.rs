@@ -74,7 +74,7 @@ impl Backend {
         client: IpAddr,
         now: Nanos,
         rng: &mut Rng,
-        avoided: Option<&Arc<Endpoint>>,
+        avoided: &[Arc<Endpoint>],
     ) -> Option<Arc<Endpoint>> {
         let key = (self.needs_key && self.hash_on == HashOn::SourceIp).then(|| address_key(client));
         self.endpoints.pick(key, now, rng, avoided)

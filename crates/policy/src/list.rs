@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
-use crate::{cors, direct_response, header_modifier, proxy_protocol, redirect, retry, rewrite, tcp, timeouts, udp};
+use crate::{
+    cors, direct_response, header_modifier, proxy_protocol, redirect, retry, rewrite, tcp, timeouts, udp,
+};
 
 /// What the engine and its documentation know about a kind of policy.
 pub struct Kind {

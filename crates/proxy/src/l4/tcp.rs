@@ -16,12 +16,14 @@ use rhumb_tls::TlsStream;
 use tokio::net::TcpStream;
 
 use crate::downstream;
-use crate::forward::MAX_TRIES;
 use crate::l4::header::{self, Ends};
 use crate::l4::hello::{self, Alert, First, NoHello};
 use crate::l4::record::Account;
 use crate::l4::relay::{RelayEnd, RelayLimits, relay};
 use crate::worker::Worker;
+
+/// Endpoints that are tried for one connection, as for a request that reached none.
+const MAX_TRIES: u16 = 3;
 
 /// Serves a new connection of a port that carries them as they are, or whose connections may begin with a header of a
 /// load balancer, in a task of its own.
@@ -163,7 +165,7 @@ async fn front_tls(
     Some(Front { io, first: None, rule })
 }
 
-/// Chooses an endpoint and connects to it; to another one when that fails, as often as for a request.
+/// Chooses an endpoint and connects to it; to another one when that fails.
 async fn connect(
     worker: &Rc<Worker>,
     rule: &L4Rule,
@@ -181,12 +183,13 @@ async fn connect(
         let destination = ends.destination.or_else(|| down.socket().local_addr().ok())?;
         Some((ends.client, destination))
     });
+    let mut tried = Vec::new();
     loop {
         account.tries += 1;
         let now = Nanos::since(worker.origin, Instant::now());
         let picked = {
             let mut rng = worker.rng.borrow_mut();
-            backend.pick_for(account.client.ip().to_canonical(), now, &mut rng, account.endpoint.as_ref())
+            backend.pick_for(account.client.ip().to_canonical(), now, &mut rng, &tried)
         };
         let Some(endpoint) = picked else { return Err(Cause::NoEndpoint.into()) };
         account.endpoint = Some(Arc::clone(&endpoint));
@@ -212,6 +215,7 @@ async fn connect(
                     return Err(failure);
                 }
                 account.notes.insert(Note::RetriedOnOtherEndpoint);
+                tried.push(endpoint);
             }
         }
     }
