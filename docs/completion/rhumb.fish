@@ -60,12 +60,12 @@ json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l admin -d 'Admin listener of the running process' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
-complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l format -d 'How it is printed' -r -f -a "text\t'For people'
+complete -c rhumb -n "__fish_rhumb_using_subcommand status" -s o -l format -d 'How it is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin -d 'Admin listener of the running process' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
-complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l format -d 'How it is printed' -r -f -a "text\t'For people'
+complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -s o -l format -d 'How it is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin -d 'Admin listener of the running process' -r

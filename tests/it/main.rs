@@ -7,6 +7,7 @@ mod documents;
 mod gate;
 mod grpc;
 mod h2_attacks;
+mod health;
 mod http1;
 mod http2;
 mod lifecycle;

@@ -309,7 +309,10 @@ fn serve<'p>(
 
 /// The endpoint, when the algorithm chooses by a key that this request has: two different seeds agree.
 fn fixed_endpoint(backend: &Backend, head: &RequestHead, client: IpAddr) -> Option<String> {
-    let pick = |seed| backend.pick(head, client, Nanos::default(), &mut Rng::new(seed), &[]);
+    let pick = |seed| {
+        let load = backend.begin(head, client, Nanos::default(), &mut Rng::new(seed), &[]).ok()?;
+        Some(Arc::clone(load.endpoint()))
+    };
     let is_only = backend.endpoints.load().members().len() == 1;
     if !backend.needs_key && !is_only {
         return None;

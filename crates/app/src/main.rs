@@ -16,6 +16,7 @@ mod pid_file;
 mod supervisor;
 mod reload;
 mod names;
+mod ward;
 mod access_log;
 mod gauges;
 mod health;

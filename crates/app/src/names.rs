@@ -137,6 +137,7 @@ impl Source {
             // SRV records have weights of their own.
             weight: if self.name.kind == DnsKind::Services { member.weight() } else { self.name.weight },
             zone: self.name.zone.clone(),
+            priority: self.name.priority,
         });
         Some(specs.collect())
     }
@@ -191,6 +192,7 @@ fn kept(set: &EndpointSet, name: &str) -> Vec<EndpointSpec> {
         hostname: member.endpoint().hostname().cloned(),
         weight: member.weight(),
         zone: member.zone().map(Arc::from),
+        priority: member.priority(),
     });
     specs.collect()
 }

@@ -25,6 +25,7 @@ use crate::health::{Attempt, Health, unix_now};
 use crate::logs;
 use crate::names::{Board, FIRST_ANSWERS, Names};
 use crate::supervisor::{BindError, Supervisor};
+use crate::ward;
 
 /// Plans that were replaced and are still held by a worker; older ones are left to the worker to free.
 const RETIRED_LIMIT: usize = 8;
@@ -251,6 +252,8 @@ impl Live {
             tracing::warn!("some names are not resolved yet: their backends have no endpoints until then");
         }
 
+        // Whether an endpoint is used at first is not for its first requests to find out.
+        ward::tick(&plan, self.origin);
         // Nothing can fail from here on.
         self.revision += 1;
         plan.revision = self.revision;

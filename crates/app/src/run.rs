@@ -34,6 +34,7 @@ use crate::signal::{Signal, Signals};
 use crate::supervisor::{Ended, Supervisor, default_workers, raise_descriptor_limit};
 use crate::systemd::{self, Notify};
 use crate::upgrade::{Failed, Origin, Predecessor, Successor};
+use crate::ward;
 
 /// How much longer than the drain timeout the process waits for its workers.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
@@ -160,6 +161,7 @@ async fn control(
     }
     notify.ready(&serving(&live));
     ready();
+    tokio::spawn(ward::watch(shared.current.clone(), shared.origin));
 
     let mut tidy = tokio::time::interval(TIDY);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);

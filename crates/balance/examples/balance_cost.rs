@@ -24,7 +24,8 @@ fn main() {
             let building = start.elapsed();
             let mut rng = Rng::new(1);
             let pick = |i: u64, rng: &mut Rng| {
-                let ask = Pick { key: Some(hash::mix(i)), now: Nanos(i * 10_000), excluded: &[] };
+                let ask =
+                    Pick { key: Some(hash::mix(i)), now: Nanos(i * 10_000), excluded: &[], may_probe: false };
                 set.pick(black_box(ask), rng).map(|picked| (picked.index, picked.endpoint))
             };
             let whole = time(|i| {

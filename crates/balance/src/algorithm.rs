@@ -1,7 +1,10 @@
 //! The algorithms and the tables that each of them needs.
 
+use std::cell::Cell;
+
 use rhumb_base::rng::Rng;
 
+use crate::endpoint::Admission;
 use crate::hash::mix;
 use crate::least_busy;
 use crate::maglev::Maglev;
@@ -67,7 +70,7 @@ pub(crate) enum Chooser {
 impl Chooser {
     /// Prepares `algorithm`, continuing where the one of the set before left off.
     pub(crate) fn new(algorithm: Algorithm, members: &[Member], before: Option<&Self>) -> Self {
-        let weights = || members.iter().map(Member::weight).collect::<Vec<_>>();
+        let weights = || members.iter().map(Member::drawn).collect::<Vec<_>>();
         let identities = || members.iter().map(|member| member.endpoint().identity()).collect::<Vec<_>>();
         match algorithm {
             Algorithm::LeastBusy => Self::LeastBusy,
@@ -91,7 +94,7 @@ impl Chooser {
         }
     }
 
-    /// A member with weight that is eligible and not excluded.
+    /// A member with weight that may be chosen and is not excluded, and whether it is tried with this request.
     #[inline]
     pub(crate) fn pick(
         &self,
@@ -99,27 +102,44 @@ impl Chooser {
         sampler: &Sampler,
         ask: Pick<'_>,
         rng: &mut Rng,
-    ) -> Option<u32> {
+    ) -> Option<(u32, bool)> {
+        let probes = Cell::new(false);
         let accepts = |index: u32, member: &Member| {
-            member.weight() > 0 && member.endpoint().is_eligible() && !ask.excluded.contains(&index)
+            if member.drawn() == 0 || ask.excluded.contains(&index) {
+                return false;
+            }
+            match member.endpoint().admit(&ask) {
+                Admission::Granted => true,
+                Admission::Refused => false,
+                Admission::Probe => {
+                    // Who is accepted like this is chosen: nobody else may try it meanwhile.
+                    probes.set(true);
+                    true
+                }
+            }
         };
         let accepts_index =
             |index: u32| members.get(index as usize).is_some_and(|member| accepts(index, member));
-        match (self, ask.key) {
-            (Self::LeastBusy, _) => least_busy::pick(members, sampler, ask.now, rng, accepts)
-                .or_else(|| draw_exactly(members, rng, accepts)),
-            (Self::RoundRobin(schedule), _) => schedule.pick(accepts_index),
-            (Self::RingHash(ring), Some(key)) => {
-                owner(key, |key| ring.owner(key), accepts_index).or_else(|| rendezvous(members, key, accepts))
+        let drawn = match (self, ask.key) {
+            (Self::LeastBusy, _) => {
+                least_busy::pick(members, sampler, ask.now, rng, || probes.get(), accepts)
             }
-            (Self::Maglev(table), Some(key)) => owner(key, |key| table.owner(key), accepts_index)
-                .or_else(|| rendezvous(members, key, accepts)),
+            (Self::RoundRobin(schedule), _) => schedule.pick(accepts_index),
+            (Self::RingHash(ring), Some(key)) => owner(key, |key| ring.owner(key), accepts_index),
+            (Self::Maglev(table), Some(key)) => owner(key, |key| table.owner(key), accepts_index),
             // Without a key there is nothing that the choice could depend on.
-            (Self::Random | Self::RingHash(_) | Self::Maglev(_), _) => (0..DRAWS)
-                .map(|_| sampler.draw(rng))
-                .find(|&index| accepts_index(index))
-                .or_else(|| draw_exactly(members, rng, accepts)),
+            (Self::Random | Self::RingHash(_) | Self::Maglev(_), _) => {
+                (0..DRAWS).map(|_| sampler.draw(rng)).find(|&index| accepts_index(index))
+            }
+        };
+        if let Some(index) = drawn {
+            return Some((index, probes.get()));
         }
+        let chosen = match ask.key {
+            Some(key) if self.algorithm().needs_key() => rendezvous(members, key, ask.excluded),
+            _ => draw_exactly(members, rng, ask.excluded),
+        };
+        chosen.map(|index| (index, false))
     }
 }
 
@@ -137,33 +157,47 @@ fn owner(key: u64, owner: impl Fn(u64) -> Option<u32>, accepts: impl Fn(u32) -> 
     (1..DRAWS).filter_map(|i| owner(mix(key ^ i))).find(|&index| accepts(index))
 }
 
-/// When nearly all members are out: the accepted one with the highest hash of key and identity, scaled by weight
-/// (Thaler, Ravishankar 1998; weights by Schindelhauer, Schomaker 2005).
+/// The weight that a member has now; zero when it may not be chosen.
+fn weight_now(index: u32, member: &Member, excluded: &[u32]) -> f64 {
+    if excluded.contains(&index) {
+        0.0
+    } else {
+        f64::from(member.drawn()) * member.endpoint().gate().as_share()
+    }
+}
+
+/// When nearly all members are out: the one with the highest hash of key and identity, scaled by weight (Thaler,
+/// Ravishankar 1998; weights by Schindelhauer, Schomaker 2005).
 #[cold]
-fn rendezvous(members: &[Member], key: u64, accepts: impl Fn(u32, &Member) -> bool) -> Option<u32> {
-    let score = |member: &Member| {
+fn rendezvous(members: &[Member], key: u64, excluded: &[u32]) -> Option<u32> {
+    let score = |member: &Member, weight: f64| {
         let hash = mix(key ^ member.endpoint().identity());
         let unit = ((hash >> 11) as f64 + 1.0) / 9_007_199_254_740_993.0;
-        -f64::from(member.weight()) / unit.ln()
+        -weight / unit.ln()
     };
     (0u32..)
         .zip(members)
-        .filter(|(index, member)| accepts(*index, member))
-        .max_by(|(_, a), (_, b)| score(a).total_cmp(&score(b)))
+        .map(|(index, member)| (index, member, weight_now(index, member, excluded)))
+        .filter(|(.., weight)| *weight > 0.0)
+        .map(|(index, member, weight)| (index, score(member, weight)))
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
         .map(|(index, _)| index)
 }
 
-/// When nearly all members are out: a draw among the accepted ones, in proportion to their weights.
+/// When nearly all members are out: a draw among the others, in proportion to their weights.
 #[cold]
-fn draw_exactly(members: &[Member], rng: &mut Rng, accepts: impl Fn(u32, &Member) -> bool) -> Option<u32> {
-    let mut total = 0u64;
+fn draw_exactly(members: &[Member], rng: &mut Rng, excluded: &[u32]) -> Option<u32> {
+    let mut total = 0.0;
     let mut chosen = None;
-    for (index, member) in (0u32..).zip(members).filter(|(index, member)| accepts(*index, member)) {
-        // One pass (reservoir): each keeps its chance whatever comes later.
-        total += u64::from(member.weight());
-        let draw = (u128::from(rng.next_u64()) * u128::from(total)) >> 64;
-        if draw < u128::from(member.weight()) {
-            chosen = Some(index);
+    for (index, member) in (0u32..).zip(members) {
+        let weight = weight_now(index, member, excluded);
+        if weight > 0.0 {
+            // One pass (reservoir): each keeps its chance whatever comes later.
+            total += weight;
+            let draw = (rng.next_u64() >> 11) as f64 / 9_007_199_254_740_992.0 * total;
+            if draw < weight {
+                chosen = Some(index);
+            }
         }
     }
     chosen

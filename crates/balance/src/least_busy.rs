@@ -10,20 +10,26 @@ use crate::set::Member;
 /// would otherwise send everything to one of them.
 const NEARLY_EQUAL: f64 = 1.25;
 
-/// The less busy of two random members that `accepts`; `None` after [`TRIES`] pairs without one.
+/// The less busy of two random members that `accepts`; `None` after [`TRIES`] pairs without one. What is accepted while
+/// `is_settled` is the choice.
 #[inline]
 pub(crate) fn pick(
     members: &[Member],
     sampler: &Sampler,
     now: Nanos,
     rng: &mut Rng,
+    is_settled: impl Fn() -> bool,
     accepts: impl Fn(u32, &Member) -> bool,
 ) -> Option<u32> {
     for _ in 0..TRIES {
         let (a, b) = sampler.draw_two(rng);
         let first = members.get(a as usize).filter(|member| accepts(a, member));
+        if first.is_some() && is_settled() {
+            return Some(a);
+        }
         let second = members.get(b as usize).filter(|member| accepts(b, member));
         match (first, second) {
+            (_, Some(_)) if is_settled() => return Some(b),
             (Some(first), Some(second)) => return Some(if is_busier(first, second, now) { b } else { a }),
             (Some(_), None) => return Some(a),
             (None, Some(_)) => return Some(b),

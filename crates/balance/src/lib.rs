@@ -1,10 +1,11 @@
 //! Endpoints of a backend and the algorithms that choose among them.
 //!
-//! Owns: what is known about an endpoint ([`endpoint`]), the immutable set of endpoints of a backend and its swap cell
-//! ([`set`]), and how one is chosen ([`algorithm`]). Pure: time and randomness come in as arguments, connections and
-//! names are somebody else's. What is learned about an endpoint is shared by all workers and outlives changes of the set.
+//! Owns: what is known about an endpoint ([`endpoint`], [`story`]), the immutable set of endpoints of a backend and its
+//! swap cell ([`set`]), how one is chosen ([`algorithm`]), and who is put out and taken back ([`judge`]). Pure: time and
+//! randomness come in as arguments, connections and names are somebody else's. What is learned about an endpoint is
+//! shared by all workers and outlives changes of the set.
 //!
-//! Start with [`set::EndpointSet::pick`].
+//! Start with [`set::EndpointSet::pick`], then [`judge`].
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
@@ -12,6 +13,10 @@
 
 pub mod hash;
 pub mod load;
+pub mod evidence;
+pub mod health;
+pub mod story;
+pub mod quota;
 pub mod endpoint;
 mod sample;
 mod least_busy;
@@ -20,10 +25,15 @@ mod ring;
 mod maglev;
 pub mod algorithm;
 pub mod set;
+pub mod levels;
+pub mod judge;
 pub mod budget;
 
 pub use algorithm::Algorithm;
 pub use budget::{BudgetLimits, RetryBudget};
-pub use endpoint::{Endpoint, EndpointSpec, InFlight, Outcome};
+pub use endpoint::{Endpoint, EndpointSpec, InFlight};
+pub use health::{Outcome, Outlier, Settings};
+pub use judge::{Event, State, Tally};
 pub use load::Nanos;
-pub use set::{EndpointSet, Endpoints, Pick, Picked, Reader};
+pub use set::{Ask, EndpointSet, Endpoints, NotPicked, Pick, Picked, Reader};
+pub use story::{Check, Gate, Phase, Why};

@@ -52,6 +52,12 @@ impl PeakEwma {
         (value != 0).then(|| decayed(value, age(word, now)).max(1))
     }
 
+    /// Forgets what was for one sample.
+    pub fn restart(&self, latency: Duration, now: Nanos) {
+        let value = duration_ns(latency).clamp(1, LONGEST_NS);
+        self.word.store(value << TICK_BITS | tick(now), Relaxed);
+    }
+
     /// Takes a sample into account.
     #[inline]
     pub fn observe(&self, latency: Duration, now: Nanos) {

@@ -9,8 +9,12 @@ use arc_swap::ArcSwap;
 use rhumb_base::rng::Rng;
 
 use crate::algorithm::{Algorithm, Chooser};
-use crate::endpoint::{Endpoint, EndpointSpec};
+use crate::endpoint::{Endpoint, EndpointSpec, InFlight};
+use crate::health::Settings;
+use crate::judge::Shared;
+use crate::levels;
 use crate::load::Nanos;
+use crate::quota::Taken;
 use crate::sample::Sampler;
 
 /// Most endpoints of a backend; what a source gives beyond is left out and counted ([`EndpointSet::omitted`]).
@@ -33,6 +37,9 @@ pub struct EndpointSet {
 pub struct Member {
     endpoint: Arc<Endpoint>,
     weight: u32,
+    /// The weight by which it is drawn: levels give theirs to each other.
+    drawn: u32,
+    priority: u32,
     /// Mean weight of the set divided by this one.
     mean_over_weight: f32,
     zone: Option<Arc<str>>,
@@ -49,6 +56,17 @@ impl Member {
     #[inline]
     pub fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// The weight by which it is drawn: that of its share of its level ([`crate::levels`]).
+    #[inline]
+    pub(crate) fn drawn(&self) -> u32 {
+        self.drawn
+    }
+
+    /// Its level.
+    pub fn priority(&self) -> u32 {
+        self.priority
     }
 
     /// Where it runs.
@@ -71,6 +89,8 @@ pub struct Pick<'a> {
     pub now: Nanos,
     /// Indices that must not be chosen: endpoints that were tried already.
     pub excluded: &'a [u32],
+    /// True for a request that may be repeated, so that it may try an endpoint that is out.
+    pub may_probe: bool,
 }
 
 /// An endpoint that was chosen.
@@ -78,8 +98,19 @@ pub struct Pick<'a> {
 pub struct Picked<'s> {
     /// Its index in the set, for [`Pick::excluded`].
     pub index: u32,
-    /// The endpoint; [`Endpoint::start`] counts the request in.
+    /// The endpoint.
     pub endpoint: &'s Arc<Endpoint>,
+    /// True when the request tries an endpoint that is out: nobody else does until [`Picked::start`] and its end.
+    pub is_probe: bool,
+}
+
+impl Picked<'_> {
+    /// Counts the request in, until the guard is finished or dropped.
+    #[inline]
+    pub fn start(self) -> InFlight {
+        let load = self.endpoint.start();
+        if self.is_probe { load.probe() } else { load }
+    }
 }
 
 impl EndpointSet {
@@ -109,7 +140,7 @@ impl EndpointSet {
         let total: u64 = specs.iter().map(|spec| u64::from(spec.weight)).sum();
         let weighted = specs.iter().filter(|spec| spec.weight > 0).count();
         let mean_weight = total as f64 / weighted.max(1) as f64;
-        let members: Box<[Member]> = specs
+        let mut members: Box<[Member]> = specs
             .into_iter()
             .map(|spec| {
                 let endpoint = match known.get(&(spec.address, spec.hostname.as_deref())) {
@@ -117,21 +148,56 @@ impl EndpointSet {
                     None => Arc::new(Endpoint::new(&spec, mean, now)),
                 };
                 let mean_over_weight = (mean_weight / f64::from(spec.weight.max(1))) as f32;
-                Member { endpoint, weight: spec.weight, mean_over_weight, zone: spec.zone }
+                Member {
+                    endpoint,
+                    weight: spec.weight,
+                    drawn: spec.weight,
+                    priority: spec.priority,
+                    mean_over_weight,
+                    zone: spec.zone,
+                }
             })
             .collect();
-        let weights: Vec<_> = members.iter().map(Member::weight).collect();
+        // Until it is known who is usable, all are; and which zone is ours, none.
+        let drawn = levels::weights(&members, None, |_, _| true);
+        for (member, drawn) in members.iter_mut().zip(drawn) {
+            member.drawn = drawn;
+        }
+        Self::of(members, algorithm, omitted, before)
+    }
+
+    fn of(members: Box<[Member]>, algorithm: Algorithm, omitted: usize, before: Option<&Self>) -> Self {
+        let weights: Vec<_> = members.iter().map(Member::drawn).collect();
         let chooser = Chooser::new(algorithm, &members, before.map(|set| &set.chooser));
         Self { sampler: Sampler::new(&weights), chooser, omitted, members }
+    }
+
+    /// The same endpoints, drawn by other weights.
+    fn redrawn(&self, weights: &[u32]) -> Self {
+        let members = self.members.iter().zip(weights).map(|(member, &drawn)| Member {
+            endpoint: Arc::clone(&member.endpoint),
+            zone: member.zone.clone(),
+            drawn,
+            ..*member
+        });
+        Self::of(members.collect(), self.algorithm(), self.omitted, Some(self))
+    }
+
+    /// True when not all are asked alike.
+    pub(crate) fn is_tiered(&self, zone: Option<&str>) -> bool {
+        let first = self.members.first().map_or(0, Member::priority);
+        self.members.iter().any(|member| {
+            member.priority != first || zone.is_some() && member.zone.is_some() && member.zone() != zone
+        })
     }
 
     /// Chooses an endpoint that has weight, is eligible and not excluded; `None` when there is none. A caller that
     /// excluded some may ask again without.
     #[inline]
     pub fn pick(&self, ask: Pick<'_>, rng: &mut Rng) -> Option<Picked<'_>> {
-        let index = self.chooser.pick(&self.members, &self.sampler, ask, rng)?;
+        let (index, is_probe) = self.chooser.pick(&self.members, &self.sampler, ask, rng)?;
         let member = self.members.get(index as usize)?;
-        Some(Picked { index, endpoint: &member.endpoint })
+        Some(Picked { index, endpoint: &member.endpoint, is_probe })
     }
 
     /// The index of an endpoint.
@@ -187,17 +253,58 @@ fn distinct(specs: Vec<EndpointSpec>) -> (Vec<EndpointSpec>, usize) {
     (kept, omitted)
 }
 
-/// The cell that holds a backend's set. Sources of endpoints publish, workers read through a [`Reader`].
+/// What a request asks a backend for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask<'a> {
+    /// As [`Pick::key`].
+    pub key: Option<u64>,
+    /// The time.
+    pub now: Nanos,
+    /// As [`Pick::may_probe`].
+    pub may_probe: bool,
+    /// Endpoints that failed this request, the latest last: left out while there are others.
+    pub tried: &'a [Arc<Endpoint>],
+}
+
+/// Why no endpoint was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotPicked {
+    /// There is none that may be.
+    NoEndpoint,
+    /// The backend has as many requests as it may have ([`Settings::max_requests`]).
+    Limit,
+}
+
+/// The cell that holds a backend's set. Sources of endpoints publish, workers read through a [`Reader`]. What happens to
+/// the health of endpoints is in [`crate::judge`].
 #[derive(Debug)]
 pub struct Endpoints {
     current: ArcSwap<EndpointSet>,
     generation: AtomicU64,
+    pub(crate) settings: Settings,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Endpoints {
     /// A cell with a first set.
     pub fn new(set: EndpointSet) -> Self {
-        Self { current: ArcSwap::from_pointee(set), generation: AtomicU64::new(0) }
+        Self::with(set, Settings::default(), None)
+    }
+
+    /// A cell with settings of health, that goes on with what is known about the backend before. Nothing that `before`
+    /// uses is changed until the first [`Endpoints::tick`].
+    pub fn with(set: EndpointSet, settings: Settings, before: Option<&Self>) -> Self {
+        Self {
+            current: ArcSwap::from_pointee(set),
+            generation: AtomicU64::new(0),
+            settings,
+            shared: before.map_or_else(Arc::default, |before| Arc::clone(&before.shared)),
+        }
+    }
+
+    /// The settings of health.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The set as it is.
@@ -205,18 +312,17 @@ impl Endpoints {
         self.current.load_full()
     }
 
-    /// Chooses from the set as it is; see [`EndpointSet::pick`]. Those in `tried` are left out, the latest
-    /// [`EXCLUDED_MAX`] of them; when there is no other, all but the last, and then that one: better one that failed
-    /// once than none.
+    /// Chooses from the set as it is ([`EndpointSet::pick`]), and counts the request in. Those in `tried` are left out,
+    /// the latest [`EXCLUDED_MAX`] of them; when there is no other, all but the last, and then that one: better one that
+    /// failed once than none.
+    ///
+    /// # Errors
+    /// When there is no endpoint, or no room for the request.
     #[inline]
-    pub fn pick(
-        &self,
-        key: Option<u64>,
-        now: Nanos,
-        rng: &mut Rng,
-        tried: &[Arc<Endpoint>],
-    ) -> Option<Arc<Endpoint>> {
+    pub fn begin(&self, ask: Ask<'_>, rng: &mut Rng) -> Result<InFlight, NotPicked> {
         let set = self.current.load();
+        let Ask { key, now, may_probe, tried } = ask;
+        let quota = self.take()?;
         let mut places = [u32::MAX; EXCLUDED_MAX];
         let mut count = 0;
         if !tried.is_empty() {
@@ -226,17 +332,40 @@ impl Endpoints {
                 count += 1;
             }
         }
+        // What has failed already does not try out anything.
+        let may_probe = may_probe && tried.is_empty();
         let mut excluded = places.get(..count).unwrap_or_default();
         loop {
-            if let Some(picked) = set.pick(Pick { key, now, excluded }, rng) {
-                return Some(Arc::clone(picked.endpoint));
+            if let Some(picked) = set.pick(Pick { key, now, excluded, may_probe }, rng) {
+                let mut load = picked.start();
+                load.quota = quota;
+                return Ok(load);
             }
             // All, then the last one only, then none.
             excluded = match excluded {
-                [] => return None,
+                [] => return Err(NotPicked::NoEndpoint),
                 [last, _, ..] => std::slice::from_ref(last),
                 [_] => &[],
             };
+        }
+    }
+
+    /// Counts a request in at an endpoint that was chosen for it before.
+    ///
+    /// # Errors
+    /// When there is no room for the request.
+    pub fn begin_again(&self, endpoint: &Arc<Endpoint>) -> Result<InFlight, NotPicked> {
+        let mut load = endpoint.start();
+        load.quota = self.take()?;
+        Ok(load)
+    }
+
+    /// Room for a request; nothing where it has no limit.
+    #[inline]
+    fn take(&self) -> Result<Option<Taken>, NotPicked> {
+        match self.settings.max_requests {
+            None => Ok(None),
+            Some(limit) => self.shared.requests.take(limit).map(Some).ok_or(NotPicked::Limit),
         }
     }
 
@@ -256,6 +385,7 @@ impl Endpoints {
     pub fn publish(&self, specs: Vec<EndpointSpec>, now: Nanos) {
         self.current.rcu(|set| set.next(specs.clone(), set.algorithm(), now));
         self.generation.fetch_add(1, Ordering::Release);
+        self.settle(now);
     }
 
     /// Changes the algorithm. The endpoints stay.
@@ -266,10 +396,23 @@ impl Endpoints {
                 hostname: member.endpoint.hostname().cloned(),
                 weight: member.weight,
                 zone: member.zone.clone(),
+                priority: member.priority,
             });
             set.next(specs.collect(), algorithm, now)
         });
         self.generation.fetch_add(1, Ordering::Release);
+        self.settle(now);
+    }
+
+    /// Draws by other weights, unless the set is another one by now: then whoever published it sees to that.
+    pub(crate) fn reweigh(&self, set: &Arc<EndpointSet>, weights: &[u32]) {
+        if set.members.iter().map(Member::drawn).eq(weights.iter().copied()) {
+            return;
+        }
+        let before = self.current.compare_and_swap(set, Arc::new(set.redrawn(weights)));
+        if Arc::ptr_eq(&before, set) {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod l4_route;
 pub mod grant;
 pub mod secret;
 pub mod backend;
+pub mod health;
 pub mod backend_tls;
 pub mod policy;
 pub mod proxy_config;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use rhumb_balance::{Endpoint, Endpoints, Nanos, RetryBudget};
+use rhumb_balance::{Ask, Endpoint, Endpoints, InFlight, Nanos, NotPicked, RetryBudget};
 use rhumb_base::name::BackendName;
 use rhumb_base::rng::Rng;
 use rhumb_codec::field::FieldName;
@@ -54,30 +54,40 @@ impl Backend {
         &self.target
     }
 
-    /// Chooses an endpoint; those in `tried` failed this request and are left out while there is another.
+    /// Chooses an endpoint and counts the request in; `tried` failed this request already and are left out while
+    /// there are others.
+    ///
+    /// # Errors
+    /// When there is no endpoint, or no room for the request.
     #[inline]
-    pub fn pick(
+    pub fn begin(
         &self,
         req: &RequestHead,
         client: IpAddr,
         now: Nanos,
         rng: &mut Rng,
         tried: &[Arc<Endpoint>],
-    ) -> Option<Arc<Endpoint>> {
+    ) -> Result<InFlight, NotPicked> {
         let key = if self.needs_key { self.key(req, client) } else { None };
-        self.endpoints.pick(key, now, rng, tried)
+        // RFC 9110 §9.2.2: what tries out an endpoint may have to be sent again.
+        let ask = Ask { key, now, may_probe: req.method().is_idempotent(), tried };
+        self.endpoints.begin(ask, rng)
     }
 
-    /// Chooses an endpoint for what is no request: only the client's address tells one from another.
-    pub fn pick_for(
+    /// The same for what is no request: only the client's address tells one from another, and nothing is lost by
+    /// connecting once more.
+    ///
+    /// # Errors
+    /// When there is no endpoint, or no room.
+    pub fn begin_for(
         &self,
         client: IpAddr,
         now: Nanos,
         rng: &mut Rng,
-        avoided: &[Arc<Endpoint>],
-    ) -> Option<Arc<Endpoint>> {
+        tried: &[Arc<Endpoint>],
+    ) -> Result<InFlight, NotPicked> {
         let key = (self.needs_key && self.hash_on == HashOn::SourceIp).then(|| address_key(client));
-        self.endpoints.pick(key, now, rng, avoided)
+        self.endpoints.begin(Ask { key, now, may_probe: true, tried }, rng)
     }
 
     fn key(&self, req: &RequestHead, client: IpAddr) -> Option<u64> {

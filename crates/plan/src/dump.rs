@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rhumb_balance::Settings;
 use rhumb_policy::Chain;
 use rhumb_route::RequestMatch;
 use rhumb_tls::CertificateInfo;
@@ -281,6 +282,7 @@ fn backend_value(backend: &Backend) -> Value {
     }
     value.insert("connectTimeout".into(), duration(backend.target.connect_timeout).into());
     value.insert("idleTimeout".into(), duration(backend.target.idle_timeout).into());
+    health(&mut value, backend.endpoints.settings());
     if !backend.dns_names.is_empty() {
         value.insert("dns".into(), backend.dns_names.iter().map(|name| (**name).to_owned()).collect());
     }
@@ -295,10 +297,44 @@ fn backend_value(backend: &Backend) -> Value {
         if let Some(zone) = member.zone() {
             value.insert("zone".into(), zone.into());
         }
+        if member.priority() > 0 {
+            value.insert("priority".into(), member.priority().into());
+        }
         Value::Object(value)
     });
     value.insert("endpoints".into(), endpoints.collect());
     value.into()
+}
+
+fn health(value: &mut Map<String, Value>, settings: &Settings) {
+    let outlier = match &settings.outlier {
+        None => json!("off"),
+        Some(limits) => json!({
+            "consecutive5xx": limits.consecutive_5xx,
+            "consecutiveGatewayFailures": limits.consecutive_gateway_failures,
+            "consecutiveLocalFailures": limits.consecutive_local_failures,
+            "recentFailures": limits.recent_failures,
+            "failurePercentage": limits.failure_percent,
+            "successRateFactor": limits.success_rate_factor,
+            "minRequests": limits.min_requests,
+            "minEndpoints": limits.min_endpoints,
+            "window": duration(limits.window),
+            "ejectionTime": duration(limits.base_ejection),
+            "maxEjectionTime": duration(limits.max_ejection),
+            "maxEjectedPercentage": limits.max_ejected_percent,
+            "probeRequests": limits.probes,
+            "ramp": duration(limits.ramp),
+        }),
+    };
+    value.insert("outlierDetection".into(), outlier);
+    value.insert("slowStart".into(), duration(settings.slow_start).into());
+    value.insert("panicThreshold".into(), settings.panic_percent.into());
+    if let Some(zone) = &settings.zone {
+        value.insert("prefersZone".into(), (**zone).into());
+    }
+    if let Some(limit) = settings.max_requests {
+        value.insert("maxRequests".into(), limit.into());
+    }
 }
 
 fn duration(limit: Duration) -> String {

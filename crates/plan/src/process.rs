@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the admin listener is when nothing is written: this machine only.
@@ -12,6 +13,8 @@ pub const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
 pub struct Process {
     /// Worker threads. Default: one per core that the process may use. Read at start only.
     pub workers: Option<usize>,
+    /// Where it runs; `None` is nowhere in particular.
+    pub zone: Option<Arc<str>>,
     /// Admin listener; `None` is off. Read at start only.
     pub admin: Option<SocketAddr>,
     /// Access logs.
@@ -26,6 +29,7 @@ impl Default for Process {
     fn default() -> Self {
         Self {
             workers: None,
+            zone: None,
             admin: DEFAULT_ADMIN.parse().ok(),
             access_logs: vec![AccessLog::default()],
             drain_timeout: Duration::from_secs(30),

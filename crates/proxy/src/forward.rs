@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rhumb_balance::{Endpoint, InFlight, Nanos, Outcome};
+use rhumb_balance::{Endpoint, InFlight, Nanos, NotPicked, Outcome};
 use rhumb_base::failure::{Cause, Failure, Side};
 use rhumb_codec::field::Known;
 use rhumb_codec::head::{Content, Method, RequestHead, Version};
@@ -113,7 +113,8 @@ impl Exchange<'_> {
     async fn discard(&mut self, attempt: Attempt, backend: &Backend, tries: &mut Tries<'_>) {
         let Attempt { mut up, load, endpoint, first_byte, .. } = attempt;
         let now = Instant::now();
-        load.finish(first_byte, outcome_of(self.rsp.status), Nanos::since(self.worker.origin, now));
+        let at = Nanos::since(self.worker.origin, now);
+        backend.endpoints.finish(load, first_byte, self.judge_head(), at);
         let is_read = poll_fn(|cx| {
             let mut left = DRAIN_MAX;
             loop {
@@ -141,22 +142,22 @@ impl Exchange<'_> {
         tries: &Tries<'_>,
         fresh: bool,
     ) -> Result<Attempt, Broken> {
+        let begun = Instant::now();
         let picked = {
             let mut rng = self.worker.rng.borrow_mut();
-            let now = Nanos::since(self.worker.origin, Instant::now());
+            let now = Nanos::since(self.worker.origin, begun);
             if self.outcome.tries == 1 {
                 backend.budget.count(self.worker.stripe, now);
             }
             match &self.outcome.endpoint {
                 // The connection was stale, the endpoint is as good as before.
-                Some(endpoint) if fresh => Some(Arc::clone(endpoint)),
-                _ => backend.pick(&self.req, self.client, now, &mut rng, &tries.tried),
+                Some(endpoint) if fresh => backend.endpoints.begin_again(endpoint),
+                _ => backend.begin(&self.req, self.client, now, &mut rng, &tries.tried),
             }
         };
-        let Some(endpoint) = picked else { return Err(Broken::Backend(Cause::NoEndpoint.into())) };
+        let load = picked.map_err(|none| Broken::Backend(refuse_pick(none)))?;
+        let endpoint = Arc::clone(load.endpoint());
         self.outcome.endpoint = Some(Arc::clone(&endpoint));
-        let begun = Instant::now();
-        let load = endpoint.start();
         limits.set_for_connect(timer, begun);
         let connected = match wait_for(down, timer, self.connect(backend, &endpoint, fresh)).await {
             Ok(connected) => connected,
@@ -171,7 +172,7 @@ impl Exchange<'_> {
             Err(failure) => {
                 // A head that is too large for the backend is not the backend's fault.
                 if failure.cause.facts().side == Side::Backend {
-                    self.learn(load, begun, Outcome::Failure);
+                    self.learn(backend, load, begun, Outcome::LocalFailure);
                 }
                 return Err(Broken::Backend(failure));
             }
@@ -226,16 +227,26 @@ impl Exchange<'_> {
             }
             Err(broken) => {
                 if matches!(broken, Broken::Backend(_)) {
-                    self.learn(load, sent, Outcome::Failure);
+                    self.learn(backend, load, sent, Outcome::LocalFailure);
                 }
                 Err(broken)
             }
         }
     }
 
-    fn learn(&self, load: InFlight, since: Instant, outcome: Outcome) {
+    fn learn(&self, backend: &Backend, load: InFlight, since: Instant, outcome: Outcome) {
         let now = Instant::now();
-        load.finish(now.saturating_duration_since(since), outcome, Nanos::since(self.worker.origin, now));
+        let latency = now.saturating_duration_since(since);
+        backend.endpoints.finish(load, latency, outcome, Nanos::since(self.worker.origin, now));
+    }
+
+    /// What the head of a response says about the endpoint.
+    fn judge_head(&self) -> Outcome {
+        let fields = &self.rsp.fields;
+        if let Some(status) = fields.get(Known::GrpcStatus) {
+            return number(status).map_or(Outcome::Success, Outcome::of_grpc);
+        }
+        Outcome::of_status(self.rsp.status, || fields.get(Known::RetryAfter).and_then(retry_after))
     }
 
     /// A connection or stream to the endpoint.
@@ -286,6 +297,7 @@ impl Exchange<'_> {
         first: Instant,
     ) -> Result<(), End> {
         let Attempt { mut up, load, endpoint, first_byte, begun } = attempt;
+        let verdict = self.judge_head();
         let opens_tunnel = self.opens_tunnel()?;
         if !backend_chain.is_empty() {
             self.run_response_chain(backend_chain, backend_state);
@@ -327,8 +339,8 @@ impl Exchange<'_> {
         self.outcome.timing.upstream_total = Some(now.saturating_duration_since(first));
         match result {
             Ok(()) => {
-                let outcome = outcome_of(self.outcome.upstream_status.unwrap_or_default());
-                load.finish(first_byte, outcome, Nanos::since(self.worker.origin, now));
+                let at = Nanos::since(self.worker.origin, now);
+                backend.endpoints.finish(load, first_byte, verdict, at);
                 if let Up::H1(connection) = up {
                     self.worker.pools.put(backend.target(), endpoint.address(), connection, now);
                 }
@@ -336,7 +348,8 @@ impl Exchange<'_> {
             }
             Err(Broken::Client(failure) | Broken::Request(failure)) => Err(End::Cut(failure)),
             Err(Broken::Backend(failure)) => {
-                load.finish(first_byte, Outcome::Failure, Nanos::since(self.worker.origin, now));
+                let at = Nanos::since(self.worker.origin, now);
+                backend.endpoints.finish(load, first_byte, Outcome::LocalFailure, at);
                 Err(End::Cut(failure))
             }
         }
@@ -402,6 +415,22 @@ impl Exchange<'_> {
     }
 }
 
+pub(crate) fn refuse_pick(none: NotPicked) -> Failure {
+    match none {
+        NotPicked::NoEndpoint => Cause::NoEndpoint.into(),
+        NotPicked::Limit => Cause::BackendLimit.into(),
+    }
+}
+
+fn number<N: std::str::FromStr>(value: &[u8]) -> Option<N> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// The time in a Retry-After (RFC 9110 §10.2.3); one with a date says that there is one.
+fn retry_after(value: &[u8]) -> Option<Duration> {
+    Some(number(value).map_or(rhumb_balance::health::THROTTLE_DEFAULT, Duration::from_secs))
+}
+
 /// The extended CONNECT that stands for an upgrade (RFC 8441 §5).
 fn extended_connect(req: &RequestHead) -> RequestHead {
     let mut connect = req.clone();
@@ -422,10 +451,4 @@ pub(crate) struct Attempt {
     first_byte: Duration,
     /// When the attempt began.
     begun: Instant,
-}
-
-/// What a status says about the endpoint: a gateway status says that it could not do its part; other answers are the
-/// application's.
-fn outcome_of(status: u16) -> Outcome {
-    if matches!(status, 502..=504) { Outcome::Failure } else { Outcome::Success }
 }

@@ -22,6 +22,7 @@ use rhumb_tls::{self as tls, Certificate, ClientSpec, ClientTls, Roots, SubjectN
 
 use crate::certificate::{self, Written, WrittenRoots, ca_of, of_secret};
 use crate::collect::{Docs, Entry, Key, key};
+use crate::health;
 use crate::report::Report;
 use crate::settings::{Surroundings, positive, refuse};
 
@@ -51,6 +52,8 @@ pub struct DnsName {
     pub weight: u32,
     /// Where they are.
     pub zone: Option<Arc<str>>,
+    /// Their level.
+    pub priority: u32,
 }
 
 /// Which records are looked up.
@@ -70,6 +73,8 @@ pub(crate) struct Backends<'a> {
     policies: HashMap<Key<'a>, Entry<'a, BackendTlsPolicy>>,
     made: HashMap<(usize, Option<u64>, bool), Option<Arc<plan::Backend>>>,
     system_roots: Option<Result<Roots, tls::Error>>,
+    /// Where this process runs.
+    zone: Option<Arc<str>>,
     /// Those that some rule names, in the order of first use.
     pub(crate) used: Vec<Arc<plan::Backend>>,
     pub(crate) dns: Vec<DnsBackend>,
@@ -87,6 +92,7 @@ impl<'a> Backends<'a> {
         docs: &'a Docs<'a>,
         previous: Option<&'a Plan>,
         around: Surroundings,
+        zone: Option<Arc<str>>,
         report: &mut Report,
     ) -> Self {
         let mut before: HashMap<&str, Vec<_>> = HashMap::new();
@@ -100,6 +106,7 @@ impl<'a> Backends<'a> {
             policies: tls_policies(docs, report),
             made: HashMap::new(),
             system_roots: None,
+            zone,
             used: Vec::new(),
             dns: Vec::new(),
         }
@@ -176,6 +183,7 @@ impl<'a> Backends<'a> {
         let (algorithm, hash_on) = balancing(spec);
         let (fixed, names) = endpoints(spec);
         let limits = BudgetLimits::default();
+        let health = health::settings(doc, spec, self.zone.as_ref(), report);
         let settings = self.tls(entry, identity, speaks_http, (&fixed, &names), report);
         if doc.broken {
             // What could be read of it is not what was meant.
@@ -194,6 +202,8 @@ impl<'a> Backends<'a> {
         let pool_key = hasher.finish();
         (connect_timeout, idle_timeout, algorithm, proxy_protocol_of(spec)).hash(&mut hasher);
         hash_written(&fixed, &names, &hash_on, &mut hasher);
+        // Few and small: what is shown is what is compared.
+        format!("{health:?}").hash(&mut hasher);
         let digest = hasher.finish();
 
         let before = || self.before.get(&*name).into_iter().flatten().copied();
@@ -222,6 +232,7 @@ impl<'a> Backends<'a> {
                         hostname: Some(Arc::clone(hostname)),
                         weight: member.weight(),
                         zone: name.zone.clone(),
+                        priority: name.priority,
                     })
                 });
                 let specs = fixed.iter().cloned().chain(found).collect();
@@ -236,7 +247,7 @@ impl<'a> Backends<'a> {
         let backend = plan::Backend {
             name: BackendName::new(name),
             digest,
-            endpoints: Arc::new(Endpoints::new(set)),
+            endpoints: Arc::new(Endpoints::with(set, health, before.map(|before| &*before.endpoints))),
             budget,
             needs_key: algorithm.needs_key(),
             hash_on,
@@ -614,16 +625,17 @@ fn endpoints(spec: &Backend) -> (Vec<EndpointSpec>, Vec<DnsName>) {
     let (mut fixed, mut names) = (Vec::new(), Vec::new());
     for endpoint in &spec.endpoints {
         let weight = u32::try_from(endpoint.weight.get()).unwrap_or(1);
+        let priority = endpoint.priority.as_ref().map_or(0, |level| u32::try_from(level.get()).unwrap_or(0));
         let zone = endpoint.zone.as_ref().map(|zone| Arc::from(&*zone.value));
         let port = endpoint.address.port().get();
         match endpoint.address.host().parse::<IpAddr>() {
             Ok(ip) => {
                 let address = SocketAddr::new(ip, port);
-                fixed.push(EndpointSpec { address, hostname: None, weight, zone });
+                fixed.push(EndpointSpec { address, hostname: None, weight, zone, priority });
             }
             Err(_) => {
                 let name = endpoint.address.host().into();
-                names.push(DnsName { name, kind: DnsKind::Addresses, port, weight, zone });
+                names.push(DnsName { name, kind: DnsKind::Addresses, port, weight, zone, priority });
             }
         }
     }
@@ -632,17 +644,17 @@ fn endpoints(spec: &Backend) -> (Vec<EndpointSpec>, Vec<DnsName>) {
             DnsType::A => DnsKind::Addresses,
             DnsType::Srv => DnsKind::Services,
         };
-        names.push(DnsName { name: name.into(), kind, port, weight: 1, zone: None });
+        names.push(DnsName { name: name.into(), kind, port, weight: 1, zone: None, priority: 0 });
     }
     (fixed, names)
 }
 
 fn hash_written(fixed: &[EndpointSpec], names: &[DnsName], hash_on: &HashOn, hasher: &mut DefaultHasher) {
     for spec in fixed {
-        (spec.address, spec.weight, &spec.zone).hash(hasher);
+        (spec.address, spec.weight, &spec.zone, spec.priority).hash(hasher);
     }
     for name in names {
-        (&name.name, name.kind, name.port, name.weight, &name.zone).hash(hasher);
+        (&name.name, name.kind, name.port, name.weight, &name.zone, name.priority).hash(hasher);
     }
     match hash_on {
         HashOn::SourceIp => 0.hash(hasher),

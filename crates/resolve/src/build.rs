@@ -41,7 +41,7 @@ pub fn resolve(docs: &[Doc], previous: Option<&Plan>, around: &Surroundings) -> 
     let mut policies = Policies::new(&docs, &mut report);
     let servers = Servers::new(&docs, &grants, previous, around.unix_seconds);
     let (mut doors, settings) = Doors::open(&docs, &grants, &policies, around, servers, &mut report);
-    let mut backends = Backends::new(&docs, previous, *around, &mut report);
+    let mut backends = Backends::new(&docs, previous, *around, settings.process.zone.clone(), &mut report);
 
     let mut made = Vec::with_capacity(docs.http_routes.all.len() + docs.grpc_routes.all.len());
     let mut maker = Maker {

@@ -17,6 +17,7 @@ mod settings;
 mod certificate;
 mod policies;
 mod attach;
+mod health;
 mod backends;
 mod matches;
 mod rules;

@@ -1,6 +1,7 @@
 //! ProxyConfig: settings of the process and of ports.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_base::cidr::Cidr;
@@ -113,7 +114,8 @@ pub(crate) fn named<'a>(
 fn process(entry: Entry<'_, ProxyConfig>, report: &mut Report) -> Process {
     let spec = entry.spec;
     let workers = spec.workers.as_ref().and_then(|workers| usize::try_from(workers.get()).ok());
-    let mut process = Process { workers, ..Process::default() };
+    let zone = spec.zone.as_ref().map(|zone| Arc::from(&*zone.value));
+    let mut process = Process { workers, zone, ..Process::default() };
     if let Some(admin) = &spec.admin {
         let default = DEFAULT_ADMIN.parse().ok();
         let is_on = admin.enabled.as_ref().is_none_or(|enabled| enabled.value);
@@ -156,7 +158,8 @@ fn process(entry: Entry<'_, ProxyConfig>, report: &mut Report) -> Process {
 /// What a ProxyConfig of a Gateway cannot have: there may be several Gateways and there is one process.
 fn refuse_process_settings(entry: Entry<'_, ProxyConfig>, report: &mut Report) {
     let spec = entry.spec;
-    let written: [(&str, Option<Span>); 5] = [
+    let written: [(&str, Option<Span>); 6] = [
+        ("zone", spec.zone.as_ref().map(|zone| zone.span)),
         ("workers", spec.workers.as_ref().map(|workers| workers.span)),
         ("admin", spec.admin.as_ref().map(|admin| admin.span)),
         ("accessLog", spec.access_log.as_ref().map(|log| log.span)),

@@ -10,6 +10,7 @@
 pub mod target;
 pub mod connect;
 pub mod pool;
+pub mod active;
 pub mod dns;
 
 pub use dns::Dns;

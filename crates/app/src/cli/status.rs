@@ -24,7 +24,7 @@ pub(crate) struct Running {
     #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
     pub(super) admin_token_file: Option<PathBuf>,
     /// How it is printed
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "text")]
     pub(super) format: Format,
 }
 
@@ -130,15 +130,9 @@ fn endpoints_text(answer: &Value) -> String {
         let name = plain(&backend["backend"]);
         let endpoints = backend["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
         if endpoints.is_empty() {
-            rows.push([
-                name.clone(),
-                "(none)".to_owned(),
-                String::new(),
-                String::new(),
-                String::new(),
-                String::new(),
-                String::new(),
-            ]);
+            let mut row: [String; 9] = Default::default();
+            (row[0], row[1]) = (name.clone(), "(none)".to_owned());
+            rows.push(row);
         }
         for endpoint in endpoints {
             let latency =
@@ -146,15 +140,18 @@ fn endpoints_text(answer: &Value) -> String {
             rows.push([
                 name.clone(),
                 plain(&endpoint["address"]),
-                plain(&endpoint["state"]),
+                state_text(endpoint),
+                endpoint["sinceSeconds"].as_f64().map_or_else(|| "-".to_owned(), |s| span(s as u64)),
                 plain(&endpoint["inFlight"]),
                 latency,
                 plain(&endpoint["started"]),
                 plain(&endpoint["failed"]),
+                reason_text(endpoint),
             ]);
         }
     }
-    let title = ["BACKEND", "ENDPOINT", "STATE", "IN FLIGHT", "LATENCY", "REQUESTS", "FAILED"];
+    let title =
+        ["BACKEND", "ENDPOINT", "STATE", "SINCE", "IN FLIGHT", "LATENCY", "REQUESTS", "FAILED", "WHY"];
     let mut out = print::table(title, &rows);
     for backend in answer["backends"].as_array().into_iter().flatten() {
         for name in
@@ -168,6 +165,22 @@ fn endpoints_text(answer: &Value) -> String {
         }
     }
     out
+}
+
+/// The state, with the share of an endpoint that has not all of its own.
+fn state_text(endpoint: &Value) -> String {
+    let share = endpoint["share"].as_f64().unwrap_or(1.0);
+    let state = plain(&endpoint["state"]);
+    if share > 0.0 && share < 1.0 { format!("{state} {:.0} %", share * 100.0) } else { state }
+}
+
+/// Why it is not in full use, and what comes next.
+fn reason_text(endpoint: &Value) -> String {
+    match (endpoint["why"].as_str(), endpoint["next"].as_str()) {
+        (Some(why), Some(next)) => format!("{why}; {next}"),
+        (Some(text), None) | (None, Some(text)) => text.to_owned(),
+        (None, None) => String::new(),
+    }
 }
 
 /// A value without quotes.
@@ -217,13 +230,17 @@ mod tests {
     #[test]
     fn a_backend_without_endpoints_is_shown() {
         let text = endpoints_text(&json!({ "backends": [
-            { "backend": "ns/a", "endpoints": [{ "address": "1.2.3.4:5", "state": "eligible", "inFlight": 1, "latencyMs": 2.25, "started": 9, "failed": 0 }] },
+            { "backend": "ns/a", "endpoints": [{ "address": "1.2.3.4:5", "state": "ramping", "share": 0.254, "sinceSeconds": 3.2,
+                "why": "5 failed requests in a row", "next": "full share in 6.8 s",
+                "inFlight": 1, "latencyMs": 2.25, "started": 9, "failed": 5 }] },
             { "backend": "ns/b", "endpoints": [], "names": [{ "query": "x:80", "trouble": "gone", "nextInSeconds": 2 }] },
         ]}));
-        assert!(text.contains("ns/a     1.2.3.4:5  eligible  1          2.2 ms   9         0"), "{text}");
-        assert!(
-            text.contains("ns/b     (none)") && text.contains("ns/b: x:80: gone, next attempt in 2s"),
-            "{text}"
-        );
+        for part in [
+            "ns/a     1.2.3.4:5  ramping 25 %  3s     1          2.2 ms   9         5       5 failed requests in a row; full share in 6.8 s",
+            "ns/b     (none)",
+            "ns/b: x:80: gone, next attempt in 2s",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Where keys go, and how many move.
 
-use rhumb_balance::{Algorithm, EndpointSet, Pick, hash};
+use rhumb_balance::{Algorithm, EndpointSet, Gate, Pick, hash};
 use rhumb_base::rng::Rng;
 
 use crate::world::specs;
@@ -49,7 +49,7 @@ fn only_keys_of_an_endpoint_that_is_out_move_and_they_spread() {
         let set = EndpointSet::new(specs(&[1; 10]), algorithm);
         let before = owners(&set);
         let out = set.members()[4].endpoint().clone();
-        out.set_eligible(false);
+        out.set_gate(Gate::SHUT);
         let after = owners(&set);
         let mut gained = std::collections::HashMap::new();
         for (a, b) in before.iter().zip(&after) {
@@ -59,7 +59,7 @@ fn only_keys_of_an_endpoint_that_is_out_move_and_they_spread() {
             }
         }
         assert_eq!(gained.len(), 9, "{algorithm:?}");
-        out.set_eligible(true);
+        out.set_gate(Gate::OPEN);
         assert_eq!(owners(&set), before, "they come back");
     }
 }

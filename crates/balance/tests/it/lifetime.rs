@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_balance::{
-    Algorithm, EndpointSet, EndpointSpec, Endpoints, Nanos, Outcome, Pick, Reader, set::ENDPOINTS_LIMIT,
+    Algorithm, Check, EndpointSet, EndpointSpec, Endpoints, Nanos, Outcome, Pick, Reader, Settings,
+    set::ENDPOINTS_LIMIT,
 };
 use rhumb_base::rng::Rng;
 
@@ -12,12 +13,14 @@ use crate::world::specs;
 
 #[test]
 fn what_is_known_about_an_endpoint_survives_changes_of_the_set() {
-    let cell = Arc::new(Endpoints::new(EndpointSet::new(specs(&[1, 1]), Algorithm::LeastBusy)));
+    let settings = Settings { is_checked: true, ..Settings::default() };
+    let set = EndpointSet::new(specs(&[1, 1]), Algorithm::LeastBusy);
+    let cell = Arc::new(Endpoints::with(set, settings, None));
     let mut reader = Reader::new(Arc::clone(&cell));
     let old = Arc::clone(reader.set().members()[1].endpoint());
     let guard = old.start();
     old.start().finish(Duration::from_millis(30), Outcome::Success, Nanos(0));
-    old.set_eligible(false);
+    cell.checked(&old, Check::Failing("no answer".into()), Nanos(0));
 
     cell.publish(specs(&[7, 7, 7])[1..].to_vec(), Nanos(0));
     let members = reader.set().members();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use rhumb_balance::{Algorithm, EndpointSet, EndpointSpec, Nanos, Pick};
+use rhumb_balance::{Algorithm, EndpointSet, EndpointSpec, Gate, Nanos, Pick};
 use rhumb_base::rng::Rng;
 
 use crate::world::{Behaviour, World, specs, takes};
@@ -132,7 +132,7 @@ fn what_is_not_eligible_or_excluded_or_without_weight_is_never_chosen() {
             let mut allowed = Vec::new();
             for (i, member) in (0u32..).zip(set.members()) {
                 let (is_out, is_excluded) = (rng.below(odds) != 0, rng.below(8) == 0);
-                member.endpoint().set_eligible(!is_out);
+                member.endpoint().set_gate(if is_out { Gate::SHUT } else { Gate::OPEN });
                 if is_excluded {
                     excluded.push(i);
                 }
@@ -142,7 +142,7 @@ fn what_is_not_eligible_or_excluded_or_without_weight_is_never_chosen() {
             }
             for _ in 0..50 {
                 let key = (rng.below(4) > 0).then(|| rng.next_u64());
-                let ask = Pick { key, now: Nanos(1), excluded: &excluded };
+                let ask = Pick { key, now: Nanos(1), excluded: &excluded, may_probe: false };
                 match set.pick(ask, &mut rng) {
                     Some(picked) => assert!(allowed.contains(&picked.index), "{algorithm:?} seed {seed}"),
                     None => assert!(allowed.is_empty(), "{algorithm:?} seed {seed}: {allowed:?}"),
@@ -157,12 +157,12 @@ fn every_eligible_endpoint_is_used_even_when_few_are() {
     for algorithm in Algorithm::ALL {
         let set = EndpointSet::new(specs(&[1; 100]), algorithm);
         for member in &set.members()[3..] {
-            member.endpoint().set_eligible(false);
+            member.endpoint().set_gate(Gate::SHUT);
         }
         let mut rng = Rng::new(1);
         let mut counts = [0; 100];
         for _ in 0..3000 {
-            let ask = Pick { key: Some(rng.next_u64()), now: Nanos(0), excluded: &[] };
+            let ask = Pick { key: Some(rng.next_u64()), now: Nanos(0), excluded: &[], may_probe: false };
             counts[set.pick(ask, &mut rng).unwrap().index as usize] += 1;
         }
         assert!(counts[..3].iter().all(|&n| (700..1300).contains(&n)), "{algorithm:?} {:?}", &counts[..3]);

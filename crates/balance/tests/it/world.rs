@@ -83,14 +83,14 @@ impl World {
 
     fn request(&mut self) {
         let key = Some(hash::mix(self.started));
-        let ask = Pick { key, now: Nanos(self.now), excluded: &[] };
+        let ask = Pick { key, now: Nanos(self.now), excluded: &[], may_probe: false };
         let picked = self.set.pick(ask, &mut self.rng).expect("some endpoint is eligible");
         let (index, guard) = (picked.index as usize, picked.endpoint.start());
         self.counts[index] += 1;
         self.peaks[index] = self.peaks[index].max(picked.endpoint.in_flight());
         let behaviour = self.behaviour[index];
         let (end, outcome) = if behaviour.fails {
-            (self.now + 50_000, Outcome::Failure)
+            (self.now + 50_000, Outcome::GatewayError)
         } else {
             let work = (behaviour.mean_ms * 1e6 * (0.5 + self.unit())) as u64;
             (self.free_at(index) + work, Outcome::Success)

@@ -1,5 +1,6 @@
 //! Backend: where requests go.
 
+use super::health::OutlierDetection;
 use super::refs::{LocalRef, check_unique};
 use crate::decode::{Complaint, Decode, Decoder, Defs, List, Whole, choice, object};
 use crate::diag::Rule;
@@ -26,6 +27,14 @@ object! {
         "proxyProtocol" proxy_protocol: Option<Spanned<ProxyProtocolVersion>>,
         /// How one endpoint is chosen for each request.
         "loadBalancing" load_balancing: Option<LoadBalancing>,
+        /// Which endpoints are put out for failing requests, and how they come back. On by default.
+        "outlierDetection" outlier_detection: Option<OutlierDetection>,
+        /// How long the share of an endpoint that comes new to others grows, from a tenth to all of it. Default: 0s: it
+        /// gets all of it at once.
+        "slowStart" slow_start: Option<Spanned<Duration>>,
+        /// When less than this much of all weight can be used, in percent, all endpoints are used: the few would be
+        /// overrun. 0: never. Default: 20.
+        "panicThreshold" panic_threshold: Option<Spanned<Whole<0, 100>>>,
         /// How long a connection may take to be made, TLS included. Default: 5s.
         "connectTimeout" connect_timeout: Option<Spanned<Duration>>,
         /// How long an unused connection is kept for the next request. Default: 60s. Zero: not at all.
@@ -149,8 +158,10 @@ pub struct Endpoint {
     pub address: Spanned<HostPort>,
     /// Share of the requests, relative to the other endpoints. Default: 1.
     pub weight: Spanned<Whole<1, 1000>>,
-    /// Where it is; a word for people and logs.
+    /// Where it is. Endpoints of our own zone are asked first.
     pub zone: Option<Spanned<Box<str>>>,
+    /// Its level. Endpoints of a higher one are for when those of the lower ones are not enough. Default: 0.
+    pub priority: Option<Spanned<Whole<0, 15>>>,
 }
 
 object! {
@@ -160,8 +171,10 @@ object! {
         "address" address: Spanned<HostPort>,
         /// Share of the requests, relative to the other endpoints. Default: 1.
         "weight" weight: Spanned<Whole<1, 1000>> = default_weight,
-        /// Where it is; a word for people and logs.
+        /// Where it is. Endpoints of our own zone (`zone` of the ProxyConfig) are asked first.
         "zone" zone: Option<Spanned<Box<str>>>,
+        /// Its level. Endpoints of a higher one are for when those of the lower ones are not enough. Default: 0.
+        "priority" priority: Option<Spanned<Whole<0, 15>>>,
     }
 }
 
@@ -185,10 +198,15 @@ impl Decode for Endpoint {
     fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
         if matches!(node.value, Value::Map(_)) {
             let fields = EndpointFields::decode(node, cx)?;
-            return Some(Self { address: fields.address, weight: fields.weight, zone: fields.zone });
+            return Some(Self {
+                address: fields.address,
+                weight: fields.weight,
+                zone: fields.zone,
+                priority: fields.priority,
+            });
         }
         let address = Spanned::<HostPort>::decode(node, cx)?;
-        Some(Self { weight: default_weight(address.span), address, zone: None })
+        Some(Self { weight: default_weight(address.span), address, zone: None, priority: None })
     }
     fn schema(defs: &mut Defs) -> serde_json::Value {
         json!({ "anyOf": [HostPort::schema(defs), EndpointFields::schema(defs)] })
@@ -358,6 +376,8 @@ object! {
         "algorithm" algorithm: Spanned<Algorithm>,
         /// What ringHash and maglev tell requests apart by: `sourceIp`, `path`, `{header: NAME}` or `{cookie: NAME}`.
         "hashOn" hash_on: Option<Spanned<HashOn>>,
+        /// Ask endpoints of our own zone (`zone` of the ProxyConfig) as long as they can carry it. Default: yes.
+        "preferSameZone" prefer_same_zone: Option<Spanned<bool>>,
     }
     check LoadBalancing::check;
 }

@@ -14,6 +14,8 @@ object! {
     pub struct ProxyConfig as "the spec of a ProxyConfig" {
         /// Threads that carry traffic. Default: as many as the process may use CPUs.
         "workers" workers: Option<Spanned<Whole<1, 1024>>>,
+        /// Where this process runs: endpoints of the same zone are asked first. Default: all are asked alike.
+        "zone" zone: Option<Spanned<Box<str>>>,
         /// The listener for operators: probes, metrics, configuration.
         "admin" admin: Option<Admin>,
         /// One line per request.

@@ -186,14 +186,15 @@ async fn connect(
     let mut tried = Vec::new();
     loop {
         account.tries += 1;
-        let now = Nanos::since(worker.origin, Instant::now());
+        let begun = Instant::now();
         let picked = {
+            let now = Nanos::since(worker.origin, begun);
             let mut rng = worker.rng.borrow_mut();
-            backend.pick_for(account.client.ip().to_canonical(), now, &mut rng, &tried)
+            backend.begin_for(account.client.ip().to_canonical(), now, &mut rng, &tried)
         };
-        let Some(endpoint) = picked else { return Err(Cause::NoEndpoint.into()) };
+        let mut load = picked.map_err(crate::forward::refuse_pick)?;
+        let endpoint = Arc::clone(load.endpoint());
         account.endpoint = Some(Arc::clone(&endpoint));
-        let (begun, attempt) = (Instant::now(), endpoint.start());
         let connected =
             rhumb_upstream::connect::connect_for(&backend.target, endpoint.address(), sides).await;
         let now = Instant::now();
@@ -203,13 +204,12 @@ async fn connect(
             Ok(up) => {
                 account.connect = Some(took);
                 // The connection goes on counting; how long it lives says nothing about the endpoint.
-                let load = endpoint.start();
-                attempt.finish(took, Outcome::Success, nanos);
+                backend.endpoints.note(&mut load, took, Outcome::Success, nanos);
                 return Ok((up, load));
             }
             Err(failure) => {
                 if failure.cause.facts().side == Side::Backend {
-                    attempt.finish(took, Outcome::Failure, nanos);
+                    backend.endpoints.finish(load, took, Outcome::LocalFailure, nanos);
                 }
                 if account.tries >= MAX_TRIES || failure.retry != Retry::IfNotProcessed {
                     return Err(failure);

@@ -1,0 +1,296 @@
+//! Endpoints that fail, hang, die and come back: who is asked, and what it costs those who ask.
+
+use rhumb_testkit::client::Client;
+use rhumb_testkit::config::Config;
+use rhumb_testkit::port;
+use rhumb_testkit::process::Rhumb;
+use rhumb_testkit::wait;
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A backend whose moods can be changed while it runs: it can fail, be slow, and die as a killed process does.
+struct Moody {
+    address: SocketAddr,
+    mood: Arc<Mood>,
+    life: Option<Life>,
+}
+
+#[derive(Default)]
+struct Mood {
+    /// Every so many-th request is answered with `status`; 0: none.
+    fails_every: AtomicU32,
+    status: AtomicU32,
+    delay_ms: AtomicU64,
+    requests: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// One run of the backend.
+struct Life {
+    is_over: Arc<AtomicBool>,
+    streams: Arc<Mutex<HashMap<u64, TcpStream>>>,
+}
+
+impl Moody {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listening socket");
+        let address = listener.local_addr().expect("a bound socket");
+        let mood = Arc::new(Mood { status: AtomicU32::new(500), ..Mood::default() });
+        let life = Some(live(listener, &mood));
+        Self { address, mood, life }
+    }
+
+    fn fail_every(&self, n: u32, status: u32) {
+        self.mood.status.store(status, Relaxed);
+        self.mood.fails_every.store(n, Relaxed);
+    }
+
+    fn requests(&self) -> u64 {
+        self.mood.requests.load(Relaxed)
+    }
+
+    /// What a SIGKILL does: the listening socket is gone and every connection is closed where it stands.
+    fn die(&mut self) {
+        let Some(life) = self.life.take() else { return };
+        life.is_over.store(true, Relaxed);
+        // Wakes the accepting thread, which drops the listening socket.
+        let _ = TcpStream::connect(self.address);
+        for (_, stream) in life.streams.lock().expect("no panic while held").drain() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        wait::until("the port to be closed", || TcpStream::connect(self.address).is_err().then_some(()));
+    }
+
+    fn revive(&mut self) {
+        if self.life.is_none() {
+            let listener = wait::until("the port to be free", || TcpListener::bind(self.address).ok());
+            self.life = Some(live(listener, &self.mood));
+        }
+    }
+}
+
+impl Drop for Moody {
+    fn drop(&mut self) {
+        self.die();
+    }
+}
+
+fn live(listener: TcpListener, mood: &Arc<Mood>) -> Life {
+    let life = Life { is_over: Arc::default(), streams: Arc::default() };
+    let (is_over, streams, mood) = (life.is_over.clone(), life.streams.clone(), mood.clone());
+    thread::spawn(move || {
+        for (id, stream) in (0u64..).zip(listener.incoming()) {
+            let Ok(stream) = stream else { continue };
+            let mut open = streams.lock().expect("no panic while held");
+            if is_over.load(Relaxed) {
+                return;
+            }
+            open.insert(id, stream.try_clone().expect("a second handle"));
+            drop(open);
+            let (mood, streams) = (mood.clone(), streams.clone());
+            thread::spawn(move || {
+                let _ = converse(&stream, &mood);
+                let _ = stream.shutdown(Shutdown::Both);
+                streams.lock().expect("no panic while held").remove(&id);
+            });
+        }
+    });
+    life
+}
+
+fn converse(mut stream: &TcpStream, mood: &Mood) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut input = BufReader::new(stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if input.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        while line != "\r\n" {
+            line.clear();
+            if input.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+        }
+        let nth = mood.requests.fetch_add(1, Relaxed) + 1;
+        let delay = mood.delay_ms.load(Relaxed);
+        if delay > 0 {
+            thread::sleep(Duration::from_millis(delay));
+        }
+        let fails_every = u64::from(mood.fails_every.load(Relaxed));
+        let status = if fails_every > 0 && nth.is_multiple_of(fails_every) {
+            mood.failed.fetch_add(1, Relaxed);
+            mood.status.load(Relaxed)
+        } else {
+            200
+        };
+        write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n")?;
+    }
+}
+
+/// Three backends behind the proxy.
+struct House {
+    rhumb: Rhumb,
+    port: u16,
+    backends: Vec<Moody>,
+}
+
+impl House {
+    fn new(more: &str) -> Self {
+        let backends: Vec<Moody> = (0..3).map(|_| Moody::start()).collect();
+        let endpoints: Vec<String> = backends.iter().map(|b| format!("'{}'", b.address)).collect();
+        let port = port::free();
+        let config = Config::new()
+            .listener("web", port, "")
+            .backend("b", &format!("endpoints: [{}]{more}", endpoints.join(", ")))
+            .route("to: b");
+        Self { rhumb: Rhumb::start(&config), port, backends }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(SocketAddr::from(([127, 0, 0, 1], self.port)))
+    }
+
+    /// A member of an endpoint's state, as the admin listener tells it.
+    fn state(&self, index: usize, member: &str) -> String {
+        let address = self.backends[index].address.to_string();
+        let answer: serde_json::Value =
+            serde_json::from_slice(&self.rhumb.admin("/endpoints").content).expect("JSON");
+        let endpoints = answer["backends"][0]["endpoints"].as_array().expect("endpoints").clone();
+        let endpoint = endpoints.into_iter().find(|e| e["address"] == *address).expect("the endpoint");
+        match &endpoint[member] {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    fn wait_for_state(&self, index: usize, state: &str) {
+        wait::until_within(Duration::from_secs(60), &format!("endpoint {index} to be {state}"), || {
+            (self.state(index, "state") == state).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_backend_that_fails_half_of_its_requests_is_out_within_ten_of_them() {
+    // Least-busy balancing turns away from 503 by itself; round robin has to be told.
+    for (status, more) in [(500, ""), (503, ", loadBalancing: {algorithm: roundRobin}")] {
+        let house = House::new(more);
+        let mut client = house.client();
+        for _ in 0..60 {
+            assert_eq!(client.get("x.test", "/").status(), 200);
+        }
+        let before = house.backends[0].requests();
+        house.backends[0].fail_every(2, status);
+        for _ in 0..200 {
+            client.get("x.test", "/");
+        }
+        let had = house.backends[0].requests() - before;
+        assert_eq!(house.state(0, "state"), "ejected", "it had {had} requests");
+        assert!(had <= 10, "{status}: {had} requests");
+        assert!(house.state(0, "why").contains("failed") || house.state(0, "why").contains("failures"));
+        // It is well again: tried, taken back bit by bit, and in full use.
+        house.backends[0].fail_every(0, 500);
+        let is_done = Arc::new(AtomicBool::new(false));
+        let asker = {
+            let (is_done, mut client) = (is_done.clone(), house.client());
+            thread::spawn(move || {
+                while !is_done.load(Relaxed) {
+                    assert_eq!(client.get("x.test", "/").status(), 200);
+                    thread::sleep(Duration::from_millis(1));
+                }
+            })
+        };
+        house.wait_for_state(0, "ramping");
+        house.wait_for_state(0, "healthy");
+        is_done.store(true, Relaxed);
+        asker.join().expect("every request succeeded");
+        assert_eq!(house.state(0, "ejections"), "1");
+    }
+}
+
+#[test]
+fn what_all_backends_fail_puts_nobody_out() {
+    let house = House::new("");
+    house.backends.iter().for_each(|backend| backend.fail_every(1, 500));
+    let mut client = house.client();
+    for _ in 0..300 {
+        assert_eq!(client.get("x.test", "/").status(), 500);
+    }
+    for index in 0..3 {
+        assert_eq!(house.state(index, "state"), "healthy");
+    }
+}
+
+#[test]
+fn a_backend_ten_times_slower_than_its_peers_gets_little() {
+    let house = House::new("");
+    for (backend, delay) in house.backends.iter().zip([2, 2, 20]) {
+        backend.mood.delay_ms.store(delay, Relaxed);
+    }
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = house.client();
+                for _ in 0..250 {
+                    assert_eq!(client.get("x.test", "/").status(), 200);
+                }
+            });
+        }
+    });
+    let all: u64 = house.backends.iter().map(Moody::requests).sum();
+    let slow = house.backends[2].requests();
+    assert!(slow * 20 < all, "{slow} of {all} requests");
+}
+
+/// How long backends are killed: a minute with `RHUMB_LONG_TESTS`, else a little.
+fn killing_time() -> Duration {
+    Duration::from_secs(if std::env::var_os("RHUMB_LONG_TESTS").is_some() { 60 } else { 12 })
+}
+
+#[test]
+fn backends_that_are_killed_cost_no_repeatable_request() {
+    let mut house = House::new("");
+    let address = SocketAddr::from(([127, 0, 0, 1], house.port));
+    let (is_done, sent, lost) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    house.backends.iter().for_each(|backend| backend.mood.delay_ms.store(1, Relaxed));
+    let first_loss = Mutex::new(None);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = Client::connect(address);
+                while !is_done.load(Relaxed) {
+                    let answer = client.get("x.test", "/");
+                    sent.fetch_add(1, Relaxed);
+                    if answer.status() != 200 {
+                        lost.fetch_add(1, Relaxed);
+                        first_loss.lock().expect("no panic while held").get_or_insert(answer);
+                    }
+                }
+            });
+        }
+        let begun = Instant::now();
+        let mut seed = 7u64;
+        let mut died = 0;
+        while begun.elapsed() < killing_time() {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let index = (seed >> 33) as usize % 3;
+            house.backends[index].die();
+            died += 1;
+            thread::sleep(Duration::from_millis(500));
+            house.backends[index].revive();
+            thread::sleep(Duration::from_millis(500));
+        }
+        is_done.store(true, Relaxed);
+        assert!(died >= 8, "{died}");
+    });
+    let (sent, lost) = (sent.into_inner(), lost.into_inner());
+    println!("{lost} of {sent} requests lost");
+    assert!(lost * 10_000 <= sent, "{lost} of {sent} requests lost: {first_loss:?}");
+}
