@@ -193,7 +193,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__drain)
-            opts="-h --admin --admin-token-file --format --wait --help"
+            opts="-o -h --admin --admin-token-file --format --wait --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -208,6 +208,10 @@ _rhumb() {
                     return 0
                     ;;
                 --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;

@@ -70,7 +70,7 @@ json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin -d 'Admin listener of the running process' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
-complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l format -d 'How it is printed' -r -f -a "text\t'For people'
+complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -s o -l format -d 'How it is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l wait -d 'Return when the process has ended'
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -s h -l help -d 'Print help (see more with \'--help\')'
