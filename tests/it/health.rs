@@ -292,6 +292,6 @@ fn backends_that_are_killed_cost_no_repeatable_request() {
         assert!(died >= 8, "{died}");
     });
     let (sent, lost) = (sent.into_inner(), lost.into_inner());
-    println!("{lost} of {sent} requests lost");
+    eprintln!("{lost} of {sent} requests lost");
     assert!(lost * 10_000 <= sent, "{lost} of {sent} requests lost: {first_loss:?}");
 }

@@ -85,7 +85,7 @@ impl History {
             panic_percent: [20, 20, 50, 0][rng.below(4) as usize],
             ..Settings::default()
         };
-        let mut members: Vec<EndpointSpec> = specs(&vec![1; 12]);
+        let mut members: Vec<EndpointSpec> = specs(&[1; 12]);
         for spec in &mut members {
             spec.weight = 1 + rng.below(3);
             spec.priority = u32::from(rng.below(8) == 0);
@@ -202,7 +202,7 @@ impl History {
 
     /// Endpoints come and go; one stays.
     fn churn(&mut self) {
-        let all = specs(&vec![1; 12]);
+        let all = specs(&[1; 12]);
         let kept = 1 + self.rng.below(12) as usize;
         let start = self.rng.below(12) as usize;
         self.members = (0..kept).map(|i| all[(start + i) % 12].clone()).collect();
@@ -344,7 +344,7 @@ fn what_must_hold_holds_in_every_history() {
             (ejections, probes, requests) = (ejections + sums.0, probes + sums.1, requests + sums.2);
         }
     });
-    println!("{ejections} ejections, {probes} probes in {requests} requests");
+    eprintln!("{ejections} ejections, {probes} probes in {requests} requests");
     // It is about something.
     assert!(seeds.end - seeds.start == 1 || ejections > HISTORIES && probes > HISTORIES);
 }
