@@ -12,6 +12,7 @@ mod http1;
 mod http2;
 mod lifecycle;
 mod l4;
+mod overload;
 mod routing;
 mod smuggling;
 mod tls;

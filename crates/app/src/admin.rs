@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rhumb_balance::Nanos;
 use rhumb_plan::Current;
+use rhumb_proxy::overload::Pressure;
 use rhumb_telemetry::Registry;
 use rhumb_telemetry::metrics::CONTENT_TYPE;
 use serde_json::{Value, json};
@@ -56,6 +57,8 @@ pub(crate) struct Admin {
     pub(crate) names: Board,
     /// Where orders to the process go.
     pub(crate) orders: UnboundedSender<Signal>,
+    /// Overload.
+    pub(crate) pressure: Arc<Pressure>,
 }
 
 /// What answers: the sources of the answers, and the secret that opens what is not open to all.
@@ -211,6 +214,7 @@ impl Admin {
                 let eligible = set.members().iter().filter(|member| member.endpoint().is_eligible()).count();
                 json!({ "name": backend.name.as_str(), "endpoints": set.members().len(), "eligible": eligible })
             }).collect::<Vec<_>>(),
+            "overload": crate::scales::standing(&self.pressure),
             "liveSince": self.health.live_since(),
             "lastAttempt": attempt.map(|attempt| json!({
                 "at": attempt.at,

@@ -13,6 +13,8 @@ mod run;
 mod upgrade;
 mod systemd;
 mod pid_file;
+mod memory;
+mod scales;
 mod supervisor;
 mod reload;
 mod names;

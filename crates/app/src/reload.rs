@@ -47,6 +47,7 @@ pub(crate) struct Live {
     origin: Instant,
     /// `None` until the first plan is in force.
     process: Option<Process>,
+    default: Process,
     digest: u64,
     /// When the latest attempt began.
     began: Instant,
@@ -116,6 +117,7 @@ impl Live {
             names: Names::new(shared.origin, board),
             origin: shared.origin,
             process: None,
+            default: Process::default(),
             digest: 0,
             began: Instant::now(),
             revision: 0,
@@ -145,8 +147,13 @@ impl Live {
     }
 
     /// Settings of the process in force.
+    pub(crate) fn settings(&self) -> &Process {
+        self.process.as_ref().unwrap_or(&self.default)
+    }
+
+    /// A copy of the settings of the process in force.
     pub(crate) fn process(&self) -> Process {
-        self.process.clone().unwrap_or_default()
+        self.settings().clone()
     }
 
     /// Takes the first configuration over.

@@ -30,6 +30,7 @@ use crate::logs;
 use crate::names::Board;
 use crate::pid_file::PidFile;
 use crate::reload::Live;
+use crate::scales::{Scales, WEIGH};
 use crate::signal::{Signal, Signals};
 use crate::supervisor::{Ended, Supervisor, default_workers, raise_descriptor_limit};
 use crate::systemd::{self, Notify};
@@ -101,6 +102,7 @@ async fn control(
         registry: Registry::new(),
         origin: Instant::now(),
         connections: Arc::default(),
+        pressure: Arc::default(),
     };
     let health = Arc::new(Health::new());
     let process = reading.process.clone();
@@ -124,6 +126,7 @@ async fn control(
         workers,
         names: board.clone(),
         orders: signals.orders(),
+        pressure: Arc::clone(&shared.pressure),
     };
     gauges::register(&shared, workers);
     let mut door = match process.admin {
@@ -165,6 +168,9 @@ async fn control(
 
     let mut tidy = tokio::time::interval(TIDY);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut scales = Scales::new(&shared.pressure, &shared.registry);
+    let mut weigh = tokio::time::interval(WEIGH);
+    weigh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watchdog = notify.watchdog().map(tokio::time::interval);
     let mut successor: Option<Upgrade> = None;
     let mut put_off = None;
@@ -200,6 +206,10 @@ async fn control(
                 if live.supervisor_mut().all_turn() {
                     notify.alive();
                 }
+                None
+            }
+            _ = weigh.tick() => {
+                scales.weigh(live.settings());
                 None
             }
             _ = tidy.tick() => {

@@ -255,6 +255,7 @@ mod tests {
             registry: Registry::new(),
             origin: Instant::now(),
             connections: Arc::default(),
+            pressure: Arc::default(),
         };
         Supervisor::start(count, &shared).unwrap()
     }

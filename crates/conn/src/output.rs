@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use rhumb_net::buffer::Charge;
+
 use crate::io::Io;
 
 /// Writers stop taking content while so many bytes wait: back-pressure towards the other side.
@@ -30,6 +32,7 @@ pub struct Output {
     written: usize,
     /// TLS holds ciphertext that the socket did not take.
     is_unflushed: bool,
+    charge: Charge,
 }
 
 impl Output {
@@ -44,6 +47,8 @@ impl Output {
             self.waiting.drain(..self.written);
             self.written = 0;
         }
+        // As it was left by the last writer: what this one adds is seen at the next call.
+        self.charge.set(self.waiting.capacity());
         &mut self.waiting
     }
 
@@ -130,6 +135,7 @@ impl Output {
             return;
         }
         let buffer = std::mem::take(&mut self.waiting);
+        self.charge.set(0);
         if buffer.capacity() <= KEPT_CAPACITY {
             FREE.with(|free| {
                 let mut free = free.borrow_mut();

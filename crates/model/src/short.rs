@@ -18,7 +18,7 @@ use crate::kind::backend::{Backend, Endpoint, TlsVersion};
 use crate::kind::filter::RedirectScheme;
 use crate::kind::gateway::Protocol;
 use crate::kind::http_route::{HttpMethod, HttpRetry, HttpTimeouts};
-use crate::kind::proxy_config::{AccessLog, Admin, ClientTimeouts, Limits, Paths};
+use crate::kind::proxy_config::{AccessLog, Admin, ClientTimeouts, Limits, Overload, Paths};
 use crate::scalar::{Cidr, Duration, HostPort, Hostname, IpAddress, Name, PathText, Port, PreciseHostname};
 use crate::span::{Span, Spanned};
 use crate::value::{Entry, Node, Value};
@@ -56,6 +56,8 @@ object! {
         "timeouts" timeouts: Option<Verbatim<ClientTimeouts>>,
         /// What is done to paths before they are matched and forwarded.
         "paths" paths: Option<Verbatim<Paths>>,
+        /// What counts as too much for the process. Beyond it connections are closed, then requests are refused.
+        "overload" overload: Option<Verbatim<Overload>>,
     }
 }
 
@@ -595,6 +597,7 @@ pub(crate) fn looks_short(node: &Node) -> bool {
         "limits",
         "timeouts",
         "paths",
+        "overload",
     ];
     node.as_map().is_some_and(|entries| entries.iter().any(|entry| KEYS.contains(&&*entry.key)))
 }

@@ -3,7 +3,7 @@
 //! A connection holds a buffer only while it has bytes that cannot go on: an idle one holds none. Each worker keeps a
 //! few buffers for the next reader, so taking one costs no allocation.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 
 /// Size of a lent buffer, in bytes: holds the largest message head, and one read of a body.
@@ -18,6 +18,36 @@ pub const KEPT: usize = 16;
 
 thread_local! {
     static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static IN_USE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Memory in buffers that connections of this worker hold, in bytes: lent ones, and what is [charged](Charge).
+pub fn in_use() -> usize {
+    IN_USE.with(Cell::get)
+}
+
+/// A connection's account of memory that is not a lent buffer: output that waits. Settled when dropped.
+#[derive(Default)]
+pub struct Charge(usize);
+
+impl Charge {
+    /// Sets how much it is, in bytes.
+    #[inline]
+    pub fn set(&mut self, bytes: usize) {
+        if bytes != self.0 {
+            // During thread exit nobody asks any more.
+            let _ =
+                IN_USE.try_with(|in_use| in_use.set(in_use.get().wrapping_sub(self.0).wrapping_add(bytes)));
+            self.0 = bytes;
+        }
+    }
+}
+
+impl Drop for Charge {
+    #[inline]
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// A buffer of [`SIZE`] bytes that goes back to its worker when dropped.
@@ -28,6 +58,7 @@ impl Buffer {
     #[inline]
     pub fn take() -> Self {
         let kept = FREE.with(|free| free.borrow_mut().pop());
+        IN_USE.with(|in_use| in_use.set(in_use.get().wrapping_add(SIZE)));
         Self(Some(kept.unwrap_or_else(|| vec![0; SHIFT + SIZE].into_boxed_slice())))
     }
 }
@@ -36,6 +67,7 @@ impl Drop for Buffer {
     #[inline]
     fn drop(&mut self) {
         let Some(bytes) = self.0.take() else { return };
+        let _ = IN_USE.try_with(|in_use| in_use.set(in_use.get().wrapping_sub(SIZE)));
         // During thread exit the list is gone: then the buffer is simply freed.
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
@@ -74,6 +106,18 @@ mod tests {
         drop(first);
         let second = Buffer::take();
         assert_eq!((second.as_ptr(), second[0], second.len()), (at, 7, SIZE));
+    }
+
+    #[test]
+    fn what_is_held_is_counted() {
+        let before = in_use();
+        let lent = Buffer::take();
+        let mut charge = Charge::default();
+        charge.set(1000);
+        charge.set(400);
+        assert_eq!(in_use(), before + SIZE + 400);
+        drop((lent, charge));
+        assert_eq!(in_use(), before);
     }
 
     #[test]

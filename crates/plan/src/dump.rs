@@ -136,6 +136,9 @@ fn rule_value(rule: &Rule) -> Map<String, Value> {
     if let Some(reason) = &rule.invalid {
         value.insert("refuses".into(), (**reason).into());
     }
+    if rule.priority != rhumb_policy::Priority::Normal {
+        value.insert("priority".into(), rule.priority.as_str().into());
+    }
     put_chain(&mut value, &rule.chain);
     if rule.timeouts != Timeouts::default() {
         value.insert("timeouts".into(), timeouts_value(&rule.timeouts));
@@ -239,7 +242,7 @@ fn settings_value(settings: &PortSettings) -> Value {
     json!({
         "http2": settings.http2,
         "maxConcurrentStreams": settings.max_concurrent_streams,
-        "maxConnectionsPerWorker": settings.max_connections,
+        "maxConnections": settings.max_connections,
         "handshakeTimeout": duration(settings.handshake_timeout),
         "headerTimeout": duration(settings.header_timeout),
         "idleTimeout": duration(settings.idle_timeout),

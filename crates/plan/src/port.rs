@@ -61,6 +61,10 @@ pub struct PortSettings {
     pub max_content: Option<u64>,
     /// Connections of the process; more are closed at once and counted. Default: 100 000.
     pub max_connections: u32,
+    /// Connections of one client address; more are closed at once and counted. Default: no limit.
+    pub max_connections_per_address: Option<u32>,
+    /// How long a request may take to its end, content included. Default: no limit.
+    pub body_timeout: Option<Duration>,
     /// Requests on one connection, which is closed then. Default: no limit.
     pub max_requests: Option<u32>,
     /// Peers whose forwarding fields count. Default: none.
@@ -96,6 +100,8 @@ impl Default for PortSettings {
             idle_timeout: Duration::from_secs(75),
             max_content: None,
             max_connections: 100_000,
+            max_connections_per_address: None,
+            body_timeout: None,
             max_requests: None,
             trusted_proxies: Box::default(),
             path: Some(normalize::Options::default()),

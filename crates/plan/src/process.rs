@@ -23,6 +23,25 @@ pub struct Process {
     pub drain_timeout: Duration,
     /// How long the process keeps serving after readiness went off, before it stops accepting. Default: 0.
     pub drain_delay: Duration,
+    /// What counts as too much; `None` is never.
+    pub overload: Option<Overload>,
+}
+
+/// What counts as too much for the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overload {
+    /// Resident memory. Unit: bytes. Default: the limit of the cgroup, else the memory of the machine.
+    pub memory: Option<u64>,
+    /// Memory in buffers of connections. Unit: bytes. Default: a quarter of `memory`.
+    pub buffers: Option<u64>,
+    /// How long what is ready may wait for its turn on a worker. Default: 250 ms.
+    pub queue_delay: Duration,
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        Self { memory: None, buffers: None, queue_delay: Duration::from_millis(250) }
+    }
 }
 
 impl Default for Process {
@@ -34,6 +53,7 @@ impl Default for Process {
             access_logs: vec![AccessLog::default()],
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            overload: Some(Overload::default()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rhumb_base::name::RouteName;
 use rhumb_base::rng::Rng;
-use rhumb_policy::Chain;
+use rhumb_policy::{Chain, Priority};
 pub use rhumb_policy::{Retry, Timeouts};
 use rhumb_telemetry::metrics::RuleId;
 
@@ -36,6 +36,8 @@ pub struct Rule {
     pub backends: Box<[WeightedBackend]>,
     /// How long things may take before a backend is chosen; then those of the backend hold.
     pub timeouts: Timeouts,
+    /// How dear its requests are when not all can be served.
+    pub priority: Priority,
     /// Set when the documents ask for something that cannot be given: the rule refuses traffic (DESIGN.md D2).
     pub invalid: Option<Arc<str>>,
     /// The rule's series in the metrics registry, found at its first request.
@@ -103,6 +105,7 @@ mod tests {
             chain: Chain::default(),
             backends: weights.iter().map(|&weight| WeightedBackend::new(weight, None)).collect(),
             timeouts: Timeouts::default(),
+            priority: Priority::Normal,
             invalid: None,
             metrics_id: OnceLock::new(),
         }

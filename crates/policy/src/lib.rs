@@ -26,10 +26,12 @@ pub mod retry;
 pub mod proxy_protocol;
 pub mod tcp;
 pub mod udp;
+pub mod priority;
 
 pub use chain::{Chain, ChainState, Item, Step};
 pub use exchange::{Exchange, Reply};
 pub use list::{KINDS, Kind, Policy, Rank, parse};
 pub use policy::{Attach, Edit, Hooks, HttpPolicy, Invalid, Merge, Outcome, Verdict};
+pub use priority::Priority;
 pub use retry::{BackOff, On, Retry};
 pub use timeouts::Timeouts;

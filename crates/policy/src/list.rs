@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
-    cors, direct_response, header_modifier, proxy_protocol, redirect, retry, rewrite, tcp, timeouts, udp,
+    cors, direct_response, header_modifier, priority, proxy_protocol, redirect, retry, rewrite, tcp,
+    timeouts, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
@@ -98,6 +99,7 @@ policies! {
     ProxyProtocol  = proxy_protocol::ProxyProtocol,  // these three have no hooks: settings of listeners and L4 routes
     Tcp            = tcp::Tcp,
     Udp            = udp::Udp,
+    Priority       = priority::RoutePriority,        // a setting, no hook
     Cors           = cors::Cors,                     // a preflight carries no credentials: before every authentication
     Redirect       = redirect::Redirect,             // ends the exchange: after everything that may refuse
     DirectResponse = direct_response::DirectResponse,

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rhumb_codec::h2::{Abuse, ConnectionError};
 use rhumb_codec::head::{RequestHead, Scheme};
 use rhumb_conn::io::Io;
 use rhumb_conn::{h1, h2};
 use rhumb_net::timer::Timer;
 use rhumb_plan::{Port, PortSettings};
-use rhumb_telemetry::Metric;
 use rhumb_telemetry::metrics::{ListenerId, LocalGauge};
+use rhumb_telemetry::{Limit, Metric};
 use rhumb_tls::{HandshakeError, TlsStream};
 use tokio::net::TcpStream;
 
@@ -141,8 +142,7 @@ impl Drop for Connection {
 }
 
 /// Serves a new connection in a task of its own.
-pub(crate) fn start(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, ends: Ends) {
-    let member = worker.join();
+pub(crate) fn start(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, ends: Ends, member: Member) {
     let connection = Connection::new(worker, port, &stream, ends);
     let worker = Rc::clone(worker);
     if port.tls.is_some() {
@@ -212,7 +212,10 @@ pub(crate) async fn handshake(
             worker.metrics.borrow_mut().add(Metric::Handshakes, &[name, facts.version, resumed], 1);
             return Ok((io, facts));
         }
-        None => "timeout",
+        None => {
+            worker.metrics.borrow_mut().limit(Limit::HandshakeTime);
+            "timeout"
+        }
         Some(Err(error)) => {
             tracing::debug!(%peer, %error, "TLS handshake failed");
             if matches!(error, HandshakeError::PlainHttp) && port.l4.is_none() {
@@ -245,7 +248,41 @@ enum Next {
     Preface,
     Refused(rhumb_codec::h1::RequestError),
     TimedOut,
+    /// Nothing has begun to come.
+    Idle,
     Gone,
+}
+
+/// The bound that a refused request head has reached, if it was one.
+fn limit_of(code: &str) -> Option<Limit> {
+    match code {
+        "too_many_fields" => Some(Limit::Headers),
+        "section_too_long" | "section_too_large" => Some(Limit::HeaderBytes),
+        "target_too_long" | "path_too_long" => Some(Limit::UriBytes),
+        _ => None,
+    }
+}
+
+/// The bound that a connection of HTTP/2 has broken, if it was one.
+fn limit_of_h2(error: ConnectionError) -> Option<Limit> {
+    let abuse = match error {
+        ConnectionError::Abuse(abuse) => abuse,
+        ConnectionError::SettingsTimeout => return Some(Limit::H2SettingsTime),
+        _ => return None,
+    };
+    Some(match abuse {
+        Abuse::Resets => Limit::H2Resets,
+        Abuse::Pings => Limit::H2Pings,
+        Abuse::Settings => Limit::H2Settings,
+        Abuse::EmptyFrames => Limit::H2EmptyFrames,
+        Abuse::WindowUpdates => Limit::H2WindowUpdates,
+        Abuse::Priorities => Limit::H2Priorities,
+        Abuse::UselessFrames => Limit::H2UselessFrames,
+        Abuse::Continuations => Limit::H2Continuations,
+        Abuse::FieldBlock => Limit::H2FieldBlock,
+        Abuse::FieldSection => Limit::H2FieldSection,
+        Abuse::Output => Limit::H2Output,
+    })
 }
 
 /// Serves HTTP/1, until the client turns out to speak HTTP/2.
@@ -257,7 +294,8 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
     let (header_timeout, idle_timeout) = (first.header_timeout, first.idle_timeout);
     drop(first);
     let mut timer = Timer::new();
-    timer.set(Instant::now() + header_timeout);
+    let mut rests_since = Instant::now();
+    timer.set(rests_since + header_timeout);
     let mut is_first = true;
     loop {
         let mut head: Option<Box<RequestHead>> = None;
@@ -275,7 +313,10 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
                                 is_leaving = true;
                                 timer.set(Instant::now() + worker.quiet());
                             }
-                            return timer.poll(cx).map(|()| Next::Gone);
+                            if worker.is_rest_over(rests_since) {
+                                return Poll::Ready(Next::Gone);
+                            }
+                            return timer.poll(cx).map(|()| Next::Idle);
                         }
                     }
                 }
@@ -291,7 +332,7 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
                         None => match server.poll_more(cx) {
                             Poll::Ready(Ok(true)) => continue,
                             Poll::Ready(_) => return Poll::Ready(Next::Gone),
-                            Poll::Pending => return timer.poll(cx).map(|()| Next::Gone),
+                            Poll::Pending => return timer.poll(cx).map(|()| Next::Idle),
                         },
                         Some(false) => {}
                     }
@@ -312,8 +353,22 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
                 return Box::pin(serve_h2(worker, (io, input), connection, member)).await;
             }
             Next::Request => Ok(()),
-            Next::Refused(error) => Err(error.cause()),
-            Next::TimedOut => Err(rhumb_base::failure::Cause::RequestTimeout),
+            Next::Refused(error) => {
+                if let Some(limit) = limit_of(error.code()) {
+                    worker.metrics.borrow_mut().limit(limit);
+                }
+                Err(error.cause())
+            }
+            Next::TimedOut => {
+                worker.metrics.borrow_mut().limit(Limit::HeaderTime);
+                Err(rhumb_base::failure::Cause::RequestTimeout)
+            }
+            Next::Idle if is_leaving => break,
+            Next::Idle => {
+                let limit = if is_first { Limit::HeaderTime } else { Limit::IdleTime };
+                worker.metrics.borrow_mut().limit(limit);
+                break;
+            }
             Next::Gone => break,
         };
         is_first = false;
@@ -338,7 +393,8 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
         };
         match after {
             After::KeepAlive => {
-                timer.set(Instant::now() + idle_timeout);
+                rests_since = Instant::now();
+                timer.set(rests_since + idle_timeout);
             }
             After::Close => break,
             After::Cut => return,
@@ -386,13 +442,33 @@ async fn serve_h2(
     config.max_path = u32::try_from(settings.limits.target_bytes).unwrap_or(u32::MAX);
     let mut driver = h2::Driver::new(io, input, config, settings.idle_timeout);
     let mut is_leaving = false;
+    // Unless a stream is open.
+    let mut rests_since = Instant::now();
+    let mut was_unused = true;
+    let mut counted = (0, 0);
+    let mut is_unlucky = false;
     poll_fn(|cx| {
         member.watch(cx.waker());
-        if !is_leaving && (connection.is_leaving(&worker) || connection.is_used_up(&settings)) {
+        let is_unused = driver.is_unused();
+        if is_unused && !was_unused {
+            rests_since = Instant::now();
+        }
+        was_unused = is_unused;
+        let is_used_up = connection.is_used_up(&settings);
+        if !is_leaving
+            && (connection.is_leaving(&worker)
+                || is_used_up
+                || is_unlucky
+                || is_unused && worker.is_rest_over(rests_since))
+        {
             is_leaving = true;
+            if is_used_up {
+                worker.metrics.borrow_mut().limit(Limit::RequestsPerConnection);
+            }
             driver.leave();
         }
-        driver.poll_serve(cx, |mut stream, request| {
+        let result = driver.poll_serve(cx, |mut stream, request| {
+            is_unlucky |= worker.gauge.leaves(&worker.rng);
             let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
             tokio::task::spawn_local(async move {
                 let mut timer = Timer::new();
@@ -400,6 +476,9 @@ async fn serve_h2(
                 match request {
                     Ok(head) => drop(exchange::serve(&worker, &connection, down, head, &mut timer).await),
                     Err(refusal) => {
+                        if let Some(limit) = limit_of(refusal.code()) {
+                            worker.metrics.borrow_mut().limit(limit);
+                        }
                         let head = worker.take_request();
                         respond::refuse_unread(
                             &worker,
@@ -413,11 +492,29 @@ async fn serve_h2(
                     }
                 }
             });
-        })
+        });
+        let hits = driver.limit_hits();
+        if hits != counted {
+            let mut metrics = worker.metrics.borrow_mut();
+            let new = [hits.0.saturating_sub(counted.0), hits.1.saturating_sub(counted.1)];
+            for (limit, n) in [Limit::ConcurrentStreams, Limit::H2StallTime].into_iter().zip(new) {
+                metrics.add(Metric::LimitHits, &[limit.name()], n.into());
+            }
+            counted = hits;
+        }
+        result
     })
     .await;
-    if let Some(code) = driver.error_code() {
-        worker.metrics.borrow_mut().add(Metric::ProtocolErrors, &["client", "HTTP/2", code], 1);
+    let mut metrics = worker.metrics.borrow_mut();
+    if driver.is_idled_out() {
+        metrics.limit(Limit::IdleTime);
+    }
+    if let Some(error) = driver.error() {
+        let code = error.code().name().unwrap_or("UNKNOWN");
+        metrics.add(Metric::ProtocolErrors, &["client", "HTTP/2", code], 1);
+        if let Some(limit) = limit_of_h2(error) {
+            metrics.limit(limit);
+        }
     }
 }
 

@@ -15,12 +15,12 @@ use rhumb_net::timer::Timer;
 use rhumb_plan::rule::DEFAULT_REQUEST_TIMEOUT;
 use rhumb_plan::{Backend, Port, Rule};
 use rhumb_policy::chain::{ChainState, Step};
-use rhumb_policy::{Chain, Reply};
+use rhumb_policy::{Chain, Priority, Reply};
 use rhumb_route::{Lookup, normalize};
 use rhumb_telemetry::metrics::RuleId;
 use rhumb_telemetry::record::{Timing, TlsRecord};
 use rhumb_telemetry::{
-    Metric, Note, NoteSet, Protocol, Record, RequestId, RetryReason, StatusSource, TraceContext,
+    Limit, Metric, Note, NoteSet, Protocol, Record, RequestId, RetryReason, StatusSource, TraceContext,
 };
 
 use crate::downstream::Connection;
@@ -244,6 +244,7 @@ impl<'a> Exchange<'a> {
     async fn run(&mut self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
         self.admit()?;
         self.route()?;
+        self.weigh()?;
         self.run_request_policies(down, timer).await?;
         self.forward(down, timer).await
     }
@@ -301,6 +302,17 @@ impl<'a> Exchange<'a> {
             }
             Lookup::NotFound(_) => Err(refuse(Cause::RouteNotFound)),
         }
+    }
+
+    /// Refuses the request when the proxy is overloaded and this one is among those that have to go.
+    #[inline]
+    fn weigh(&self) -> Result<(), End> {
+        let priority = self.rule.as_ref().map_or(Priority::Normal, |rule| rule.value.priority);
+        if !self.worker.gauge.refuses(priority, &self.worker.rng) {
+            return Ok(());
+        }
+        self.worker.metrics.borrow_mut().add(Metric::OverloadRefused, &[priority.as_str()], 1);
+        Err(refuse(Cause::Overloaded))
     }
 
     /// True when the handshake chose one listener of a port with several and the request names another: that one's
@@ -413,7 +425,15 @@ impl<'a> Exchange<'a> {
     /// True when this side would keep the client's connection open.
     pub(crate) fn wants_keep_alive(&self) -> bool {
         let is_leaving = self.connection.is_leaving(self.worker);
-        self.req.keep_alive && !is_leaving && !self.connection.is_used_up(&self.port.settings)
+        if !self.req.keep_alive || is_leaving || self.worker.gauge.closes(&self.worker.rng) {
+            return false;
+        }
+        let is_used_up = self.connection.is_used_up(&self.port.settings);
+        // A connection of HTTP/2 counts it when it leaves.
+        if is_used_up && self.req.version != Version::Http2 {
+            self.worker.metrics.borrow_mut().limit(Limit::RequestsPerConnection);
+        }
+        !is_used_up
     }
 
     fn after(&self, down: &Down<'_>) -> After {
@@ -577,15 +597,30 @@ impl<'a> Exchange<'a> {
         let backend_id = outcome.backend.as_ref().map(|backend| {
             *backend.metrics_id.get_or_init(|| worker.registry.backend(backend.name.as_str()))
         });
-        worker.metrics.borrow_mut().finish(&record, connection.listener, rule_id, backend_id);
-        if pump.replay.had_no_room() {
-            worker.metrics.borrow_mut().add(Metric::LimitHits, &["replay_total"], 1);
+        let mut metrics = worker.metrics.borrow_mut();
+        metrics.finish(&record, connection.listener, rule_id, backend_id);
+        if let Some(limit) = outcome.failure.and_then(|failure| limit_of(failure.cause, rule.is_some())) {
+            metrics.limit(limit);
         }
+        if pump.replay.had_no_room() {
+            metrics.limit(Limit::ReplayTotal);
+        }
+        drop(metrics);
         for log in worker.logs.borrow_mut().iter_mut() {
             log.push(&record, now);
         }
         worker.give_request(self.req);
         worker.give_response(self.rsp);
+    }
+}
+
+/// The bound that a failure has reached, if it was one; those of request heads are counted where heads are read.
+fn limit_of(cause: Cause, is_routed: bool) -> Option<Limit> {
+    match cause {
+        Cause::ContentTooLarge => Some(Limit::BodyBytes),
+        Cause::RequestTimeout if is_routed => Some(Limit::BodyTime),
+        Cause::IdleTimeout => Some(Limit::StreamTime),
+        _ => None,
     }
 }
 

@@ -41,7 +41,12 @@ impl Exchange<'_> {
         self.run_chain(&chosen.chain, &mut backend_state, down, timer).await?;
         self.set_forwarding_fields();
         let is_grpc = is_grpc(&self.req);
-        let limits = Limits::new(chosen, limits::told(&self.req, is_grpc), self.started);
+        let limits = Limits::new(
+            chosen,
+            limits::told(&self.req, is_grpc),
+            self.started,
+            self.port.settings.body_timeout,
+        );
         let mut tries = Tries::new(&chosen.retry, &self.req, is_grpc);
         let first = Instant::now();
         let result = self.attempts(down, timer, &backend, &limits, &mut tries).await;
@@ -200,7 +205,8 @@ impl Exchange<'_> {
                     Err(if limits.is_over() && limits.over() == Cause::DeadlineExceeded {
                         // The caller's hurry says nothing about the endpoint.
                         Broken::Request(Cause::DeadlineExceeded.into())
-                    } else if pump.waits_for_client(&up) {
+                    } else if pump.waits_for_client(&up) || !pump.is_request_done() && limits.is_upload_over()
+                    {
                         Broken::Request(Cause::RequestTimeout.into())
                     } else {
                         Broken::Backend(Cause::BackendTimeout.into())

@@ -32,11 +32,18 @@ pub(crate) struct Limits {
     tunnel_idle: Option<Duration>,
     /// The whole exchange, tunnels included.
     stream: Option<Instant>,
+    /// The request must have come to its end.
+    upload: Option<Instant>,
 }
 
 impl Limits {
     /// `told` is what the caller has left, counted from `started`.
-    pub(crate) fn new(chosen: &WeightedBackend, told: Option<Duration>, started: Instant) -> Self {
+    pub(crate) fn new(
+        chosen: &WeightedBackend,
+        told: Option<Duration>,
+        started: Instant,
+        upload: Option<Duration>,
+    ) -> Self {
         let timeouts: &Timeouts = &chosen.timeouts;
         let limit = |written: Option<Duration>, default: Option<Duration>| match written {
             Some(Duration::ZERO) => None,
@@ -57,6 +64,7 @@ impl Limits {
             idle: limit(timeouts.idle, Some(DEFAULT_STREAM_IDLE)),
             tunnel_idle: limit(timeouts.idle, Some(DEFAULT_TUNNEL_IDLE)),
             stream: at(limit(timeouts.stream, None)),
+            upload: at(upload),
         }
     }
 
@@ -96,7 +104,13 @@ impl Limits {
     pub(crate) fn set_for_head(&self, timer: &mut Timer, begun: Instant, moved: Instant, uploads: bool) {
         let step = if uploads { self.idle } else { self.head };
         let attempt = self.per_try.map(|attempt| begun + attempt);
-        set(timer, [self.ends(), attempt, step.map(|step| moved + step)]);
+        let ends = if uploads { shorter(self.ends(), self.upload) } else { self.ends() };
+        set(timer, [ends, attempt, step.map(|step| moved + step)]);
+    }
+
+    /// True when the request should have come to its end.
+    pub(crate) fn is_upload_over(&self) -> bool {
+        self.upload.is_some_and(|end| Instant::now() >= end)
     }
 
     /// True when the time for the whole exchange is over.

@@ -11,13 +11,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rhumb_base::rng::Rng;
 use rhumb_codec::head::{RequestHead, ResponseHead};
 use rhumb_plan::{Current, Plan, Reader};
-use rhumb_telemetry::{AccessLog, IdSource, Registry, WorkerLog, WorkerMetrics};
+use rhumb_telemetry::metrics::LocalGauge;
+use rhumb_telemetry::{AccessLog, IdSource, Metric, Registry, WorkerLog, WorkerMetrics};
 use rhumb_upstream::Pools;
 use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 
 use crate::listener;
+use crate::overload::{self, AddressGuard, Change, Gauge, Pressure, State};
 
 /// Heads that a worker keeps for the next request.
 const KEPT_HEADS: usize = 64;
@@ -50,6 +52,8 @@ pub struct Shared {
     pub origin: Instant,
     /// Connections that are open, of all workers.
     pub connections: Arc<AtomicU32>,
+    /// Overload.
+    pub pressure: Arc<Pressure>,
 }
 
 /// A command to a worker. Commands of one sender arrive in order.
@@ -78,6 +82,11 @@ pub struct Worker {
     pub(crate) rng: RefCell<Rng>,
     /// This worker's place where workers count together.
     pub(crate) stripe: usize,
+    pub(crate) gauge: Gauge,
+    /// A descriptor that is given up when there is no other left.
+    pub(crate) reserve: RefCell<Option<std::fs::File>>,
+    /// Connections that rest since before this time are closed.
+    rest_limit: Cell<Option<Instant>>,
     // Boxed as they are handed on: a head does not move with its exchange.
     #[allow(clippy::vec_box)]
     requests: RefCell<Vec<Box<RequestHead>>>,
@@ -109,6 +118,9 @@ impl Worker {
             origin: shared.origin,
             rng: RefCell::new(Rng::from_os()),
             stripe: STRIPE.fetch_add(1, Relaxed),
+            gauge: Gauge::new(&shared.pressure),
+            reserve: RefCell::new(reserve()),
+            rest_limit: Cell::new(None),
             requests: RefCell::default(),
             responses: RefCell::default(),
             draining: Cell::new(false),
@@ -174,10 +186,10 @@ impl Worker {
     }
 
     /// Counts a connection, whose task can be woken when it is to go.
-    pub(crate) fn join(self: &Rc<Self>) -> Member {
+    pub(crate) fn join(self: &Rc<Self>, counted: Option<AddressGuard>) -> Member {
         self.open.set(self.open.get() + 1);
         self.all_open.fetch_add(1, Relaxed);
-        Member { worker: Rc::clone(self), place: None }
+        Member { worker: Rc::clone(self), place: None, _counted: counted }
     }
 
     /// How long a connection without a request may still bring one once it is to go.
@@ -189,6 +201,17 @@ impl Worker {
     #[inline]
     pub(crate) fn removals(&self) -> u32 {
         self.removals.get()
+    }
+
+    /// Closes connections that rest since before `since`: they are woken and look.
+    pub(crate) fn close_resting(&self, since: Instant) {
+        self.rest_limit.set(Some(since));
+        self.wake_connections();
+    }
+
+    /// True when a connection that rests since `since` is to be closed.
+    pub(crate) fn is_rest_over(&self, since: Instant) -> bool {
+        self.rest_limit.get().is_some_and(|limit| since <= limit)
     }
 
     fn begin_drain(&self, deadline: Instant) {
@@ -212,6 +235,7 @@ impl Worker {
 pub(crate) struct Member {
     worker: Rc<Worker>,
     place: Option<usize>,
+    _counted: Option<AddressGuard>,
 }
 
 impl Member {
@@ -300,16 +324,73 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
 
 async fn housekeeping(worker: Rc<Worker>) {
     let mut swept = Instant::now();
+    let mut ticked = swept;
+    let mut told = Told::new(&worker);
     loop {
-        tokio::time::sleep(LOG_TICK).await;
+        // Without connections there is no queue, and a resting process is to rest.
+        let pause = if worker.open() > 0 { overload::LOOK } else { LOG_TICK };
+        let due = Instant::now() + pause;
+        tokio::time::sleep_until(due.into()).await;
         let now = Instant::now();
-        worker.logs.borrow_mut().iter_mut().for_each(|log| log.tick(now));
+        let change = worker.gauge.look(now.saturating_duration_since(due), rhumb_net::buffer::in_use());
+        told.tell(&worker, change);
+        if now.duration_since(ticked) >= LOG_TICK {
+            ticked = now;
+            worker.logs.borrow_mut().iter_mut().for_each(|log| log.tick(now));
+        }
         if now.duration_since(swept) >= SWEEP {
             swept = now;
             worker.epoch.set(read_epoch());
             worker.pools.sweep(now);
+            if worker.gauge.state() != State::Normal
+                && let Some(since) = now.checked_sub(SWEEP)
+            {
+                worker.close_resting(since);
+            }
         }
     }
+}
+
+/// What the metrics know of a worker's overload.
+struct Told {
+    closing: LocalGauge,
+    shedding: LocalGauge,
+    buffers: LocalGauge,
+    buffer_bytes: i64,
+}
+
+impl Told {
+    fn new(worker: &Worker) -> Self {
+        let mut metrics = worker.metrics.borrow_mut();
+        Self {
+            closing: metrics.gauge(Metric::OverloadWorkers, &[State::Closing.as_str()]),
+            shedding: metrics.gauge(Metric::OverloadWorkers, &[State::Shedding.as_str()]),
+            buffers: metrics.gauge(Metric::Buffers, &[]),
+            buffer_bytes: 0,
+        }
+    }
+
+    fn tell(&mut self, worker: &Worker, change: Option<Change>) {
+        let buffer_bytes = i64::try_from(rhumb_net::buffer::in_use()).unwrap_or(i64::MAX);
+        self.buffers.add(buffer_bytes - self.buffer_bytes);
+        self.buffer_bytes = buffer_bytes;
+        let Some(Change { from, to }) = change else { return };
+        for (state, n) in [(from, -1), (to, 1)] {
+            match state {
+                State::Normal => {}
+                State::Closing => self.closing.add(n),
+                State::Shedding => self.shedding.add(n),
+            }
+        }
+        if from == State::Normal {
+            worker.metrics.borrow_mut().limit(worker.gauge.cause());
+        }
+    }
+}
+
+/// A descriptor to be given up: whatever is always there.
+pub(crate) fn reserve() -> Option<std::fs::File> {
+    std::fs::File::open("/dev/null").ok()
 }
 
 fn read_epoch() -> (Instant, u64) {

@@ -125,7 +125,7 @@ impl<'a> Doors<'a> {
             .map(|(gateway, class)| config(docs, *gateway, class.as_ref()?.as_ref(), report))
             .collect();
         let named: Vec<Key<'_>> = configs.iter().flatten().flatten().copied().collect();
-        let settings = Settings::new(docs, &named, around, report);
+        let settings = Settings::new(docs, &named, report);
         for (gateway, config) in docs.gateways.all.iter().zip(&configs) {
             let standing = match config {
                 Some(config) if !gateway.doc.broken => {

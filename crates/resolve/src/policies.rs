@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rhumb_model::kind::policy::PolicyTarget;
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, Origin, Rule, Span, Spanned};
-use rhumb_policy::{Attach, Chain, Hooks, Invalid, Item, KINDS, Merge, Policy, Retry, Timeouts};
+use rhumb_policy::{Attach, Chain, Hooks, Invalid, Item, KINDS, Merge, Policy, Priority, Retry, Timeouts};
 use serde_json::Value;
 
 use crate::collect::{Docs, Entry, Key, key};
@@ -388,6 +388,7 @@ pub(crate) struct Chains {
 pub(crate) struct Settings {
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: Option<Retry>,
+    pub(crate) priority: Priority,
 }
 
 impl Settings {
@@ -397,6 +398,7 @@ impl Settings {
         for attached in chosen {
             match attached.policy.as_deref() {
                 Ok(Policy::Timeouts(timeouts)) => settings.timeouts = *timeouts,
+                Ok(Policy::Priority(priority)) => settings.priority = priority.level,
                 Ok(Policy::Retry(retry)) => settings.retry = Some(retry.clone()),
                 _ => {}
             }

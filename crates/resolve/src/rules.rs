@@ -313,6 +313,7 @@ impl<'a> Maker<'a, '_> {
             chain,
             backends: backends.into(),
             timeouts: rule.timeouts_with(&settings),
+            priority: settings.priority,
             invalid,
             metrics_id: OnceLock::new(),
         }

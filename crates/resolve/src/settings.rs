@@ -10,7 +10,9 @@ use rhumb_model::kind::proxy_config::{AccessLogFormat, EscapedSlashes, ProxyConf
 use rhumb_model::kind::refs::ParametersRef;
 use rhumb_model::{Diag, Doc, Rule, Span};
 use rhumb_plan::PortSettings;
-use rhumb_plan::process::{AccessLog, AccessLogFormat as Format, AccessLogQuery, DEFAULT_ADMIN, Process};
+use rhumb_plan::process::{
+    AccessLog, AccessLogFormat as Format, AccessLogQuery, DEFAULT_ADMIN, Overload, Process,
+};
 use rhumb_route::normalize::{EncodedSlash, Options};
 
 use crate::collect::{Docs, Entry, Key, key};
@@ -25,7 +27,7 @@ pub struct Surroundings {
     pub unix_seconds: i64,
     /// The machine speaks IPv6: Gateways without addresses then listen on `[::]`, which means both families.
     pub has_ipv6: bool,
-    /// Worker threads when nothing is written: limits of the process are split among them.
+    /// Worker threads when nothing is written: some limits of the process are split among them.
     pub workers: usize,
 }
 
@@ -40,12 +42,7 @@ pub(crate) struct Settings<'a> {
 
 impl<'a> Settings<'a> {
     /// Settings of the process, and of all ProxyConfigs. `named` are those that Gateways name.
-    pub(crate) fn new(
-        docs: &Docs<'a>,
-        named: &[Key<'_>],
-        around: &Surroundings,
-        report: &mut Report,
-    ) -> Self {
+    pub(crate) fn new(docs: &Docs<'a>, named: &[Key<'_>], report: &mut Report) -> Self {
         let mut of_process: Option<Entry<'a, ProxyConfig>> = None;
         for entry in docs.configs.all.iter().filter(|entry| !named.contains(&key(entry.doc))) {
             let Some(first) = of_process else {
@@ -59,7 +56,6 @@ impl<'a> Settings<'a> {
             report.push(diag);
         }
         let process = of_process.map_or_else(Process::default, |entry| process(entry, report));
-        let workers = process.workers.unwrap_or(around.workers).max(1);
         let mut by_config = HashMap::new();
         for entry in &docs.configs.all {
             let is_named = named.contains(&key(entry.doc));
@@ -67,14 +63,11 @@ impl<'a> Settings<'a> {
                 refuse_process_settings(*entry, report);
             }
             if is_named || of_process.is_some_and(|of| key(of.doc) == key(entry.doc)) {
-                by_config.insert(key(entry.doc), port_settings(*entry, workers, report));
+                by_config.insert(key(entry.doc), port_settings(*entry, report));
             }
         }
-        let mut default =
+        let default =
             of_process.and_then(|entry| by_config.get(&key(entry.doc)).cloned()).unwrap_or_default();
-        if of_process.is_none() {
-            default.max_connections = share(default.max_connections, workers);
-        }
         Self { process, by_config, of_process, default }
     }
 
@@ -152,17 +145,30 @@ fn process(entry: Entry<'_, ProxyConfig>, report: &mut Report) -> Process {
             process.drain_delay = delay.get();
         }
     }
+    if let Some(written) = &spec.overload {
+        let is_on = written.enabled.as_ref().is_none_or(|enabled| enabled.value);
+        let mut overload = Overload {
+            memory: written.memory.as_ref().map(|bytes| bytes.get()),
+            buffers: written.buffers.as_ref().map(|bytes| bytes.get()),
+            ..Overload::default()
+        };
+        if let Some(delay) = &written.queue_delay {
+            overload.queue_delay = positive(entry.doc, delay.get(), delay.span, overload.queue_delay, report);
+        }
+        process.overload = is_on.then_some(overload);
+    }
     process
 }
 
 /// What a ProxyConfig of a Gateway cannot have: there may be several Gateways and there is one process.
 fn refuse_process_settings(entry: Entry<'_, ProxyConfig>, report: &mut Report) {
     let spec = entry.spec;
-    let written: [(&str, Option<Span>); 6] = [
+    let written: [(&str, Option<Span>); 7] = [
         ("zone", spec.zone.as_ref().map(|zone| zone.span)),
         ("workers", spec.workers.as_ref().map(|workers| workers.span)),
         ("admin", spec.admin.as_ref().map(|admin| admin.span)),
         ("accessLog", spec.access_log.as_ref().map(|log| log.span)),
+        ("overload", overload_span(spec)),
         ("timeouts.drain", spec.timeouts.as_ref().and_then(|t| t.drain.as_ref()).map(|drain| drain.span)),
         (
             "timeouts.drainDelay",
@@ -179,7 +185,18 @@ fn refuse_process_settings(entry: Entry<'_, ProxyConfig>, report: &mut Report) {
     }
 }
 
-fn port_settings(entry: Entry<'_, ProxyConfig>, workers: usize, report: &mut Report) -> PortSettings {
+fn overload_span(spec: &ProxyConfig) -> Option<Span> {
+    let overload = spec.overload.as_ref()?;
+    let spans = [
+        overload.enabled.as_ref().map(|enabled| enabled.span),
+        overload.memory.as_ref().map(|memory| memory.span),
+        overload.buffers.as_ref().map(|buffers| buffers.span),
+        overload.queue_delay.as_ref().map(|delay| delay.span),
+    ];
+    spans.into_iter().flatten().next()
+}
+
+fn port_settings(entry: Entry<'_, ProxyConfig>, report: &mut Report) -> PortSettings {
     let spec = entry.spec;
     let doc = entry.doc;
     let trusted_proxies = spec.trusted_proxies.iter().filter_map(|range| cidr(&range.value)).collect();
@@ -189,6 +206,8 @@ fn port_settings(entry: Entry<'_, ProxyConfig>, workers: usize, report: &mut Rep
         if let Some(written) = &limits.connections {
             connections = whole(written.get());
         }
+        settings.max_connections_per_address =
+            limits.connections_per_address.as_ref().map(|most| u32::try_from(most.get()).unwrap_or(u32::MAX));
         if let Some(bytes) = &limits.header_bytes {
             settings.limits.head_bytes = size(bytes.get());
         }
@@ -219,6 +238,10 @@ fn port_settings(entry: Entry<'_, ProxyConfig>, workers: usize, report: &mut Rep
             settings.header_timeout =
                 positive(doc, header.get(), header.span, settings.header_timeout, report);
         }
+        if let Some(body) = &timeouts.request_body {
+            let limit = positive(doc, body.get(), body.span, Duration::MAX, report);
+            settings.body_timeout = (limit != Duration::MAX).then_some(limit);
+        }
         if let Some(idle) = &timeouts.idle {
             settings.idle_timeout = positive(doc, idle.get(), idle.span, settings.idle_timeout, report);
         }
@@ -227,7 +250,7 @@ fn port_settings(entry: Entry<'_, ProxyConfig>, workers: usize, report: &mut Rep
                 positive(doc, handshake.get(), handshake.span, settings.handshake_timeout, report);
         }
     }
-    settings.max_connections = share(u32::try_from(connections).unwrap_or(u32::MAX), workers);
+    settings.max_connections = u32::try_from(connections).unwrap_or(u32::MAX);
     settings.path = path_options(spec);
     settings
 }
@@ -267,12 +290,6 @@ pub(crate) fn positive(
         .fix(format!("leave it out for the default of {default:?}"));
     report.push(diag);
     default
-}
-
-/// One worker's part of a limit of the process.
-fn share(limit: u32, workers: usize) -> u32 {
-    let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-    limit.div_ceil(workers).max(1)
 }
 
 fn cidr(range: &rhumb_model::scalar::Cidr) -> Option<Cidr> {

@@ -9,11 +9,13 @@
 
 pub mod id;
 pub mod record;
+pub mod limit;
 mod text;
 pub mod access_log;
 pub mod metrics;
 
 pub use access_log::{AccessLog, AccessLogConfig, WorkerLog};
 pub use id::{IdSource, RequestId, TraceContext};
+pub use limit::Limit;
 pub use metrics::{Metric, Registry, WorkerMetrics};
 pub use record::{Note, NoteSet, Protocol, Record, RetryReason, Scheme, StatusSource};

@@ -128,6 +128,15 @@ metrics! {
     LimitHits = "rhumb_limit_hits_total", Counter, "", ["limit"],
         "How often a bound was reached, by the name of the bound.";
 
+    OverloadWorkers = "rhumb_overload_workers", Gauge, "", ["state"],
+        "Workers that are overloaded: closing connections, or shedding requests too.";
+    OverloadRefused = "rhumb_overload_refused_total", Counter, "", ["priority"],
+        "Requests refused because of overload.";
+    Buffers = "rhumb_buffer_bytes", Gauge, "bytes", [],
+        "Memory in buffers of connections.";
+    MemoryLimit = "rhumb_memory_limit_bytes", Gauge, "bytes", [],
+        "Resident memory that counts as full.";
+
     // Connections and datagrams that are carried as they are.
     L4Connections = "rhumb_l4_connections_total", Counter, "", ["server_listener", "route", "backend", "end"],
         "TCP connections, TLS connections and UDP sessions that ended, by why.";

@@ -202,8 +202,21 @@ impl Rhumb {
         Self::run(dir, config, admin, &["--partial"])
     }
 
+    /// Starts with at most so many open files, hard limit included.
+    pub fn start_with_descriptors(config: &Config, most: u32) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let admin = port::free();
+        std::fs::write(dir.path().join("rhumb.yaml"), config.text(admin)).expect("a writable directory");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")]).arg(Self::binary());
+        Self::run_command(command, dir, "rhumb.yaml", admin, &[])
+    }
+
     fn run(dir: TempDir, config: &str, admin: u16, more: &[&str]) -> Self {
-        let mut command = Self::command();
+        Self::run_command(Self::command(), dir, config, admin, more)
+    }
+
+    fn run_command(mut command: Command, dir: TempDir, config: &str, admin: u16, more: &[&str]) -> Self {
         command.arg("run").arg("-c").arg(dir.path().join(config)).args(more).current_dir(dir.path());
         command.env("RHUMB_ADMIN_TOKEN_FILE", dir.path().join(ADMIN_TOKEN));
         let program = Program::start(command, &dir.path().join("rhumb.log"));

@@ -92,6 +92,21 @@ fn status_text(status: &Value) -> String {
         "workers",
         format!("{}, {} open connections", plain(&status["workers"]), plain(&status["connections"])),
     );
+    let overload = &status["overload"];
+    if overload["state"].is_string() {
+        let why = overload["cause"].as_str().map_or_else(String::new, |cause| {
+            let share = overload["refusedPercent"].as_u64().unwrap_or(0);
+            format!(" because of {cause}, {share} % of requests refused")
+        });
+        let mib = |field: &str| overload[field].as_u64().unwrap_or(0) >> 20;
+        let rest = format!(
+            ", queue delay {} ms, {} MiB resident, {} MiB in buffers",
+            plain(&overload["queueDelayMs"]),
+            mib("residentBytes"),
+            mib("bufferBytes")
+        );
+        line("overload", format!("{}{why}{rest}", plain(&overload["state"])));
+    }
     for (index, listener) in status["listeners"].as_array().into_iter().flatten().enumerate() {
         let tls = if listener["tls"].as_bool() == Some(true) { "TLS" } else { "plain text" };
         let name = if index == 0 { "listeners" } else { "" };

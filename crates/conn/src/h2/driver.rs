@@ -5,8 +5,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rhumb_base::failure::{Cause, Failure, Retry};
-use rhumb_codec::h2::{Config, ErrorCode, Event, Refusal, Role};
+use rhumb_codec::h2::{Config, ConnectionError, ErrorCode, Event, Refusal, Role};
 use rhumb_codec::head::RequestHead;
+use rhumb_net::buffer::Charge;
 use rhumb_net::timer::Timer;
 
 use super::shared::{Cell, Handle, Shared, Slot, id_of, reset_failure};
@@ -42,7 +43,11 @@ pub struct Driver {
     /// When an unused connection ends; after the last frame was read, when writing ends.
     idle: Timer,
     watch: Timer,
-    error: Option<&'static str>,
+    error: Option<ConnectionError>,
+    /// Streams that were reset because the peer kept a window shut.
+    stalls: u32,
+    is_idled_out: bool,
+    charge: Charge,
 }
 
 impl Driver {
@@ -61,6 +66,9 @@ impl Driver {
             idle: Timer::new(),
             watch: Timer::new(),
             error: None,
+            stalls: 0,
+            is_idled_out: false,
+            charge: Charge::default(),
         }
     }
 
@@ -74,9 +82,24 @@ impl Driver {
         self.shared.borrow_mut().codec.go_away(ErrorCode::NO_ERROR, true);
     }
 
-    /// The code of the error that the peer was told, once the driver has ended.
-    pub fn error_code(&self) -> Option<&'static str> {
+    /// The error that the peer was told, once the driver has ended.
+    pub fn error(&self) -> Option<ConnectionError> {
         self.error
+    }
+
+    /// True while no stream is open.
+    pub fn is_unused(&self) -> bool {
+        self.shared.borrow().slots.is_empty()
+    }
+
+    /// True when the connection ends because nothing was asked of it for too long.
+    pub fn is_idled_out(&self) -> bool {
+        self.is_idled_out
+    }
+
+    /// Streams refused because too many were open, and streams reset because the peer kept a window shut.
+    pub fn limit_hits(&self) -> (u32, u32) {
+        (self.shared.borrow().codec.counters().streams_refused, self.stalls)
     }
 
     /// Drives a server's connection; `on_request` takes each request with its stream, or why it is refused. Ready when
@@ -184,7 +207,7 @@ impl Driver {
                 Ok(received) => received,
                 Err(error) => {
                     tracing::debug!(%error, "HTTP/2 connection error");
-                    self.error = error.code().name().or(Some("UNKNOWN"));
+                    self.error = Some(error);
                     shared.die();
                     drop(guard);
                     self.finish();
@@ -296,6 +319,7 @@ impl Driver {
                 }
             }
         }
+        self.charge.set(shared.codec.output().len());
         if was_congested && !shared.codec.is_congested() {
             // Streams wait for room, and so does reading.
             wake_writable(shared);
@@ -320,6 +344,7 @@ impl Driver {
             self.trim();
         }
         if self.idle.poll(cx).is_ready() {
+            self.is_idled_out = true;
             self.shared.borrow_mut().codec.go_away(ErrorCode::NO_ERROR, false);
             self.finish();
             cx.waker().wake_by_ref();
@@ -350,6 +375,7 @@ impl Driver {
         if let Some(limit) = now.checked_sub(STALL_TIMEOUT) {
             while let Some(stalled) = shared.codec.first_stalled(limit) {
                 shared.codec.reset(stalled, ErrorCode::CANCEL);
+                self.stalls = self.stalls.saturating_add(1);
                 if let Some(slot) = shared.slots.get_mut(&id_of(stalled)) {
                     slot.reset = Some(cause.into());
                     slot.wake();
@@ -359,7 +385,7 @@ impl Driver {
         match shared.codec.poll_timeout(now) {
             Ok(deadline) => self.is_settled = deadline.is_none(),
             Err(error) => {
-                self.error = error.code().name();
+                self.error = Some(error);
                 shared.die();
                 self.is_finished = true;
                 self.idle.set(now + LAST_WORDS);

@@ -29,6 +29,39 @@ object! {
         "timeouts" timeouts: Option<ClientTimeouts>,
         /// What is done to paths before they are matched and forwarded.
         "paths" paths: Option<Paths>,
+        /// What counts as too much for the process. Beyond it connections are closed, then requests are refused.
+        "overload" overload: Option<Overload>,
+    }
+}
+
+object! {
+    /// What counts as too much for the process.
+    pub struct Overload as "overload" {
+        /// Whether anything is done about it. Default: yes.
+        "enabled" enabled: Option<Spanned<bool>>,
+        /// Resident memory that counts as full. Default: the limit of the cgroup, else the memory of the machine.
+        "memory" memory: Option<Spanned<ByteSize>>,
+        /// Memory in buffers of connections that counts as full. Default: a quarter of `memory`.
+        "buffers" buffers: Option<Spanned<ByteSize>>,
+        /// How long what is ready may wait for its turn. Default: 250ms.
+        "queueDelay" queue_delay: Option<Spanned<Duration>>,
+    }
+    check Overload::check;
+}
+
+/// The least that [`Overload::memory`] and [`Overload::buffers`] can be: below, a process at rest is overloaded.
+const SMALLEST_MEMORY: u64 = 16 << 20;
+
+impl Overload {
+    fn check(&self, cx: &mut Decoder<'_>) {
+        for size in [&self.memory, &self.buffers].into_iter().flatten() {
+            if size.get() < SMALLEST_MEMORY {
+                let diag = cx
+                    .error(Rule::OutOfRange, size.span, format!("{} bytes are out of range", size.get()))
+                    .why("a process at rest would be overloaded; allowed: 16Mi and more");
+                cx.push(diag);
+            }
+        }
     }
 }
 
@@ -85,6 +118,9 @@ object! {
     pub struct Limits as "limits" {
         /// Connections at a time, over all listeners and workers. Default: 100000.
         "connections" connections: Option<Spanned<Whole<1, 10000000>>>,
+        /// Connections of one client address at a time (of IPv6: its /64 network); more are closed at once. Those of
+        /// trusted proxies are not counted. Default: no limit.
+        "connectionsPerAddress" connections_per_address: Option<Spanned<Whole<1, 10000000>>>,
         /// Request line and fields together; more is answered with 431. Default: 64Ki.
         "headerBytes" header_bytes: Option<Spanned<ByteSize>>,
         /// Fields of a request; more are answered with 431. Default: 100.
@@ -93,7 +129,7 @@ object! {
         "uriBytes" uri_bytes: Option<Spanned<ByteSize>>,
         /// Content of a request; more is answered with 413. Default: no limit.
         "bodyBytes" body_bytes: Option<Spanned<ByteSize>>,
-        /// Streams of one HTTP/2 connection at a time. Default: 128.
+        /// Streams of one HTTP/2 connection at a time. Default: 100.
         "concurrentStreams" concurrent_streams: Option<Spanned<Whole<1, 10000>>>,
         /// Requests on one connection, which is closed then. Default: no limit.
         "requestsPerConnection" requests_per_connection: Option<Spanned<Whole<1, 1000000000>>>,
@@ -125,6 +161,8 @@ object! {
     pub struct ClientTimeouts as "timeouts" {
         /// From the first byte of a request to the end of its fields; 408 then. Default: 10s.
         "requestHeader" request_header: Option<Spanned<Duration>>,
+        /// From the first byte of a request to the end of its content; 408 then. Default: no limit.
+        "requestBody" request_body: Option<Spanned<Duration>>,
         /// Between two requests of a connection, which is closed then. Default: 75s.
         "idle" idle: Option<Spanned<Duration>>,
         /// For a TLS handshake. Default: 10s.

@@ -112,7 +112,7 @@ impl Adapter<'_, '_> {
     /// Everything that is about the process or all of its clients.
     fn process(&mut self, node: &Node) {
         const KEYS: &[&str] =
-            &["workers", "admin", "accessLog", "trustedProxies", "limits", "timeouts", "paths"];
+            &["workers", "admin", "accessLog", "trustedProxies", "limits", "timeouts", "paths", "overload"];
         let spec: Vec<Entry> = node
             .as_map()
             .unwrap_or(&[])

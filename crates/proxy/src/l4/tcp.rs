@@ -20,15 +20,20 @@ use crate::l4::header::{self, Ends};
 use crate::l4::hello::{self, Alert, First, NoHello};
 use crate::l4::record::Account;
 use crate::l4::relay::{RelayEnd, RelayLimits, relay};
-use crate::worker::Worker;
+use crate::worker::{Member, Worker};
 
 /// Endpoints that are tried for one connection, as for a request that reached none.
 const MAX_TRIES: u16 = 3;
 
 /// Serves a new connection of a port that carries them as they are, or whose connections may begin with a header of a
 /// load balancer, in a task of its own.
-pub(crate) fn start(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: SocketAddr) {
-    let member = worker.join();
+pub(crate) fn start(
+    worker: &Rc<Worker>,
+    port: &Arc<Port>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    member: Member,
+) {
     let (worker, port) = (Rc::clone(worker), Arc::clone(port));
     tokio::task::spawn_local(async move {
         let mut stream = stream;
@@ -40,7 +45,7 @@ pub(crate) fn start(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, pe
             }
         }
         if port.l4.is_none() {
-            downstream::start(&worker, &port, stream, ends);
+            return downstream::start(&worker, &port, stream, ends, member);
         } else if let Some(l4) = port.l4.as_deref() {
             // What opening takes is freed before the connection goes on for hours.
             let opened = Box::pin(open(&worker, &port, l4, stream, ends)).await;

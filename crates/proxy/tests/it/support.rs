@@ -88,6 +88,7 @@ impl Setup {
             }]
             .into(),
             timeouts: self.timeouts,
+            priority: rhumb_policy::Priority::Normal,
             invalid: None,
             metrics_id: OnceLock::new(),
         };
@@ -147,6 +148,7 @@ impl Setup {
             registry: Arc::clone(&registry),
             origin: Instant::now(),
             connections: Arc::default(),
+            pressure: Arc::default(),
         };
         let thread = Some(std::thread::spawn(move || worker::run(&shared, receiver).unwrap()));
         Proxy { address, current, registry, commands, thread, access_log, log }

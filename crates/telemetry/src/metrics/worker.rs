@@ -12,6 +12,7 @@ use super::registry::{
     BackendId, Exchanges, Key, KeyMap, KeySet, ListenerId, Method, Registry, RuleId, Slot, lock, write_labels,
 };
 use super::{Kind, Metric};
+use crate::limit::Limit;
 use crate::record::{Note, Record};
 
 /// The metrics of one worker thread: it alone writes them, a scrape reads them.
@@ -89,6 +90,12 @@ impl WorkerMetrics {
         if let Some(slot) = slot {
             add(&slot.get_or_insert_with(|| lease.slot(Metric::Notes, &[note.name()])).0, 1);
         }
+    }
+
+    /// Counts a bound that was reached.
+    #[cold]
+    pub fn limit(&mut self, limit: Limit) {
+        self.add(Metric::LimitHits, &[limit.name()], 1);
     }
 
     /// Adds to a counter that is looked up by its label values: for what is not done for every request.
