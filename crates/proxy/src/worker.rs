@@ -99,7 +99,7 @@ pub struct Worker {
     removals: Cell<u32>,
     /// Tasks to wake when connections are to go, by place; free places are chained in `free_places`.
     watchers: RefCell<Vec<Option<Waker>>>,
-    free_places: RefCell<Vec<usize>>,
+    free_places: RefCell<Vec<u32>>,
     open: Cell<u32>,
     all_open: Arc<AtomicU32>,
     /// Wall clock minus monotonic clock, for log timestamps: one clock reading per exchange less.
@@ -189,7 +189,7 @@ impl Worker {
     pub(crate) fn join(self: &Rc<Self>, counted: Option<AddressGuard>) -> Member {
         self.open.set(self.open.get() + 1);
         self.all_open.fetch_add(1, Relaxed);
-        Member { worker: Rc::clone(self), place: None, _counted: counted }
+        Member { worker: Rc::clone(self), place: None, _counted: counted.map(Box::new) }
     }
 
     /// How long a connection without a request may still bring one once it is to go.
@@ -234,8 +234,9 @@ impl Worker {
 /// A task's membership in its worker.
 pub(crate) struct Member {
     worker: Rc<Worker>,
-    place: Option<usize>,
-    _counted: Option<AddressGuard>,
+    place: Option<u32>,
+    // Boxed: most listeners do not count, and very many connections rest.
+    _counted: Option<Box<AddressGuard>>,
 }
 
 impl Member {
@@ -245,8 +246,10 @@ impl Member {
             return;
         }
         let mut watchers = self.worker.watchers.borrow_mut();
-        let place = self.worker.free_places.borrow_mut().pop().unwrap_or(watchers.len());
-        match watchers.get_mut(place) {
+        // There are never more of them than descriptors.
+        let end = u32::try_from(watchers.len()).unwrap_or(u32::MAX);
+        let place = self.worker.free_places.borrow_mut().pop().unwrap_or(end);
+        match watchers.get_mut(place as usize) {
             Some(slot) => *slot = Some(waker.clone()),
             None => watchers.push(Some(waker.clone())),
         }
@@ -259,7 +262,7 @@ impl Drop for Member {
         self.worker.open.set(self.worker.open.get().saturating_sub(1));
         self.worker.all_open.fetch_sub(1, Relaxed);
         if let Some(place) = self.place {
-            if let Some(slot) = self.worker.watchers.borrow_mut().get_mut(place) {
+            if let Some(slot) = self.worker.watchers.borrow_mut().get_mut(place as usize) {
                 *slot = None;
             }
             self.worker.free_places.borrow_mut().push(place);
