@@ -14,12 +14,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenarios import Scenario
+from scenarios import L4, Scenario
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rhumb" / "bench"
 CERTS = CACHE / "certs"
 # Ports of the backends (run.py starts them).
-BACKENDS = {"h1": 9100, "h2": 9120, "grpc": 9121}
+BACKENDS = {"h1": 9100, "h2": 9120, "grpc": 9121, "l4": 9130}
 
 
 @dataclass
@@ -82,7 +82,43 @@ class Nginx(Contender):
         openssl = re.search(r"OpenSSL (\S+)", found)
         return f"{version and version[1]} (Debian {package('nginx')}), OpenSSL {openssl and openssl[1]}"
 
+    def prepare_l4(self, at: Instance) -> list[str]:
+        listen = " udp reuseport" if at.scenario.downstream == "udp" else " backlog=4096"
+        to = f"127.0.0.1:{at.backend_port}"
+        choice = ""
+        if at.scenario.downstream == "sni":
+            choice = f"map $ssl_preread_server_name $to {{ server.bench.test {to}; }}"
+        module = "/usr/lib/nginx/modules/ngx_stream_module.so"
+        run = at.directory
+        config = f"""
+{f"load_module {module};" if Path(module).exists() else ""}
+daemon off;
+{"user root;" if os.geteuid() == 0 else ""}
+worker_processes 1;
+pid {run}/nginx.pid;
+error_log {run}/error.log error;
+events {{ worker_connections 19000; multi_accept on; }}
+stream {{
+  log_format bench '$remote_addr [$time_local] $protocol $status $bytes_sent $bytes_received $session_time '
+    '$upstream_addr $upstream_connect_time a line is as long as the others are';
+  access_log {at.access_log} bench buffer=64k flush=1s;
+  tcp_nodelay on;
+  proxy_buffer_size 64k;
+  {choice}
+  server {{
+    listen 127.0.0.1:{at.port}{listen};
+    {"ssl_preread on;" if choice else ""}
+    proxy_pass {"$to" if choice else to};
+  }}
+}}
+http {{ access_log off; server {{ listen 127.0.0.1:{at.admin_port}; }} }}
+"""
+        (run / "nginx.conf").write_text(config)
+        return ["/usr/sbin/nginx", "-p", str(run), "-c", str(run / "nginx.conf")]
+
     def prepare(self, at: Instance) -> list[str]:
+        if at.scenario.downstream in L4:
+            return self.prepare_l4(at)
         if at.scenario.upstream == "h1":
             scheme, to = "proxy", "proxy_pass http://backend;"
         else:
@@ -154,7 +190,45 @@ class HaProxy(Contender):
         openssl = re.search(r"Running on OpenSSL version : OpenSSL (\S+)", found)
         return f"Debian {version and version[1]}, OpenSSL {openssl and openssl[1]}"
 
+    def prepare_l4(self, at: Instance) -> list[str]:
+        inspect = ""
+        if at.scenario.downstream == "sni":
+            inspect = """
+  tcp-request inspect-delay 5s
+  tcp-request content accept if { req.ssl_hello_type 1 }
+  tcp-request content reject unless { req.ssl_sni -i server.bench.test }"""
+        open_files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 40_000)
+        config = f"""
+global
+  nbthread 1
+  maxconn {(open_files - 1000) // 2}
+  maxpipes 1024
+  log stdout format raw local0
+defaults
+  mode tcp
+  log global
+  timeout connect 5s
+  timeout client 600s
+  timeout server 600s
+  option splice-auto
+frontend bench
+  bind 127.0.0.1:{at.port} backlog 4096{inspect}
+  log-format '%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc a line is as long as the others are, a line is as long'
+  default_backend backend
+backend backend
+  server s1 127.0.0.1:{at.backend_port}
+frontend admin
+  mode http
+  bind 127.0.0.1:{at.admin_port}
+  no log
+  http-request use-service prometheus-exporter if {{ path /metrics }}
+"""
+        (at.directory / "haproxy.cfg").write_text(config)
+        return ["/usr/sbin/haproxy", "-db", "-f", str(at.directory / "haproxy.cfg")]
+
     def prepare(self, at: Instance) -> list[str]:
+        if at.scenario.downstream in L4:
+            return self.prepare_l4(at)
         bind = {
             "h1": "",
             "tls": f" ssl crt {CERTS}/server.pem ssl-min-ver TLSv1.3 curves X25519",
@@ -285,6 +359,33 @@ class Envoy(Contender):
                 },
             )
             chain["transport_socket"] = {"name": "tls", "typed_config": tls}
+        listener = {"name": "bench", "address": address(at.port), "filter_chains": [chain], "tcp_backlog_size": 4096}
+        if at.scenario.downstream in L4:
+            line = (
+                "%DOWNSTREAM_REMOTE_ADDRESS% [%START_TIME%] %BYTES_SENT% %BYTES_RECEIVED% %DURATION% %UPSTREAM_HOST% "
+                "%RESPONSE_FLAGS% %REQUESTED_SERVER_NAME% a line is as long as the others are\n"
+            )
+            log["log_format"]["text_format_source"]["inline_string"] = line
+            logs = [{"name": "file", "typed_config": log}]
+            relay = typed(
+                "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", stat_prefix="bench", cluster="backend", access_log=logs
+            )
+            chain["filters"] = [{"name": "tcp", "typed_config": relay}]
+            if at.scenario.downstream == "sni":
+                chain["filter_chain_match"] = {"server_names": ["server.bench.test"]}
+                inspector = typed("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector")
+                listener["listener_filters"] = [{"name": "tls", "typed_config": inspector}]
+            if at.scenario.downstream == "udp":
+                del listener["filter_chains"], listener["tcp_backlog_size"]
+                listener["address"]["socket_address"]["protocol"] = "UDP"
+                forward = typed("envoy.extensions.filters.udp.udp_proxy.v3.Route", cluster="backend")
+                datagrams = typed(
+                    "envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig",
+                    stat_prefix="bench",
+                    access_log=logs,
+                    matcher={"on_no_match": {"action": {"name": "route", "typed_config": forward}}},
+                )
+                listener["listener_filters"] = [{"name": "udp", "typed_config": datagrams}]
         many = {"max_connections": 20000, "max_requests": 20000, "max_pending_requests": 20000}
         cluster = {
             "name": "backend",
@@ -296,7 +397,7 @@ class Envoy(Contender):
                 "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(at.backend_port)}}]}],
             },
         }
-        if at.scenario.upstream != "h1":
+        if at.scenario.upstream in ("h2", "grpc"):
             options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
             cluster["typed_extension_protocol_options"] = {
                 options: typed(options, explicit_http_config={"http2_protocol_options": {}})
@@ -304,7 +405,7 @@ class Envoy(Contender):
         config = {
             "admin": {"address": address(at.admin_port)},
             "static_resources": {
-                "listeners": [{"name": "bench", "address": address(at.port), "filter_chains": [chain], "tcp_backlog_size": 4096}],
+                "listeners": [listener],
                 "clusters": [cluster],
             },
         }
@@ -333,8 +434,13 @@ def rhumb_config(at: Instance) -> str:
     """The short form. Request id, forwarding fields and metrics are on by default; so is the JSON access log, which says
     more than the peers' lines."""
     tls = f", tls: {{ certificates: [ {{ cert: {CERTS}/server.crt, key: {CERTS}/server.key }} ] }}" if at.is_tls else ""
-    protocol = "" if at.scenario.upstream == "h1" else ", protocol: h2c"
+    protocol = ", protocol: h2c" if at.scenario.upstream in ("h2", "grpc") else ""
+    carries = {"tcp": ", protocol: TCP", "sni": ", protocol: TLS", "udp": ", protocol: UDP"}.get(at.scenario.downstream)
     routes = "\n".join(f"  - {{ on: web, match: {{ path: {prefix}* }}, to: backend }}" for prefix in at.prefixes)
+    if carries:
+        tls = carries
+        match = "match: { host: server.bench.test }, " if at.scenario.downstream == "sni" else ""
+        routes = f"  - {{ on: web, {match}to: backend }}"
     return f"""workers: 1
 admin: {{ address: '127.0.0.1:{at.admin_port}' }}
 accessLog: {{ format: json, path: {at.access_log} }}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contenders import BACKENDS, CERTS, Contender, Instance
-from scenarios import Scenario
+from scenarios import L4, Scenario
 
 HERE = Path(__file__).resolve().parent
 # The proxy has this CPU for itself; load, backends and this program share the other.
@@ -136,7 +136,9 @@ class Running:
         # What writes its access log to standard output writes it to the same file.
         self.log = directory / "output.log"
         self.process = start(command, PROXY_CPU, self.at.access_log if self.name == "haproxy" else self.log)
-        self.is_ready = wait_for_port(port, self.process)
+        # A port for datagrams does not say when it is there; the admin listener comes with it.
+        is_udp = scenario.downstream == "udp"
+        self.is_ready = wait_for_port(port + 1 if is_udp else port, self.process)
         if not self.is_ready:
             complain(f"{self.name} does not listen for {scenario.name}: {self.tail()}")
 
@@ -166,7 +168,7 @@ class Running:
 def missing_features(running: Running) -> list[str]:
     """What the contender does not do though every contender should, as seen by the backend."""
     at = running.at
-    if at.scenario.downstream == "h2" or at.scenario.upstream != "h1":
+    if at.scenario.downstream in ("h2", *L4) or at.scenario.upstream != "h1":
         return []  # The same configuration is proven over HTTP/1.1; the HTTP/2 backends look at nothing.
     if at.is_tls:
         context = ssl.create_default_context(cafile=str(CERTS / "ca.crt"))
@@ -197,6 +199,7 @@ def start_backends(directory: Path) -> list[subprocess.Popen]:
         "h1": ["backend"],
         "h2": ["backend_h2", "--length", "128"],
         "grpc": ["backend_h2", "--length", "128", "--grpc"],
+        "l4": ["backend_l4"],
     }
     running = []
     for kind, (tool, *options) in commands.items():
@@ -222,7 +225,9 @@ class Sample:
 def command_for(scenario: Scenario, port: int, seconds: float, *more: str) -> list[str]:
     path = "/svc{}/b/" + str(scenario.length)
     command = [str(tools() / ("load" if scenario.tool == "idle" else scenario.tool)), "--addr", f"127.0.0.1:{port}"]
-    if scenario.tool == "handshake":
+    if scenario.tool == "load_l4":
+        command += ["--conns", str(scenario.connections)]
+    elif scenario.tool == "handshake":
         path = path.format("00000")
     else:
         command += ["--routes", str(scenario.routes), "--conns", str(scenario.connections)]
@@ -275,6 +280,8 @@ def sample_load(running: Running, round_: int, seconds: float) -> Sample:
         sample.invalid = f"only {result['rps']:.0f} requests per second"
     elif tree(running.process.pid) != pids:
         sample.invalid = "processes of the proxy came or went"
+    elif scenario.extra[1:] in (("echo",), ("bulk",), ("udp",)):
+        pass  # A line is written when a connection ends, and these do not.
     elif log_bytes + LOG_BUFFER < requests * MIN_LOG_LINE:
         sample.invalid = f"{log_bytes} bytes of access log for {requests} requests"
     return sample

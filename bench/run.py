@@ -119,6 +119,8 @@ def run_group(group: list[Scenario], contenders: list[Contender], options: argpa
     try:
         for scenario in group:
             for contender in contenders:
+                if contender.name in scenario.without:
+                    continue
                 one = launch(contender, scenario, options, len(running))
                 running.append(one)
                 if one.is_ready and (missing := measure.missing_features(one)):

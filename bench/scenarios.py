@@ -7,11 +7,12 @@ from dataclasses import dataclass
 class Scenario:
     name: str
     title: str
-    # What the client speaks to the proxy: "h1" (plain), "tls" (HTTP/1 over TLS 1.3), "h2" (h2c, prior knowledge).
+    # What the client speaks to the proxy: "h1" (plain), "tls" (HTTP/1 over TLS 1.3), "h2" (h2c, prior knowledge), or
+    # what is carried as it is: "tcp", "sni" (TLS passed on by server name), "udp".
     downstream: str = "h1"
-    # Which backend answers: "h1", "h2" (128 B of content) or "grpc" (a message of 128 B).
+    # Which backend answers: "h1", "h2" (128 B of content), "grpc" (a message of 128 B) or "l4".
     upstream: str = "h1"
-    # "load" (HTTP/1), "load_h2", "handshake", or "idle" (no load: memory of open connections).
+    # "load" (HTTP/1), "load_h2", "load_l4", "handshake", or "idle" (no load: memory of open connections).
     tool: str = "load"
     length: int = 1024
     connections: int = 64
@@ -22,6 +23,8 @@ class Scenario:
     routes: int = 100
     # More arguments for the tool.
     extra: tuple[str, ...] = ()
+    # Contenders that cannot: HAProxy carries no datagrams.
+    without: tuple[str, ...] = ()
     # Scenarios of one group are interleaved with each other, so that they may be compared.
     group: str = ""
     # Largest ratio of Rhumb's cost to Envoy's that the project promises (to the best peer: BEST_PEER_LIMIT).
@@ -54,6 +57,12 @@ SCENARIOS = {
         Scenario("h2h1-1k", "HTTP/2 to HTTP/1.1, 1 KiB", "h2", tool="load_h2", connections=8),
         Scenario("h2h2-128", "HTTP/2 to HTTP/2, 128 B", "h2", "h2", tool="load_h2", length=128, connections=8),
         Scenario("grpc-unary", "gRPC unary, messages of 128 B", "h2", "grpc", tool="load_h2", length=133, connections=8, extra=("--grpc", "128")),
+        Scenario("tcp-echo", "TCP relay, messages of 64 B", "tcp", "l4", tool="load_l4", length=64, extra=("--mode", "echo")),
+        Scenario("tcp-bulk", "TCP relay, 1 MiB to the client", "tcp", "l4", tool="load_l4", length=1 << 20, connections=16, extra=("--mode", "bulk")),
+        Scenario("tcp-connect", "TCP relay, new connections", "tcp", "l4", tool="load_l4", length=64, extra=("--mode", "connect")),
+        Scenario("sni-connect", "TLS passed on by server name, new connections", "sni", "l4", tool="load_l4", length=64, extra=("--mode", "sni")),
+        Scenario("udp-echo", "UDP, datagrams of 64 B", "udp", "l4", tool="load_l4", length=64, extra=("--mode", "udp"), without=("haproxy",)),
+        Scenario("h1-close", "HTTP/1.1, 128 B, new connections (Connection: close)", tool="load_l4", length=128, extra=("--mode", "close")),
         Scenario("routes-1", "HTTP/1.1, 1 KiB, 1 route", routes=1, group="routes"),
         Scenario("routes-100", "HTTP/1.1, 1 KiB, 100 routes", routes=100, group="routes"),
         Scenario("routes-10000", "HTTP/1.1, 1 KiB, 10 000 routes", routes=10_000, group="routes"),
@@ -61,6 +70,9 @@ SCENARIOS = {
         Scenario("idle-tls", "1 500 idle TLS connections", "tls", tool="idle", connections=1500),
     ]
 }
+
+
+L4 = ("tcp", "sni", "udp")
 
 
 def groups(names: list[str]) -> list[list[Scenario]]:

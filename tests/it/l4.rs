@@ -2,6 +2,9 @@
 
 mod flow;
 mod passthrough;
+mod postgres;
+mod proxy_protocol;
+mod udp;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -12,6 +12,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nginx", "nginx"),
     ("h2load", "nghttp2-client"),
     ("openssl", "openssl"),
+    ("haproxy", "haproxy"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dig", "bind9-dnsutils"),
+    // Its programs are off the path; the client comes with it.
+    ("psql", "postgresql"),
     ("wrk", "wrk"),
 ];
 

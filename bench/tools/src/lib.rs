@@ -9,6 +9,7 @@ pub mod args;
 pub mod h1;
 pub mod h2;
 pub mod histogram;
+pub mod l4;
 pub mod poll;
 pub mod report;
 pub mod request;

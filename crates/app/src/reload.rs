@@ -252,7 +252,9 @@ impl Live {
         let Reading { mut plan, process, digest, names, .. } = reading;
         let fresh_logs = self.open_logs(&process).map_err(Refused::AccessLog)?;
         let wanted: BTreeSet<SocketAddr> = plan.ports.iter().map(|port| port.address).collect();
-        let bound = self.supervisor.bind(&wanted).map_err(Refused::Bind)?;
+        let wanted_udp: BTreeSet<SocketAddr> = plan.udp_ports.iter().map(|port| port.address).collect();
+        let mut bound = self.supervisor.bind(&wanted).map_err(Refused::Bind)?;
+        self.supervisor.bind_udp(&wanted_udp, &mut bound).map_err(Refused::Bind)?;
         let following = self.names.follow(names).map_err(Refused::Names)?;
         // A backend by name that is new would refuse its first requests.
         if tokio::time::timeout(FIRST_ANSWERS, following.known()).await.is_err() {
@@ -273,7 +275,8 @@ impl Live {
             self.logs = logs;
         }
         self.supervisor.accept(bound);
-        let closed = self.supervisor.close_others(&wanted);
+        let mut closed = self.supervisor.close_others(&wanted);
+        closed.extend(self.supervisor.close_other_udp(&wanted_udp));
         self.warn_about_restart(&process);
         self.process = Some(process);
         self.digest = digest;

@@ -13,11 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use crate::supervisor::udp::UdpSockets;
 use rhumb_net::handover::{self, Inherited};
 use rhumb_proxy::Shared;
 use rhumb_proxy::worker::{self, Command};
 use rhumb_telemetry::AccessLog;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+mod udp;
 
 /// Most worker threads.
 pub(crate) const MAX_WORKERS: usize = 1024;
@@ -27,6 +30,7 @@ pub(crate) struct Supervisor {
     workers: Vec<UnboundedSender<Command>>,
     /// A second handle of every socket, to be handed over.
     listening: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    udp: UdpSockets,
     inherited: Inherited,
     /// The latest call, and the latest one that each worker has answered.
     called: u32,
@@ -46,6 +50,7 @@ pub(crate) struct Ended {
 #[derive(Debug, Default)]
 pub(crate) struct Bound {
     sockets: Vec<(SocketAddr, Vec<(TcpListener, TcpListener)>)>,
+    udp: udp::BoundUdp,
 }
 
 /// An address that cannot be listened on.
@@ -104,7 +109,7 @@ impl Supervisor {
         }
         let answered = workers.iter().map(|_| Arc::default()).collect();
         let (listening, inherited) = (BTreeMap::new(), Inherited::default());
-        Ok((Self { workers, listening, inherited, called: 0, answered }, endings))
+        Ok((Self { workers, listening, udp: UdpSockets::default(), inherited, called: 0, answered }, endings))
     }
 
     /// Number of workers.
@@ -166,6 +171,25 @@ impl Supervisor {
         sockets.into_iter().map(|socket| socket.try_clone().map(|second| (socket, second))).collect()
     }
 
+    /// As [`Self::bind`], for datagrams; what is opened is added to `bound`.
+    ///
+    /// # Errors
+    /// The first address that cannot be had.
+    pub(crate) fn bind_udp(&self, wanted: &BTreeSet<SocketAddr>, bound: &mut Bound) -> Result<(), BindError> {
+        let opened = self.udp.bind(wanted, &self.inherited, self.workers.len());
+        bound.udp = opened.map_err(|(address, source)| BindError { address, source })?;
+        Ok(())
+    }
+
+    /// Takes no more datagrams on every address that is not wanted.
+    pub(crate) fn close_other_udp(&mut self, wanted: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
+        let gone = self.udp.close_others(wanted);
+        for &address in &gone {
+            self.workers.iter().for_each(|worker| send(worker, Command::UnlistenUdp(address)));
+        }
+        gone
+    }
+
     /// Accepts on the new sockets. Call it when the plan that has their ports is in force.
     pub(crate) fn accept(&mut self, bound: Bound) {
         for (address, sockets) in bound.sockets {
@@ -178,6 +202,7 @@ impl Supervisor {
             self.listening.insert(address, kept);
             drop(self.inherited.take_tcp(address));
         }
+        self.udp.accept(bound.udp, &self.workers, &mut self.inherited);
     }
 
     /// Stops accepting on every address that is not wanted; open connections stay.
@@ -196,7 +221,8 @@ impl Supervisor {
     /// # Errors
     /// When the process is out of descriptors.
     pub(crate) fn handles(&self) -> io::Result<Vec<OwnedFd>> {
-        self.listening.values().flatten().map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
+        let tcp = self.listening.values().flatten().map(|socket| socket.try_clone().map(OwnedFd::from));
+        tcp.chain(self.udp.handles()).collect()
     }
 
     /// Has every worker write to these access logs from here on.
@@ -207,6 +233,7 @@ impl Supervisor {
     /// Has every worker finish what it has, until `deadline`.
     pub(crate) fn drain(&mut self, deadline: Instant) {
         self.listening.clear();
+        self.udp.clear();
         self.workers.iter().for_each(|worker| send(worker, Command::Drain(deadline)));
     }
 }

@@ -216,6 +216,11 @@ impl Inherited {
         self.tcp.get(&address).or_else(|| self.tcp.get(&wide).filter(is_wide)).map(Vec::as_slice)
     }
 
+    /// UDP sockets on this address.
+    pub fn udp(&self, address: SocketAddr) -> Option<&[UdpSocket]> {
+        self.udp.get(&address).map(Vec::as_slice)
+    }
+
     /// Takes the listening sockets on this address out.
     pub fn take_tcp(&mut self, address: SocketAddr) -> Vec<TcpListener> {
         self.tcp.remove(&address).unwrap_or_default()

@@ -30,6 +30,37 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// Bytes of datagrams that the kernel keeps until they are taken; it lowers it to `net.core.rmem_max`.
+pub const UDP_QUEUE: usize = 4 << 20;
+
+/// Opens a socket for datagrams that other workers can share: the kernel gives those of one client to one of them.
+///
+/// # Errors
+/// As [`listen`].
+pub fn udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // With less it works all the same, and loses more when many come at once.
+    let _ = socket.set_recv_buffer_size(UDP_QUEUE);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// True when no other program takes datagrams on `address`.
+///
+/// # Errors
+/// The reason why the address cannot be bound.
+pub fn probe_udp(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())
+}
+
 /// True when no other program listens on `address`. A socket that shares the port cannot tell, so this one does not.
 ///
 /// # Errors

@@ -1,11 +1,13 @@
 //! Non-blocking reads and writes on a connected socket.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 /// Reads into `dst`; 0 means the peer has finished sending.
 ///
@@ -44,6 +46,27 @@ pub fn poll_write_both(
     second: &[u8],
 ) -> Poll<io::Result<usize>> {
     Pin::new(stream).poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)])
+}
+
+/// Sends a datagram on a connected socket. Asks the kernel, whatever the runtime has heard: it hears of a fresh socket
+/// later than the first datagram is to be sent.
+///
+/// # Errors
+/// `WouldBlock` when the kernel has no room, `ConnectionRefused` when an earlier one was refused (RFC 1122 §4.1.3.3).
+#[inline]
+pub fn send_datagram(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
+    rustix::net::send(socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// The same to an address, on a socket that is not connected.
+///
+/// # Errors
+/// As [`send_datagram`].
+#[inline]
+pub fn send_datagram_to(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+    rustix::net::sendto(socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &to)?;
+    Ok(())
 }
 
 /// Ends the sending side. Never waits.

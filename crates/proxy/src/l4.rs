@@ -2,10 +2,12 @@
 //!
 //! [`tcp`] is the corridor of a connection: the [`header`] of a load balancer in front, TLS passed on or terminated
 //! ([`hello`]), a backend, and the [`relay`] between both streams; one record at the end. The relay knows nothing of
-//! how its streams were opened.
+//! how its streams were opened. [`udp`] carries datagrams, by session.
 
 pub(crate) mod header;
 mod hello;
 mod relay;
 mod record;
 pub(crate) mod tcp;
+mod sessions;
+pub(crate) mod udp;

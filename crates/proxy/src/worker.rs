@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 
+use crate::l4::udp::Hub;
 use crate::listener;
 use crate::overload::{self, AddressGuard, Change, Gauge, Pressure, State};
 
@@ -60,6 +61,10 @@ pub struct Shared {
 pub enum Command {
     /// Accept connections on this socket, which is bound already.
     Listen(SocketAddr, std::net::TcpListener),
+    /// Take datagrams on this socket, which is bound already.
+    ListenUdp(SocketAddr, std::net::UdpSocket),
+    /// Stop taking datagrams on this address, and end its sessions.
+    UnlistenUdp(SocketAddr),
     /// Stop accepting on this address; its connections finish what they have and are closed.
     Unlisten(SocketAddr),
     /// Write the access log there from now on.
@@ -282,8 +287,23 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
         tokio::task::spawn_local(rhumb_net::timer::drive());
         tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
         let mut listeners: Vec<(SocketAddr, Rc<TcpListener>, tokio::task::JoinHandle<()>)> = Vec::new();
+        let mut hubs: Vec<(SocketAddr, Rc<Hub>, tokio::task::JoinHandle<()>)> = Vec::new();
         let deadline = loop {
             match commands.recv().await {
+                Some(Command::ListenUdp(address, socket)) => match Hub::new(&worker, address, socket) {
+                    Ok(hub) => {
+                        let serve = tokio::task::spawn_local(Rc::clone(&hub).serve());
+                        hubs.push((address, hub, serve));
+                    }
+                    Err(error) => tracing::error!(%address, %error, "UDP listener cannot be registered"),
+                },
+                Some(Command::UnlistenUdp(address)) => hubs.retain(|(at, hub, task)| {
+                    if *at == address {
+                        task.abort();
+                        hub.close();
+                    }
+                    *at != address
+                }),
                 Some(Command::Listen(address, socket)) => match rhumb_net::listen::register(socket) {
                     Ok(socket) => {
                         let socket = Rc::new(socket);
@@ -313,6 +333,8 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
             task.abort();
             listener::accept_waiting(&worker, address, &socket);
         }
+        // What else comes for them is for another process, if there is one; answers that are under way are sent on.
+        hubs.iter().for_each(|(_, _, task)| task.abort());
         worker.begin_drain(deadline);
         while worker.open() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;

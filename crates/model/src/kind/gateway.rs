@@ -159,16 +159,6 @@ impl Listener {
             }
             _ => {}
         }
-        if *self.protocol == Protocol::Udp {
-            let diag = cx
-                .error(
-                    Rule::NotSupported,
-                    self.protocol.span,
-                    "protocol `UDP` is not supported by this version",
-                )
-                .why("UDPRoutes come with a later version");
-            cx.push(diag);
-        }
         if let (Protocol::Tcp | Protocol::Udp, Some(hostname)) = (*self.protocol, &self.hostname) {
             let word = self.protocol.word();
             let diag = cx
