@@ -63,17 +63,19 @@ struct Session {
     account: RefCell<Account>,
     task: Cell<Option<AbortHandle>>,
     begun: Instant,
-    /// Until its first answer, which says something about the endpoint.
-    unanswered: Cell<Option<InFlight>>,
+    /// Counts the session among what its endpoint has to do.
+    load: RefCell<Option<InFlight>>,
+    /// Its first answer, which says something about the endpoint, has come.
+    is_answered: Cell<bool>,
 }
 
 impl Session {
     /// An ICMP message said that nobody is there (RFC 1122 §4.1.3.3).
     fn refuse(&self, origin: Instant, error: &io::Error) {
         let now = Instant::now();
-        if let Some(load) = self.unanswered.take() {
+        if let Some(load) = self.load.take().filter(|_| !self.is_answered.get()) {
             let took = now.saturating_duration_since(self.begun);
-            load.finish(took, Outcome::Failure, Nanos::since(origin, now));
+            self.backend.endpoints.finish(load, took, Outcome::LocalFailure, Nanos::since(origin, now));
         }
         self.account.borrow_mut().fail(match error.kind() {
             io::ErrorKind::ConnectionRefused => Cause::ConnectRefused.into(),
@@ -249,14 +251,15 @@ impl Hub {
             return None;
         };
         let now = Instant::now();
-        let endpoint = {
-            let nanos = Nanos::since(self.worker.origin, now);
-            backend.pick_for(client.ip().to_canonical(), nanos, &mut self.worker.rng.borrow_mut(), &[])
+        let picked = {
+            let (nanos, mut rng) = (Nanos::since(self.worker.origin, now), self.worker.rng.borrow_mut());
+            backend.begin_for(client.ip().to_canonical(), nanos, &mut rng, &[])
         };
-        let Some(endpoint) = endpoint else {
+        let Ok(load) = picked else {
             self.drop_one("no_endpoint");
             return None;
         };
+        let endpoint = Arc::clone(load.endpoint());
         let socket = match connect(endpoint.address()) {
             Ok(socket) => socket,
             Err(error) => {
@@ -270,7 +273,6 @@ impl Hub {
         account.backend = Some(Arc::clone(&backend));
         account.endpoint = Some(Arc::clone(&endpoint));
         account.tries = 1;
-        let unanswered = Cell::new(Some(endpoint.start()));
         let session = Rc::new(Session {
             client,
             socket,
@@ -281,7 +283,8 @@ impl Hub {
             account: RefCell::new(account),
             task: Cell::new(None),
             begun: now,
-            unanswered,
+            load: RefCell::new(Some(load)),
+            is_answered: Cell::new(false),
         });
         let evicted = {
             let mut sessions = self.sessions.borrow_mut();
@@ -325,7 +328,7 @@ enum End {
 async fn answers(hub: Rc<Hub>, session: Rc<Session>, limits: Limits, mut member: Member) {
     // Datagrams, or an ICMP message about one of ours.
     let interest = Interest::READABLE | Interest::ERROR;
-    let (mut lives, mut answered) = (None, 0_u32);
+    let mut answered = 0_u32;
     let mut timer = Timer::new();
     let mut ready = pin!(session.socket.ready(interest));
     let end = poll_fn(|cx| {
@@ -351,11 +354,13 @@ async fn answers(hub: Rc<Hub>, session: Rc<Session>, limits: Limits, mut member:
                 Ok(len) => {
                     let now = Instant::now();
                     session.moved.set(now);
-                    if let Some(load) = session.unanswered.take() {
+                    if let Some(load) = session.load.borrow_mut().as_mut()
+                        && !session.is_answered.replace(true)
+                    {
+                        // It counts on as long as the session lives.
                         let took = now.saturating_duration_since(session.begun);
-                        // Counted on as long as the session lives.
-                        lives = Some(session.endpoint.start());
-                        load.finish(took, Outcome::Success, Nanos::since(hub.worker.origin, now));
+                        let nanos = Nanos::since(hub.worker.origin, now);
+                        session.backend.endpoints.note(load, took, Outcome::Success, nanos);
                         session.account.borrow_mut().connect = Some(took);
                     }
                     hub.send_back(&session, buffer.get(..len).unwrap_or_default());
@@ -380,7 +385,6 @@ async fn answers(hub: Rc<Hub>, session: Rc<Session>, limits: Limits, mut member:
         }
     })
     .await;
-    drop(lives);
     session.task.set(None);
     hub.sessions.borrow_mut().remove(&session.client);
     match end {
