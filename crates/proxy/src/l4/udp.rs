@@ -298,7 +298,7 @@ impl Hub {
             evicted.end("evicted");
         }
         let limits = Limits { idle: l4.udp.idle, responses: l4.udp.responses };
-        let task = answers(Rc::clone(self), Rc::clone(&session), limits, self.worker.join());
+        let task = answers(Rc::clone(self), Rc::clone(&session), limits, self.worker.join(None));
         session.task.set(Some(tokio::task::spawn_local(task).abort_handle()));
         Some(session)
     }
