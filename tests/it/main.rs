@@ -13,6 +13,7 @@ mod http2;
 mod lifecycle;
 mod l4;
 mod overload;
+mod retry;
 mod routing;
 mod smuggling;
 mod tls;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use rhumb_base::rng::Rng;
@@ -30,6 +30,8 @@ pub struct EndpointSet {
     sampler: Sampler,
     chooser: Chooser,
     omitted: usize,
+    /// Places by identity; made when a session asks for the first time.
+    by_identity: OnceLock<HashMap<u64, u32>>,
 }
 
 /// An endpoint with what this set says about it.
@@ -169,7 +171,7 @@ impl EndpointSet {
     fn of(members: Box<[Member]>, algorithm: Algorithm, omitted: usize, before: Option<&Self>) -> Self {
         let weights: Vec<_> = members.iter().map(Member::drawn).collect();
         let chooser = Chooser::new(algorithm, &members, before.map(|set| &set.chooser));
-        Self { sampler: Sampler::new(&weights), chooser, omitted, members }
+        Self { sampler: Sampler::new(&weights), chooser, omitted, members, by_identity: OnceLock::new() }
     }
 
     /// The same endpoints, drawn by other weights.
@@ -198,6 +200,16 @@ impl EndpointSet {
         let (index, is_probe) = self.chooser.pick(&self.members, &self.sampler, ask, rng)?;
         let member = self.members.get(index as usize)?;
         Some(Picked { index, endpoint: &member.endpoint, is_probe })
+    }
+
+    /// The endpoint with this identity ([`Endpoint::identity`]).
+    pub fn find(&self, identity: u64) -> Option<&Arc<Endpoint>> {
+        let by_identity = self.by_identity.get_or_init(|| {
+            let places = (0u32..).zip(&self.members).map(|(at, member)| (member.endpoint.identity(), at));
+            places.collect()
+        });
+        let at = *by_identity.get(&identity)?;
+        self.members.get(at as usize).map(Member::endpoint)
     }
 
     /// The index of an endpoint.
@@ -367,6 +379,11 @@ impl Endpoints {
             None => Ok(None),
             Some(limit) => self.shared.requests.take(limit).map(Some).ok_or(NotPicked::Limit),
         }
+    }
+
+    /// The endpoint with this identity ([`Endpoint::identity`]).
+    pub fn find(&self, identity: u64) -> Option<Arc<Endpoint>> {
+        self.current.load().find(identity).cloned()
     }
 
     /// The algorithm in use.

@@ -4,6 +4,7 @@ use crate::decode::{Decode, Decoder, Defs, Object, Table, list, nearest, object}
 use crate::diag::{Diag, DocId, Origin, Rule};
 use crate::kind::backend::Backend;
 use crate::kind::backend_tls::BackendTlsPolicy;
+use crate::kind::backend_traffic::BackendTrafficPolicy;
 use crate::kind::gateway::{Gateway, GatewayClass};
 use crate::kind::grant::ReferenceGrant;
 use crate::kind::grpc_route::GrpcRoute;
@@ -11,7 +12,7 @@ use crate::kind::http_route::HttpRoute;
 use crate::kind::l4_route::{TcpRoute, TlsRoute, UdpRoute};
 use crate::kind::policy::Policy;
 use crate::kind::proxy_config::ProxyConfig;
-use crate::kind::refs::{GATEWAY_GROUP, RHUMB_GROUP};
+use crate::kind::refs::{EXPERIMENTAL_GROUP, GATEWAY_GROUP, RHUMB_GROUP};
 use crate::kind::secret::{ConfigMap, NamespaceDoc, Secret};
 use crate::scalar::{Name, Namespace};
 use crate::span::{Source, Span, Spanned};
@@ -111,6 +112,8 @@ kinds! {
     ReferenceGrant(ReferenceGrant) = "ReferenceGrant" in GATEWAY_GROUP, &["v1", "v1beta1"], Namespaced, Spec;
     /// TLS towards backends.
     BackendTlsPolicy(BackendTlsPolicy) = "BackendTLSPolicy" in GATEWAY_GROUP, &["v1", "v1alpha3"], Namespaced, Spec;
+    /// Retry budgets of backends, and sessions that stay at one endpoint.
+    BackendTrafficPolicy(BackendTrafficPolicy) = "XBackendTrafficPolicy" in EXPERIMENTAL_GROUP, &["v1alpha1"], Namespaced, Spec;
     /// Endpoints and how to talk to them.
     Backend(Backend) = "Backend" in RHUMB_GROUP, &["v1alpha1"], Namespaced, Spec;
     /// Policies and what they are attached to.
@@ -160,11 +163,6 @@ enum Body {
 const LATER: &[(&str, &str, &str)] = &[
     ("ListenerSet", GATEWAY_GROUP, "write the listeners into the Gateway"),
     ("XListenerSet", "gateway.networking.x-k8s.io", "write the listeners into the Gateway"),
-    (
-        "XBackendTrafficPolicy",
-        "gateway.networking.x-k8s.io",
-        "session persistence and retry budgets come with a later version",
-    ),
     ("XBackend", "gateway.networking.x-k8s.io", "write a Backend of group rhumb.dev"),
     ("XMesh", "gateway.networking.x-k8s.io", "the mesh comes with a later version"),
     ("BackendLBPolicy", GATEWAY_GROUP, "write `loadBalancing` into the Backend"),

@@ -11,6 +11,7 @@ pub mod secret;
 pub mod backend;
 pub mod health;
 pub mod backend_tls;
+pub mod backend_traffic;
 pub mod policy;
 pub mod proxy_config;
 

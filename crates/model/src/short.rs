@@ -15,10 +15,12 @@ use crate::decode::{Decode, Decoder, Defs, List, Table, choice, nearest, object}
 use crate::diag::{Diag, Rule};
 use crate::doc::Skip;
 use crate::kind::backend::{Backend, Endpoint, TlsVersion};
+use crate::kind::backend_traffic::SessionPersistence;
 use crate::kind::filter::RedirectScheme;
 use crate::kind::gateway::Protocol;
 use crate::kind::http_route::{HttpMethod, HttpRetry, HttpTimeouts};
 use crate::kind::proxy_config::{AccessLog, Admin, ClientTimeouts, Limits, Overload, Paths};
+use crate::kind::secret::SecretText;
 use crate::scalar::{Cidr, Duration, HostPort, Hostname, IpAddress, Name, PathText, Port, PreciseHostname};
 use crate::span::{Span, Spanned};
 use crate::value::{Entry, Node, Value};
@@ -58,6 +60,8 @@ object! {
         "paths" paths: Option<Verbatim<Paths>>,
         /// What counts as too much for the process. Beyond it connections are closed, then requests are refused.
         "overload" overload: Option<Verbatim<Overload>>,
+        /// The secret that seals the tokens of sessions: the same on every proxy that serves them.
+        "sessionKey" session_key: Option<Verbatim<SecretText>>,
     }
 }
 
@@ -225,6 +229,8 @@ object! {
         "timeouts" timeouts: Option<Verbatim<HttpTimeouts>>,
         /// When a request is tried again.
         "retry" retry: Option<Verbatim<HttpRetry>>,
+        /// Sends the requests of a session to one endpoint.
+        "sessionPersistence" session_persistence: Option<Verbatim<SessionPersistence>>,
         /// Policies for these requests, by kind.
         "policies" policies: Option<Verbatim<Table<Node, 64>>>,
     }
@@ -598,6 +604,7 @@ pub(crate) fn looks_short(node: &Node) -> bool {
         "timeouts",
         "paths",
         "overload",
+        "sessionKey",
     ];
     node.as_map().is_some_and(|entries| entries.iter().any(|entry| KEYS.contains(&&*entry.key)))
 }

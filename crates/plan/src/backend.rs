@@ -111,7 +111,7 @@ fn address_key(client: IpAddr) -> u64 {
 }
 
 /// The value of a cookie (RFC 6265 §5.4).
-fn cookie<'a>(req: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn cookie<'a>(req: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
     let pairs =
         req.fields.get_all(rhumb_codec::field::Known::Cookie).flat_map(|line| line.split(|&b| b == b';'));
     pairs.map(<[u8]>::trim_ascii_start).find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))

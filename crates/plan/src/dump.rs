@@ -13,6 +13,7 @@ use crate::backend::{Backend, HashOn};
 use crate::l4::{Carries, L4};
 use crate::port::{Port, PortListener, PortSettings};
 use crate::rule::{Retry, Rule, Timeouts, WeightedBackend};
+use crate::session::{Carrier, Session};
 use crate::snapshot::Plan;
 use crate::target::Protocol;
 
@@ -182,6 +183,28 @@ fn weighted_value(weighted: &WeightedBackend) -> Value {
         value.insert("timeouts".into(), timeouts_value(&weighted.timeouts));
     }
     value.insert("retry".into(), retry_value(&weighted.retry));
+    if let Some(session) = &weighted.session {
+        value.insert("session".into(), session_value(session));
+    }
+    value.into()
+}
+
+fn session_value(session: &Session) -> Value {
+    let mut value = Map::new();
+    match &session.carrier {
+        Carrier::Cookie { name, is_permanent } => {
+            value.insert("cookie".into(), (**name).into());
+            value.insert("permanent".into(), (*is_permanent).into());
+        }
+        Carrier::Field(name) => {
+            value.insert("header".into(), text(name.as_bytes()).into());
+        }
+    }
+    for (name, limit) in [("absoluteTimeout", session.absolute), ("idleTimeout", session.idle)] {
+        if let Some(limit) = limit {
+            value.insert(name.into(), duration(limit).into());
+        }
+    }
     value.into()
 }
 

@@ -10,6 +10,7 @@ pub use rhumb_policy::{Retry, Timeouts};
 use rhumb_telemetry::metrics::RuleId;
 
 use crate::backend::Backend;
+use crate::session::Session;
 
 /// How long a response head may take once the request is complete, when nothing is written (DESIGN.md D13).
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -38,6 +39,8 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// How dear its requests are when not all can be served.
     pub priority: Priority,
+    /// Some backend has sessions.
+    pub has_sessions: bool,
     /// Set when the documents ask for something that cannot be given: the rule refuses traffic (DESIGN.md D2).
     pub invalid: Option<Arc<str>>,
     /// The rule's series in the metrics registry, found at its first request.
@@ -56,6 +59,8 @@ pub struct WeightedBackend {
     pub timeouts: Timeouts,
     /// When a request is sent again.
     pub retry: Arc<Retry>,
+    /// Sessions that stay at one of its endpoints.
+    pub session: Option<Arc<Session>>,
 }
 
 impl WeightedBackend {
@@ -67,6 +72,7 @@ impl WeightedBackend {
             chain: Chain::default(),
             timeouts: Timeouts::default(),
             retry: Arc::default(),
+            session: None,
         }
     }
 }
@@ -106,6 +112,7 @@ mod tests {
             backends: weights.iter().map(|&weight| WeightedBackend::new(weight, None)).collect(),
             timeouts: Timeouts::default(),
             priority: Priority::Normal,
+            has_sessions: false,
             invalid: None,
             metrics_id: OnceLock::new(),
         }

@@ -20,6 +20,7 @@ use crate::exchange::{End, Exchange, GaveUp, Tells, elapsed, wait_for};
 use crate::limits::{self, Limits};
 use crate::pump::Broken;
 use crate::respond::is_grpc;
+use crate::session;
 use crate::side::{Down, Up};
 use crate::tries::{Again, Tries};
 
@@ -30,7 +31,17 @@ impl Exchange<'_> {
     /// Sends the request to a backend and its response to the client.
     pub(crate) async fn forward(&mut self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
         let Some(rule) = self.rule.clone() else { return Err(End::Refuse(Cause::RouteNotFound.into())) };
-        let chosen = rule.value.choose(&mut self.worker.rng.borrow_mut());
+        // Whoever has a session stays where it is; the weights are for those without.
+        let resumed = match rule.value.has_sessions {
+            true => {
+                session::resume(&rule.value, &self.req, self.worker.unix_nanos(self.started) / 1_000_000_000)
+            }
+            false => None,
+        };
+        let (resumed, chosen) = match resumed {
+            Some((resumed, chosen)) => (Some(resumed), Some(chosen)),
+            None => (None, rule.value.choose(&mut self.worker.rng.borrow_mut())),
+        };
         // Gateway API: a reference that is not valid, or no backend with a weight, is answered with 500.
         let Some((chosen, backend)) = chosen.and_then(|chosen| Some((chosen, chosen.backend.clone()?)))
         else {
@@ -49,11 +60,16 @@ impl Exchange<'_> {
         );
         let mut tries = Tries::new(&chosen.retry, &self.req, is_grpc);
         let first = Instant::now();
-        let result = self.attempts(down, timer, &backend, &limits, &mut tries).await;
+        let at = resumed.and_then(|resumed| self.session_endpoint(&backend, &resumed));
+        let result = self.attempts(down, timer, &backend, &limits, &mut tries, at).await;
         if chosen.retry.reports || tries.over().is_some() {
             self.outcome.tells = Some(Tells { left: tries.over(), attempts: chosen.retry.reports });
         }
-        self.respond(down, result?, timer, &limits, &chosen.chain, &mut backend_state, &backend, first).await
+        let attempt = result?;
+        if let Some(session) = &chosen.session {
+            self.tell_session(session, resumed.as_ref(), &backend, &attempt.endpoint);
+        }
+        self.respond(down, attempt, timer, &limits, &chosen.chain, &mut backend_state, &backend, first).await
     }
 
     /// Tries until a response head has come that is passed on.
@@ -64,12 +80,13 @@ impl Exchange<'_> {
         backend: &Backend,
         limits: &Limits,
         tries: &mut Tries<'_>,
+        mut at: Option<Arc<Endpoint>>,
     ) -> Result<Attempt, End> {
         let mut fresh = false;
         loop {
             self.tell_next_hop(limits, tries)?;
             self.outcome.tries += 1;
-            let again = match self.attempt(down, timer, backend, limits, tries, fresh).await {
+            let again = match self.attempt(down, timer, backend, limits, tries, at.take(), fresh).await {
                 Ok(attempt) => {
                     tries.learn(&mut self.rsp);
                     match self.again_after_response(tries, backend, limits) {
@@ -92,6 +109,10 @@ impl Exchange<'_> {
                     again.unwrap_or(Again { wait: Duration::ZERO, fresh: false })
                 }
             };
+            if again.fresh {
+                // The connection was stale; the endpoint is as good as before.
+                at = self.outcome.endpoint.clone();
+            }
             fresh = again.fresh;
             if !again.wait.is_zero() {
                 Limits::set_for_wait(timer, Instant::now(), again.wait);
@@ -137,7 +158,9 @@ impl Exchange<'_> {
         tries.tried.push(endpoint);
     }
 
-    /// One attempt: an endpoint, a connection, the request, and the wait for the response head.
+    /// One attempt: an endpoint, a connection, the request, and the wait for the response head. `at` is an endpoint that
+    /// is chosen already, `fresh` asks for a new connection.
+    #[allow(clippy::too_many_arguments)] // what an attempt depends on, used once
     async fn attempt(
         &mut self,
         down: &mut Down<'_>,
@@ -145,6 +168,7 @@ impl Exchange<'_> {
         backend: &Backend,
         limits: &Limits,
         tries: &Tries<'_>,
+        at: Option<Arc<Endpoint>>,
         fresh: bool,
     ) -> Result<Attempt, Broken> {
         let begun = Instant::now();
@@ -154,10 +178,9 @@ impl Exchange<'_> {
             if self.outcome.tries == 1 {
                 backend.budget.count(self.worker.stripe, now);
             }
-            match &self.outcome.endpoint {
-                // The connection was stale, the endpoint is as good as before.
-                Some(endpoint) if fresh => backend.endpoints.begin_again(endpoint),
-                _ => backend.begin(&self.req, self.client, now, &mut rng, &tries.tried),
+            match &at {
+                Some(endpoint) => backend.endpoints.begin_again(endpoint),
+                None => backend.begin(&self.req, self.client, now, &mut rng, &tries.tried),
             }
         };
         let load = picked.map_err(|none| Broken::Backend(refuse_pick(none)))?;

@@ -19,6 +19,7 @@ mod fields;
 mod forward;
 mod limits;
 mod tries;
+mod session;
 mod retry_after;
 mod replay;
 mod side;

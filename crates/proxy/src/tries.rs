@@ -245,6 +245,8 @@ impl Exchange<'_> {
                 break 'refused Refused::Tree;
             }
             if !backend.budget.spend(Nanos::since(self.worker.origin, now)) {
+                // What the hop in front would send again would come here: its budget is not for that.
+                tries.left = tries.left.map(|_| 0);
                 break 'refused Refused::Budget;
             }
             tries.left = tries.left.map(|left| left.saturating_sub(1));

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
-use rhumb_balance::{Algorithm, BudgetLimits, EndpointSet, EndpointSpec, Endpoints, RetryBudget};
+use rhumb_balance::{Algorithm, EndpointSet, EndpointSpec, Endpoints, RetryBudget};
 use rhumb_base::name::BackendName;
 use rhumb_codec::field::FieldName;
 use rhumb_codec::{h1, proxy_protocol};
@@ -25,6 +25,7 @@ use crate::collect::{Docs, Entry, Key, key};
 use crate::health;
 use crate::report::Report;
 use crate::settings::{Surroundings, positive, refuse};
+use crate::traffic::Traffic;
 
 /// A backend whose endpoints, or some of them, are found by name. Whoever looks the names up publishes the addresses
 /// into [`rhumb_plan::Backend::endpoints`], those of all names and `fixed` together, each with the name as
@@ -71,6 +72,7 @@ pub(crate) struct Backends<'a> {
     around: Surroundings,
     before: HashMap<&'a str, Vec<&'a Arc<plan::Backend>>>,
     policies: HashMap<Key<'a>, Entry<'a, BackendTlsPolicy>>,
+    pub(crate) traffic: Traffic<'a>,
     made: HashMap<(usize, Option<u64>, bool), Option<Arc<plan::Backend>>>,
     system_roots: Option<Result<Roots, tls::Error>>,
     /// Where this process runs.
@@ -104,6 +106,7 @@ impl<'a> Backends<'a> {
             around,
             before,
             policies: tls_policies(docs, report),
+            traffic: Traffic::new(docs, report),
             made: HashMap::new(),
             system_roots: None,
             zone,
@@ -182,7 +185,7 @@ impl<'a> Backends<'a> {
         let idle_timeout = spec.idle_timeout.as_ref().map_or(DEFAULT_IDLE_TIMEOUT, |written| written.get());
         let (algorithm, hash_on) = balancing(spec);
         let (fixed, names) = endpoints(spec);
-        let limits = BudgetLimits::default();
+        let limits = self.traffic.budget(key(doc));
         let health = health::settings(doc, spec, self.zone.as_ref(), report);
         let settings = self.tls(entry, identity, speaks_http, (&fixed, &names), report);
         if doc.broken {
@@ -200,7 +203,7 @@ impl<'a> Backends<'a> {
         let mut hasher = DefaultHasher::new();
         (&name, protocol, settings.as_ref().map(|settings| settings.digest)).hash(&mut hasher);
         let pool_key = hasher.finish();
-        (connect_timeout, idle_timeout, algorithm, proxy_protocol_of(spec)).hash(&mut hasher);
+        (connect_timeout, idle_timeout, algorithm, proxy_protocol_of(spec), limits).hash(&mut hasher);
         hash_written(&fixed, &names, &hash_on, &mut hasher);
         // Few and small: what is shown is what is compared.
         format!("{health:?}").hash(&mut hasher);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rhumb_model::kind::backend::Backend;
 use rhumb_model::kind::backend_tls::BackendTlsPolicy;
+use rhumb_model::kind::backend_traffic::BackendTrafficPolicy;
 use rhumb_model::kind::gateway::{Gateway, GatewayClass};
 use rhumb_model::kind::grant::ReferenceGrant;
 use rhumb_model::kind::grpc_route::GrpcRoute;
@@ -86,6 +87,7 @@ pub(crate) struct Docs<'a> {
     pub(crate) udp_routes: Kind<'a, UdpRoute>,
     pub(crate) grants: Kind<'a, ReferenceGrant>,
     pub(crate) backend_tls: Kind<'a, BackendTlsPolicy>,
+    pub(crate) backend_traffic: Kind<'a, BackendTrafficPolicy>,
     pub(crate) backends: Kind<'a, Backend>,
     pub(crate) policies: Kind<'a, Policy>,
     pub(crate) configs: Kind<'a, ProxyConfig>,
@@ -111,6 +113,7 @@ impl<'a> Docs<'a> {
                 Spec::UdpRoute(spec) => this.udp_routes.push(doc, spec),
                 Spec::ReferenceGrant(spec) => this.grants.push(doc, spec),
                 Spec::BackendTlsPolicy(spec) => this.backend_tls.push(doc, spec),
+                Spec::BackendTrafficPolicy(spec) => this.backend_traffic.push(doc, spec),
                 Spec::Backend(spec) => this.backends.push(doc, spec),
                 Spec::Policy(spec) => this.policies.push(doc, spec),
                 Spec::ProxyConfig(spec) => this.configs.push(doc, spec),
@@ -133,6 +136,7 @@ impl<'a> Docs<'a> {
         this.udp_routes.seal();
         this.grants.seal();
         this.backend_tls.seal();
+        this.backend_traffic.seal();
         this.backends.seal();
         this.policies.seal();
         this.configs.seal();

@@ -18,6 +18,7 @@ mod certificate;
 mod policies;
 mod attach;
 mod health;
+mod traffic;
 mod backends;
 mod matches;
 mod rules;

@@ -4,13 +4,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rhumb_base::name::RouteName;
+use rhumb_model::kind::backend_traffic::SessionPersistence;
 use rhumb_model::kind::filter::{FilterAction, GrpcFilter, HttpFilter};
 use rhumb_model::kind::grpc_route::GrpcRoute;
 use rhumb_model::kind::http_route::{HttpRetry, HttpRoute, HttpTimeouts};
 use rhumb_model::kind::refs::{GATEWAY_GROUP, ParentRef, RHUMB_GROUP};
 use rhumb_model::scalar::{Group, Hostname, KindName, Name, Namespace};
 use rhumb_model::{Diag, Doc, Rule as Broken, Span, Spanned};
-use rhumb_plan::{Retry, Rule, Timeouts, WeightedBackend};
+use rhumb_plan::{Retry, Rule, Session, Timeouts, WeightedBackend};
 use rhumb_policy::{Attach, BackOff, Chain};
 use rhumb_route::path::PathMatch;
 use rhumb_route::{Host, RequestMatch};
@@ -50,6 +51,8 @@ struct Written<'a> {
     default_timeouts: Timeouts,
     /// Retries that the rule itself asks for; what it says overrules Policies.
     retry: Option<&'a HttpRetry>,
+    /// Sessions that the rule itself asks for.
+    session: Option<&'a SessionPersistence>,
     /// A match could not be compiled.
     is_broken: bool,
 }
@@ -129,6 +132,7 @@ struct Found {
     weight: u32,
     /// Policies of the Backend and of the backendRef's filters.
     levels: [Level; 2],
+    session: Option<Arc<Session>>,
 }
 
 impl<'a> Maker<'a, '_> {
@@ -156,6 +160,7 @@ impl<'a> Maker<'a, '_> {
                 timeouts: rule.timeouts.as_ref().map_or_else(Timeouts::default, timeouts),
                 default_timeouts: Timeouts::default(),
                 retry: rule.retry.as_ref().filter(|retry| !retry.broken),
+                session: rule.session_persistence.as_ref(),
             }
         });
         let rules = rules.collect();
@@ -190,6 +195,7 @@ impl<'a> Maker<'a, '_> {
                 default_timeouts: Timeouts { request: Some(Duration::ZERO), ..Timeouts::default() },
                 timeouts: Timeouts::default(),
                 retry: None,
+                session: rule.session_persistence.as_ref(),
             }
         });
         let rules = rules.collect();
@@ -214,10 +220,15 @@ impl<'a> Maker<'a, '_> {
         let created = created(doc);
         for (index, rule) in (0u32..).zip(rules) {
             let filters = self.filters(kind, doc, (index, rule.name), &rule.filters);
-            let found: Vec<Found> = (0..)
+            let mut found: Vec<Found> = (0..)
                 .zip(&rule.backends)
                 .map(|(at, one)| self.backend(kind, doc, (index, at), one))
                 .collect();
+            if let Some(written) = rule.session {
+                let owner = format!("{kind} {}/{} {index}", doc.namespace(), doc.name());
+                let session = self.backends.traffic.make(doc, written, &owner, self.report);
+                found.iter_mut().for_each(|found| found.session.clone_from(&session));
+            }
             let template: Arc<str> =
                 rule.matches.first().map_or_else(String::new, |matched| matched.path().to_string()).into();
             let matches: Box<[RequestMatch]> = rule.matches.clone().into();
@@ -295,7 +306,8 @@ impl<'a> Maker<'a, '_> {
                 Err(_) => (None, Chain::default()),
             };
             let (timeouts, retry) = (rule.timeouts_with(settings), rule.retry_with(settings));
-            backends.push(WeightedBackend { weight: found.weight, backend, chain, timeouts, retry });
+            let session = found.session.clone();
+            backends.push(WeightedBackend { weight: found.weight, backend, chain, timeouts, retry, session });
         }
         let answers =
             chain.items().iter().any(|item| matches!(item.policy.kind(), "redirect" | "directResponse"));
@@ -311,6 +323,7 @@ impl<'a> Maker<'a, '_> {
             template: "".into(),
             listener: Arc::clone(&door.label),
             chain,
+            has_sessions: backends.iter().any(|backend| backend.session.is_some()),
             backends: backends.into(),
             timeouts: rule.timeouts_with(&settings),
             priority: settings.priority,
@@ -411,7 +424,8 @@ impl<'a> Maker<'a, '_> {
                 policies::filters(level, &of_backend, self.report)
             }
         };
-        Found { backend, weight: reference.weight, levels: [of_backend, filters] }
+        let session = backend.and_then(|_| self.backends.traffic.of_backend(name, self.report));
+        Found { backend, weight: reference.weight, levels: [of_backend, filters], session }
     }
 
     pub(crate) fn position(

@@ -1,5 +1,6 @@
 //! GRPCRoute: which calls go where.
 
+use super::backend_traffic::SessionPersistence;
 use super::filter::GrpcFilter;
 use super::http_route::{HeaderMatch, TextMatchKind, check_backend_kind, check_regex};
 use super::refs::{ParentRef, check_unique, core_group, service_kind};
@@ -40,8 +41,9 @@ object! {
         "filters" filters: List<GrpcFilter, 0, 16>,
         /// Where they go, by weight.
         "backendRefs" backend_refs: List<GrpcBackendRef, 0, 16>,
+        /// Sends the calls of a session to one endpoint.
+        "sessionPersistence" session_persistence: Option<SessionPersistence>,
     }
-    later { "sessionPersistence": "session persistence comes with a later version" }
     check GrpcRule::check;
 }
 

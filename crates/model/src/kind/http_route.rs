@@ -1,5 +1,6 @@
 //! HTTPRoute: which requests go where.
 
+use super::backend_traffic::SessionPersistence;
 use super::filter::{FilterAction, HttpFilter, HttpFilterKind, PathModifierKind, check_filters};
 use super::refs::{ParentRef, check_unique, core_group, service_kind};
 use crate::decode::{Decoder, List, Whole, choice, object};
@@ -54,8 +55,9 @@ object! {
         "timeouts" timeouts: Option<HttpTimeouts>,
         /// When a request is tried again.
         "retry" retry: Option<HttpRetry>,
+        /// Sends the requests of a session to one endpoint.
+        "sessionPersistence" session_persistence: Option<SessionPersistence>,
     }
-    later { "sessionPersistence": "session persistence comes with a later version" }
     check HttpRule::check;
 }
 

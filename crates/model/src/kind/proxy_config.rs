@@ -4,6 +4,7 @@
 //! one that a Gateway names in `infrastructure.parametersRef` holds for its listeners instead, and has none of the
 //! settings that only a process can have (`workers`, `admin`, `accessLog`).
 
+use super::secret::SecretText;
 use crate::decode::{Decoder, List, Whole, choice, object};
 use crate::diag::Rule;
 use crate::scalar::{ByteSize, Cidr, Duration, SocketAddress};
@@ -31,6 +32,27 @@ object! {
         "paths" paths: Option<Paths>,
         /// What counts as too much for the process. Beyond it connections are closed, then requests are refused.
         "overload" overload: Option<Overload>,
+        /// The secret that seals the tokens of sessions: the same on every proxy that serves them, at least 16 characters.
+        /// Default: none: tokens then only look as if they said nothing.
+        "sessionKey" session_key: Option<Spanned<SecretText>>,
+    }
+    check ProxyConfig::check;
+}
+
+/// Shortest secret of sessions, in bytes.
+const SESSION_KEY_LEAST: usize = 16;
+
+impl ProxyConfig {
+    fn check(&self, cx: &mut Decoder<'_>) {
+        if let Some(key) = &self.session_key
+            && key.value.0.trim().len() < SESSION_KEY_LEAST
+        {
+            let diag = cx
+                .error(Rule::BadValue, key.span, "the secret of sessions is too short")
+                .why(format!("it has at least {SESSION_KEY_LEAST} characters, chosen at random"))
+                .fix("write what `openssl rand -base64 24` prints");
+            cx.push(diag);
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use std::hash::Hash;
 /// The group of Gateway API's kinds.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
+/// The group of Gateway API's experimental kinds.
+pub const EXPERIMENTAL_GROUP: &str = "gateway.networking.x-k8s.io";
+
 /// The group of our own kinds.
 pub const RHUMB_GROUP: &str = "rhumb.dev";
 

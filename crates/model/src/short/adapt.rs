@@ -111,8 +111,17 @@ impl Adapter<'_, '_> {
 
     /// Everything that is about the process or all of its clients.
     fn process(&mut self, node: &Node) {
-        const KEYS: &[&str] =
-            &["workers", "admin", "accessLog", "trustedProxies", "limits", "timeouts", "paths", "overload"];
+        const KEYS: &[&str] = &[
+            "workers",
+            "admin",
+            "accessLog",
+            "trustedProxies",
+            "limits",
+            "timeouts",
+            "paths",
+            "overload",
+            "sessionKey",
+        ];
         let spec: Vec<Entry> = node
             .as_map()
             .unwrap_or(&[])
@@ -518,6 +527,9 @@ impl Adapter<'_, '_> {
         }
         if let Some(retry) = &route.retry {
             rule.push(("retry", retry.node.clone()));
+        }
+        if let Some(session) = &route.session_persistence {
+            rule.push(("sessionPersistence", session.node.clone()));
         }
         rule
     }

@@ -89,6 +89,7 @@ impl Setup {
             .into(),
             timeouts: self.timeouts,
             priority: rhumb_policy::Priority::Normal,
+            has_sessions: false,
             invalid: None,
             metrics_id: OnceLock::new(),
         };
