@@ -351,13 +351,15 @@ fn a_backend_gets_no_more_retries_than_its_budget() {
         .collect();
     askers.into_iter().for_each(|asker| asker.join().expect("every request is answered"));
     assert_eq!(backend.seen().len(), REQUESTS + REQUESTS / 10);
-    assert_eq!(
-        rhumb.metric("rhumb_upstream_retries_total", &["backend=\"default/peer\"", "reason=\"503\""]),
-        20.0
-    );
+    counts(&rhumb, "rhumb_upstream_retries_total", &["backend=\"default/peer\"", "reason=\"503\""], 20.0);
     // Each request wanted one more at least.
-    assert!(rhumb.metric("rhumb_upstream_retries_refused_total", &["reason=\"budget\""]) >= 180.0);
-    assert!(rhumb.metric("rhumb_notes_total", &["retry_budget_spent"]) >= 180.0);
+    counts(&rhumb, "rhumb_upstream_retries_refused_total", &["reason=\"budget\""], 180.0);
+    counts(&rhumb, "rhumb_notes_total", &["retry_budget_spent"], 180.0);
+}
+
+/// Waits until a counter is at least this: an exchange is counted when its response is on its way.
+fn counts(rhumb: &Rhumb, name: &str, labels: &[&str], least: f64) {
+    wait::until(&format!("{name} is {least}"), || (rhumb.metric(name, labels) >= least).then_some(()));
 }
 
 /// Proxies one behind the other; the last one goes to `backend`. `trust` is whether they believe each other.
@@ -405,6 +407,7 @@ fn three_hops_share_the_retries_of_a_request() {
     for _ in 0..REQUESTS {
         assert_eq!(client.get("a.test", "/").status(), 502);
     }
+    counts(&hops[0], "rhumb_upstream_retries_total", &[], 2.0 * REQUESTS as f64);
     let retries: Vec<f64> = hops.iter().map(|hop| hop.metric("rhumb_upstream_retries_total", &[])).collect();
     eprintln!("dead behind three hops: retries from the last hop to the first: {retries:?}");
     assert_eq!(retries, [2.0 * REQUESTS as f64, 0.0, 0.0]);
