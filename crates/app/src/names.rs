@@ -171,7 +171,7 @@ impl Merge {
         let before = self.cell.load();
         let mut specs = self.fixed.clone();
         for source in &self.names {
-            specs.extend(source.specs().unwrap_or_else(|| kept(&before, &source.name.name)));
+            specs.extend(source.specs().unwrap_or_else(|| kept(&before, &source.name)));
         }
         let mut last = lock(&self.last);
         if last.as_ref() != Some(&specs) {
@@ -182,11 +182,11 @@ impl Merge {
 }
 
 /// Endpoints that a name brought to an earlier plan: they stay until there is an answer.
-fn kept(set: &EndpointSet, name: &str) -> Vec<EndpointSpec> {
+fn kept(set: &EndpointSet, name: &DnsName) -> Vec<EndpointSpec> {
     let members = set
         .members()
         .iter()
-        .filter(|member| member.endpoint().hostname().is_some_and(|host| **host == *name));
+        .filter(|member| member.endpoint().hostname().is_some_and(|host| name.leads_to(host)));
     let specs = members.map(|member| EndpointSpec {
         address: member.endpoint().address(),
         hostname: member.endpoint().hostname().cloned(),

@@ -57,6 +57,22 @@ pub struct DnsName {
     pub priority: u32,
 }
 
+impl DnsName {
+    /// True when an endpoint with this hostname was found by the name. DNS compares without case, and a final dot says
+    /// nothing (RFC 4343, RFC 1034 §3.1); hostnames of endpoints are in lower case and without it. Endpoints of SRV
+    /// records have the names that these lead to; a Backend with such a name has no others.
+    pub fn leads_to(&self, hostname: &str) -> bool {
+        match self.kind {
+            DnsKind::Addresses => self.is_called(hostname),
+            DnsKind::Services => true,
+        }
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        self.name.trim_end_matches('.').eq_ignore_ascii_case(name.trim_end_matches('.'))
+    }
+}
+
 /// Which records are looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DnsKind {
@@ -229,7 +245,9 @@ impl<'a> Backends<'a> {
                 let set = before.endpoints.load();
                 let found = set.members().iter().filter_map(|member| {
                     let hostname = member.endpoint().hostname()?;
-                    let name = names.iter().find(|dns| *dns.name == **hostname)?;
+                    // What another name has brought is none of the ones to look up.
+                    let was_asked = |dns: &&DnsName| before.dns_names.iter().any(|name| dns.is_called(name));
+                    let name = names.iter().filter(was_asked).find(|dns| dns.leads_to(hostname))?;
                     Some(EndpointSpec {
                         address: member.endpoint().address(),
                         hostname: Some(Arc::clone(hostname)),

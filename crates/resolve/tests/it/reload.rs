@@ -71,6 +71,28 @@ fn endpoints_found_by_name_stay_until_the_next_answer() {
 }
 
 #[test]
+fn endpoints_found_by_name_stay_however_the_name_is_written_and_behind_srv_records() {
+    for (dns, hostname) in [
+        ("\"X.Internal.:80\"", "x.internal"),
+        ("\"_http._tcp.X.internal\", dnsType: SRV", "node-1.x.internal"),
+    ] {
+        let text = SHORT.replace("\"x.internal:80\"", dns);
+        let before = plan(&text, None);
+        let found: SocketAddr = "10.0.0.7:80".parse().unwrap();
+        let spec = EndpointSpec { hostname: Some(hostname.into()), ..EndpointSpec::new(found) };
+        backend(&before, "default/named").endpoints.publish(vec![spec], Nanos(0));
+        let after = plan(&text.replace("dns: ", "connectTimeout: 1s, dns: "), Some(&before));
+        let (old, new) = (backend(&before, "default/named"), backend(&after, "default/named"));
+        let (old_set, new_set) = (old.endpoints.load(), new.endpoints.load());
+        assert_eq!(addresses(new), ["10.0.0.7:80"], "{dns}");
+        assert!(Arc::ptr_eq(old_set.members()[0].endpoint(), new_set.members()[0].endpoint()), "{dns}");
+        // Behind another name there are others.
+        let renamed = plan(&text.replace("nternal", "nterior"), Some(&before));
+        assert!(addresses(backend(&renamed, "default/named")).is_empty(), "{dns}");
+    }
+}
+
+#[test]
 fn another_protocol_or_tls_is_another_pool() {
     let before = plan(SHORT, None);
     for change in [", protocol: h2c }", ", tls: { ca: ca.pem } }"] {
