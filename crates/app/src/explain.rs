@@ -12,7 +12,7 @@ use rhumb_base::rng::Rng;
 use rhumb_codec::authority::is_valid_authority;
 use rhumb_codec::field::{FieldName, FieldValue, Fields, is_token_byte};
 use rhumb_codec::head::{RequestHead, ResponseHead, Scheme, is_target_byte};
-use rhumb_plan::{Backend, Plan, Port, Rule};
+use rhumb_plan::{Backend, Plan, Port, Retry, Rule, Session, Timeouts};
 use rhumb_policy::{Chain, ChainState, Exchange, Step};
 use rhumb_route::{Candidate, Explanation, Lookup, normalize};
 
@@ -226,6 +226,9 @@ struct Choice<'p> {
     share: f64,
     backend: Option<&'p Backend>,
     policies: &'p Chain,
+    retry: &'p Retry,
+    timeouts: &'p Timeouts,
+    session: Option<&'p Session>,
     /// The endpoint, where the choice follows from the request alone.
     endpoint: Option<String>,
 }
@@ -300,6 +303,9 @@ fn serve<'p>(
             share: if total > 0.0 { 100.0 * f64::from(to.weight) / total } else { 0.0 },
             backend,
             policies: &to.chain,
+            retry: &to.retry,
+            timeouts: &to.timeouts,
+            session: to.session.as_deref(),
             endpoint: backend.and_then(|backend| fixed_endpoint(backend, &head, question.client)),
         }
     });

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rhumb_codec::head::Method;
 use rhumb_plan::rule::{DEFAULT_REQUEST_TIMEOUT, DEFAULT_STREAM_IDLE, DEFAULT_TUNNEL_IDLE};
+use rhumb_plan::session::Carrier;
 use rhumb_plan::target::Protocol;
-use rhumb_plan::{Backend, Rule, Timeouts};
+use rhumb_plan::{Backend, Retry, Rule, Session, Timeouts};
 use rhumb_policy::{Chain, Hooks};
 use rhumb_route::RequestMatch;
 use serde_json::{Value, json};
@@ -69,6 +70,7 @@ pub(super) fn backend(backend: &Backend) -> Value {
         },
         "tls": target.tls.is_some(),
         "connectTimeout": shown(target.connect_timeout),
+        "retryBudget": budget(backend),
         "idleTimeout": shown(target.idle_timeout),
         "names": backend.dns_names,
         "endpoints": set.members().iter().map(|member| json!({
@@ -78,6 +80,34 @@ pub(super) fn backend(backend: &Backend) -> Value {
             "zone": member.zone(),
         })).collect::<Vec<_>>(),
     })
+}
+
+/// When requests are sent again, and what of that is a default.
+pub(super) fn retry(of: &Retry) -> Value {
+    json!({
+        "attempts": of.attempts,
+        "on": of.failures().collect::<Vec<_>>(),
+        "codes": of.statuses().collect::<Vec<_>>(),
+        "grpcCodes": of.grpc_statuses().collect::<Vec<_>>(),
+        "bodyBytes": of.body_bytes,
+        "retryNonIdempotent": of.non_idempotent,
+        "default": *of == Retry::default(),
+    })
+}
+
+/// How many of a backend's requests may be retries.
+fn budget(backend: &Backend) -> String {
+    let limits = backend.budget.limits();
+    let (interval, least) = (shown(limits.interval), shown(limits.min_interval));
+    format!("{} % of {interval}, {} in {least} in any case", limits.percent, limits.min_retries)
+}
+
+/// What keeps a client at one endpoint.
+pub(super) fn session(of: &Session) -> String {
+    match &of.carrier {
+        Carrier::Cookie { name, .. } => format!("cookie {name}"),
+        Carrier::Field(name) => format!("header {}", String::from_utf8_lossy(name.as_bytes())),
+    }
 }
 
 /// How long things may take, with the defaults that apply.
@@ -92,6 +122,7 @@ pub(super) fn timeouts(of: &Timeouts) -> Value {
         "backendRequest": limit(of.backend_request, of.request.or(Some(DEFAULT_REQUEST_TIMEOUT))),
         "idle": limit(of.idle, Some(DEFAULT_STREAM_IDLE)),
         "tunnelIdle": limit(of.idle, Some(DEFAULT_TUNNEL_IDLE)),
+        "stream": limit(of.stream, None),
     })
 }
 

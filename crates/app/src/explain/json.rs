@@ -50,6 +50,9 @@ fn choice(choice: &Choice<'_>) -> Value {
         "share": choice.share,
         "backend": choice.backend.map(facts::backend),
         "policies": facts::policies(choice.policies),
+        "timeouts": facts::timeouts(choice.timeouts),
+        "retry": facts::retry(choice.retry),
+        "session": choice.session.map(facts::session),
         "endpoint": choice.endpoint,
     })
 }

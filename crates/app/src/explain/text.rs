@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use rhumb_plan::Retry;
 use rhumb_policy::{Chain, Hooks};
 use rhumb_route::Verdict;
 
@@ -73,6 +74,7 @@ fn rule(out: &mut Page, answer: &Answer<'_>, served: &Served<'_>) {
         ("backendRequest", "attempt"),
         ("idle", "idle"),
         ("tunnelIdle", "tunnel idle"),
+        ("stream", "stream"),
     ]
     .map(|(key, name)| {
         let is_default = timeouts[key]["default"].as_bool() == Some(true);
@@ -114,6 +116,18 @@ fn message(out: &mut Page, name: &str, sent: &Sent) {
     }
 }
 
+/// When requests are sent again, in words.
+fn retries(retry: &Retry) -> String {
+    if retry.attempts == 0 {
+        return "no retries".to_owned();
+    }
+    let codes = retry.statuses().map(|status| status.to_string());
+    let grpc = retry.grpc_statuses().map(|status| format!("gRPC {status}"));
+    let reasons: Vec<String> = retry.failures().map(str::to_owned).chain(codes).chain(grpc).collect();
+    let default = if *retry == Retry::default() { " (default)" } else { "" };
+    format!("up to {} retries after {}{default}", retry.attempts, reasons.join(", "))
+}
+
 fn backend(out: &mut Page, name: &str, choice: &Choice<'_>) {
     let Choice { weight, share, .. } = choice;
     let Some(backend) = choice.backend else {
@@ -133,6 +147,10 @@ fn backend(out: &mut Page, name: &str, choice: &Choice<'_>) {
             text("connectTimeout"),
         ),
     );
+    out.row("", &format!("  {}; of all requests {}", retries(choice.retry), text("retryBudget")));
+    if let Some(session) = choice.session {
+        out.row("", &format!("  sessions stay at an endpoint by {}", facts::session(session)));
+    }
     if !choice.policies.is_empty() {
         policies(out, "  policies", choice.policies);
     }
