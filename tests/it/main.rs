@@ -17,4 +17,5 @@ mod retry;
 mod routing;
 mod smuggling;
 mod tls;
+mod traffic;
 mod websocket;

@@ -2,9 +2,11 @@
 
 grpc_peer.py server PORT
 grpc_peer.py client HOST:PORT DIRECT_HOST:PORT [CA_FILE]
+grpc_peer.py ask HOST:PORT METHOD MESSAGE
 
 Messages are plain bytes: no generated code is needed. The client asks the server behind the proxy directly
-(DIRECT) what it saw. It prints one line per check and ends with 1 when one failed.
+(DIRECT) what it saw. It prints one line per check and ends with 1 when one failed. `ask` makes one call and prints
+status and message, or OK and the answer.
 """
 
 import json
@@ -258,8 +260,18 @@ def run(address, direct_address, ca):
     return 1 if failed else 0
 
 
+def ask(address, method, message):
+    try:
+        answer = grpc.insecure_channel(address).unary_unary(f"/test.Echo/{method}")(message.encode(), timeout=WAIT)
+        print("OK", answer.decode())
+    except grpc.RpcError as error:
+        print(error.code().name, error.details())
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "server":
+    if sys.argv[1] == "ask":
+        ask(*sys.argv[2:])
+    elif sys.argv[1] == "server":
         serve(sys.argv[2])
     else:
         sys.exit(run(sys.argv[2], sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else None))

@@ -16,7 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("model", &["base"]),
     ("net", &["base", "telemetry"]),
     ("route", &["base", "codec"]),
-    ("policy", &["base", "codec"]),
+    ("policy", &["base", "codec", "route"]),
     ("tls", &["base", "codec", "net"]),
     ("conn", &["base", "codec", "net", "tls"]),
     ("upstream", &["base", "codec", "telemetry", "net", "tls", "conn", "balance"]),

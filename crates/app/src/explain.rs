@@ -205,6 +205,8 @@ enum Outcome {
     Refuses(String),
     /// A policy answers.
     Answered(Sent),
+    /// A policy resets the stream or connection.
+    Resets,
     /// A policy waits for another service, which cannot be asked from here.
     Waits,
     /// This is forwarded, when it differs from what was sent.
@@ -279,21 +281,24 @@ fn serve<'p>(
     if let Some(why) = &rule.invalid {
         return Served { rule, outcome: Outcome::Refuses(why.to_string()), choices: Vec::new() };
     }
-    let mut exchange = Exchange {
-        client: question.client,
-        scheme: question.scheme,
-        port: port.address.port(),
-        matched_prefix,
-        request_id: "",
-    };
+    let mut exchange =
+        Exchange { matched_prefix, ..Exchange::new(question.client, question.scheme, port.address.port()) };
     let mut state = ChainState::default();
-    let outcome = match rule.chain.on_request(&mut head, &mut state, &mut exchange) {
-        Step::Respond(mut reply) => {
-            rule.chain.on_response(&mut reply.head, &mut state, &mut exchange);
-            return Served { rule, outcome: Outcome::Answered(response(&reply.head)), choices: Vec::new() };
+    let mut step = rule.chain.on_request(&mut head, &mut state, &mut exchange);
+    let outcome = loop {
+        match step {
+            Step::Respond(mut reply) => {
+                rule.chain.on_response(&mut reply.head, &mut state, &mut exchange);
+                let outcome = Outcome::Answered(response(&reply.head));
+                return Served { rule, outcome, choices: Vec::new() };
+            }
+            Step::Reset => return Served { rule, outcome: Outcome::Resets, choices: Vec::new() },
+            Step::Delay(_, then) => {
+                step = rule.chain.resume(then, &mut head, &mut state, &mut exchange);
+            }
+            Step::Wait(_) => break Outcome::Waits,
+            Step::Done => break Outcome::Forwarded(request(&head)),
         }
-        Step::Wait(_) => Outcome::Waits,
-        Step::Done => Outcome::Forwarded(request(&head)),
     };
     let total: f64 = rule.backends.iter().map(|to| f64::from(to.weight)).sum();
     let choices = rule.backends.iter().map(|to| {

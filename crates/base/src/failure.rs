@@ -114,6 +114,8 @@ causes! {
     ClientClosed = 499, 1, Client, "client_closed", "connection_terminated", "The client went away.";
     /// A policy refused the request.
     Denied = 403, 7, Gateway, "denied", "http_request_denied", "A policy refused this request.";
+    /// A fault that a policy was told to inject.
+    FaultInjected = 503, 14, Gateway, "fault_injected", "proxy_internal_response", "A policy injected a fault into this request.";
     /// A method or transfer coding that this proxy does not implement (RFC 9110 §15.6.2).
     NotImplemented = 501, 12, Client, "not_implemented", "http_request_error", "The request uses a method or transfer coding that is not supported.";
     /// HTTP version other than 1.0, 1.1 and 2 (RFC 9110 §15.6.6).

@@ -306,6 +306,8 @@ object! {
         "method" method: OneOrMany<Spanned<HttpMethod>, 9>,
         /// Fields of the request and their values; `~` starts a regular expression.
         "headers" headers: Table<Spanned<Box<str>>, 16>,
+        /// Cookies of the request and their values; `~` starts a regular expression.
+        "cookies" cookies: Table<Spanned<Box<str>>, 16>,
         /// Parameters of the query and their values; `~` starts a regular expression.
         "query" query: Table<Spanned<Box<str>>, 16>,
     }

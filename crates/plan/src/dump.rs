@@ -250,7 +250,7 @@ fn match_value(matched: &RequestMatch) -> Value {
     }
     if !matched.fields().is_empty() {
         let fields = matched.fields().iter();
-        let fields = fields.map(|field| format!("{} {}", text(field.name().as_bytes()), field.value()));
+        let fields = fields.map(|field| field.to_string());
         value.insert("headers".into(), fields.collect());
     }
     if !matched.query().is_empty() {

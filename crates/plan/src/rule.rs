@@ -96,6 +96,15 @@ impl Rule {
             }
         }
     }
+
+    /// Chooses a backend by weight, always the same one for the same cohort (`rhumb_policy::cohort`).
+    pub fn choose_for(&self, cohort: u64) -> Option<&WeightedBackend> {
+        let items = self.backends.iter().map(|to| {
+            // What leads nowhere keeps its share, and is answered with 500 (Gateway API).
+            (to.backend.as_ref().map_or("", |backend| backend.name.as_str()), to.weight)
+        });
+        self.backends.get(rhumb_policy::cohort::choose(cohort, items)?)
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rhumb_codec::head::{RequestHead, ResponseHead};
 
@@ -42,6 +43,10 @@ pub enum Step {
     Done,
     /// One answered.
     Respond(Box<Reply>),
+    /// One wants the stream or connection reset.
+    Reset,
+    /// One wants this time to pass; then give the outcome to [`Chain::resume`].
+    Delay(Duration, Outcome),
     /// One waits; give its outcome to [`Chain::resume`].
     Wait(Pin<Box<dyn Future<Output = Outcome>>>),
 }
@@ -96,6 +101,7 @@ impl Chain {
     ) -> Step {
         match outcome {
             Outcome::Respond(reply) => Step::Respond(reply),
+            Outcome::Reset => Step::Reset,
             Outcome::Continue(edits) => {
                 for edit in edits {
                     match edit {
@@ -120,6 +126,8 @@ impl Chain {
             match item.policy.on_request(req, slot, cx) {
                 Verdict::Continue => {}
                 Verdict::Respond(reply) => return Step::Respond(reply),
+                Verdict::Reset => return Step::Reset,
+                Verdict::Delay(time, then) => return Step::Delay(time, then),
                 Verdict::Wait(future) => return Step::Wait(future),
             }
         }
@@ -153,7 +161,7 @@ mod tests {
 
     fn exchange() -> Exchange<'static> {
         let client = std::net::Ipv4Addr::LOCALHOST.into();
-        Exchange { client, scheme: Scheme::Http, port: 80, matched_prefix: None, request_id: "" }
+        Exchange::new(client, Scheme::Http, 80)
     }
 
     #[test]

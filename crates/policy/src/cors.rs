@@ -258,7 +258,7 @@ mod tests {
 
     fn exchange() -> Exchange<'static> {
         let client = std::net::Ipv4Addr::LOCALHOST.into();
-        Exchange { client, scheme: Scheme::Http, port: 80, matched_prefix: None, request_id: "" }
+        Exchange::new(client, Scheme::Http, 80)
     }
 
     fn answer(cors: &Cors, req: &mut RequestHead) -> (bool, ResponseHead) {

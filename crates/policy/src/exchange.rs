@@ -1,8 +1,11 @@
 //! What a policy sees of the exchange around the message, and the replies it can make.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 
 use rhumb_base::failure::Cause;
+use rhumb_base::rng::Rng;
 use rhumb_codec::field::Fields;
 use rhumb_codec::head::{ResponseHead, Scheme};
 
@@ -18,6 +21,80 @@ pub struct Exchange<'a> {
     pub matched_prefix: Option<usize>,
     /// The request's id.
     pub request_id: &'a str,
+    /// Chance. `None` when a request is only thought through: then nothing happens that need not happen.
+    pub rng: Option<&'a RefCell<Rng>>,
+    /// What policies ask of the engine.
+    pub effects: Effects,
+}
+
+/// What policies ask of the engine beyond changing messages. Outlives the [`Exchange`] that it was set in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The request was made to wait.
+    pub delayed: bool,
+    /// A fault was answered instead of the backend.
+    pub aborted: bool,
+    /// Content of the backend's response passes no faster than this. **Unit**: bytes per second.
+    pub bytes_per_second: Option<NonZeroU64>,
+    /// Chooses among the rule's backends instead of chance: the same number makes the same choice.
+    pub cohort: Option<u64>,
+}
+
+impl Exchange<'_> {
+    /// An exchange without a request id, a matched prefix or chance.
+    pub fn new(client: IpAddr, scheme: Scheme, port: u16) -> Self {
+        Self {
+            client,
+            scheme,
+            port,
+            matched_prefix: None,
+            request_id: "",
+            rng: None,
+            effects: Effects::default(),
+        }
+    }
+
+    /// True in the given share of cases. Without chance only what is certain is true.
+    pub fn rolls(&self, share: Share) -> bool {
+        match (share.0, self.rng) {
+            (0, _) => false,
+            (Share::WHOLE, _) => true,
+            (_, None) => false,
+            (millionths, Some(rng)) => rng.borrow_mut().below(Share::WHOLE) < millionths,
+        }
+    }
+}
+
+/// A share of requests in millionths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u32);
+
+impl Share {
+    const WHOLE: u32 = 1_000_000;
+
+    /// Every request.
+    pub const ALL: Self = Self(Self::WHOLE);
+
+    /// `numerator` of `denominator`, rounded down to a millionth, but not to nothing; `None` when it is more than all.
+    pub fn of(numerator: u32, denominator: u32) -> Option<Self> {
+        let share = u64::from(numerator) * u64::from(Self::WHOLE);
+        let share = u32::try_from(share.checked_div(u64::from(denominator))?).ok()?;
+        (share <= Self::WHOLE).then_some(Self(share.max(u32::from(numerator > 0))))
+    }
+
+    /// A percentage from 0 to 100 with at most four decimal places; `None` for other numbers.
+    pub fn percent(percent: f64) -> Option<Self> {
+        const PER_PERCENT: f64 = 10_000.0;
+        let millionths = (percent * PER_PERCENT).round();
+        let is_exact = (percent * PER_PERCENT - millionths).abs() < 1e-6;
+        // Checked to be from 0 to a million: the conversion loses nothing.
+        ((0.0..=100.0).contains(&percent) && is_exact).then_some(Self(millionths as u32))
+    }
+
+    /// The share in millionths.
+    pub fn millionths(self) -> u32 {
+        self.0
+    }
 }
 
 /// A response that a policy makes instead of a backend.
@@ -49,5 +126,43 @@ impl Reply {
     /// The reply's fields.
     pub fn fields(&mut self) -> &mut Fields {
         &mut self.head.fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentages_have_four_decimal_places() {
+        for (percent, expected) in [
+            (0.0, Some(0)),
+            (0.0001, Some(1)),
+            (0.00005, None),
+            (12.5, Some(125_000)),
+            (33.3333, Some(333_333)),
+            (99.9999, Some(999_999)),
+            (100.0, Some(1_000_000)),
+            (100.1, None),
+            (-1.0, None),
+            (f64::NAN, None),
+        ] {
+            assert_eq!(Share::percent(percent).map(Share::millionths), expected, "{percent}");
+        }
+        assert_eq!(Share::of(1, 3).map(Share::millionths), Some(333_333));
+        assert_eq!(Share::of(1, 100_000_000).map(Share::millionths), Some(1));
+        assert_eq!((Share::of(1, 0), Share::of(2, 1)), (None, None));
+    }
+
+    #[test]
+    fn a_share_is_met() {
+        let rng = RefCell::new(Rng::new(7));
+        let client = std::net::Ipv4Addr::LOCALHOST.into();
+        let cx = Exchange { rng: Some(&rng), ..Exchange::new(client, Scheme::Http, 80) };
+        let hits = |share| (0..1_000_000).filter(|_| cx.rolls(share)).count();
+        assert_eq!((hits(Share::default()), hits(Share::ALL)), (0, 1_000_000));
+        // Five standard deviations.
+        assert!((249_000 - 1_200..251_000 + 1_200).contains(&hits(Share::of(1, 4).unwrap())));
+        assert!((60..140).contains(&hits(Share::percent(0.01).unwrap())));
     }
 }

@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
-    cors, direct_response, header_modifier, priority, proxy_protocol, redirect, retry, rewrite, tcp,
+    cohort, cors, direct_response, fault, header_modifier, priority, proxy_protocol, redirect, retry, rewrite,
+    tcp,
     timeouts, udp,
 };
 
@@ -101,8 +102,10 @@ policies! {
     Udp            = udp::Udp,
     Priority       = priority::RoutePriority,        // a setting, no hook
     Cors           = cors::Cors,                     // a preflight carries no credentials: before every authentication
+    Fault          = fault::Fault,                   // after who may ask, before everything that answers
     Redirect       = redirect::Redirect,             // ends the exchange: after everything that may refuse
     DirectResponse = direct_response::DirectResponse,
+    Cohort         = cohort::Cohort,                 // sees what the client sent; decides nothing yet
     Rewrite        = rewrite::Rewrite,               // all above see what the client sent
     HeaderModifier = header_modifier::HeaderModifier, // last word on fields, first to see the response
     Timeouts       = timeouts::Timeouts,             // settings: they have no hooks and are never in a chain

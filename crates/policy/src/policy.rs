@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use rhumb_codec::field::{FieldName, FieldValue};
 use rhumb_codec::head::{RequestHead, ResponseHead};
@@ -52,6 +53,10 @@ pub enum Verdict {
     Continue,
     /// Answer now; the backend never sees the request.
     Respond(Box<Reply>),
+    /// Reset the stream, or the connection where there are no streams. Nobody gets an answer.
+    Reset,
+    /// Let this time pass, then do this. The policy keeps no clock; the request's deadline is not moved.
+    Delay(Duration, Outcome),
     /// Wait for something outside of this worker. The future owns what it needs and is dropped when the client leaves.
     Wait(Pin<Box<dyn Future<Output = Outcome>>>),
 }
@@ -62,6 +67,8 @@ pub enum Outcome {
     Continue(Vec<Edit>),
     /// Answer now.
     Respond(Box<Reply>),
+    /// Reset the stream, or the connection where there are no streams.
+    Reset,
 }
 
 /// A change of the request's fields.

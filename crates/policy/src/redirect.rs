@@ -143,7 +143,7 @@ mod tests {
         req.set_authority(b"a.example:8080");
         req.set_target(target.as_bytes());
         let client = std::net::Ipv4Addr::LOCALHOST.into();
-        let mut cx = Exchange { client, scheme, port, matched_prefix: prefix, request_id: "" };
+        let mut cx = Exchange { matched_prefix: prefix, ..Exchange::new(client, scheme, port) };
         let Verdict::Respond(reply) = redirect.on_request(&mut req, &mut (), &mut cx) else {
             panic!("no reply")
         };

@@ -77,8 +77,7 @@ mod tests {
         req.set_authority(b"a.example");
         req.set_target(b"/api/users?x=1");
         let client = std::net::Ipv4Addr::LOCALHOST.into();
-        let mut cx =
-            Exchange { client, scheme: Scheme::Http, port: 80, matched_prefix: Some(4), request_id: "" };
+        let mut cx = Exchange { matched_prefix: Some(4), ..Exchange::new(client, Scheme::Http, 80) };
         rewrite.on_request(&mut req, &mut (), &mut cx);
         assert_eq!(
             (req.authority(), req.path(), req.query()),

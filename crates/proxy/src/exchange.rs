@@ -15,7 +15,7 @@ use rhumb_net::timer::Timer;
 use rhumb_plan::rule::DEFAULT_REQUEST_TIMEOUT;
 use rhumb_plan::{Backend, Port, Rule};
 use rhumb_policy::chain::{ChainState, Step};
-use rhumb_policy::{Chain, Priority, Reply};
+use rhumb_policy::{Chain, Effects, Priority, Reply};
 use rhumb_route::{Lookup, normalize};
 use rhumb_telemetry::metrics::RuleId;
 use rhumb_telemetry::record::{Timing, TlsRecord};
@@ -50,6 +50,8 @@ pub(crate) enum End {
     Refuse(Failure),
     /// Answer with a policy's reply.
     Reply(Box<Reply>),
+    /// A policy wants the stream or connection reset.
+    Reset,
     /// Nobody is left to answer, or the response has begun and cannot be completed.
     Cut(Failure),
 }
@@ -67,6 +69,7 @@ pub(crate) async fn serve(
     let after = match exchange.run(&mut down, timer).await {
         Ok(()) => exchange.after(&down),
         Err(End::Reply(reply)) => exchange.reply(&mut down, reply, timer).await,
+        Err(End::Reset) => exchange.reset(&mut down),
         Err(End::Refuse(failure)) => exchange.refuse(&mut down, failure.cause, timer, true).await,
         Err(End::Cut(failure)) => exchange.cut(&mut down, failure),
     };
@@ -127,6 +130,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) rule: Option<Arc<rhumb_route::Rule<Rule>>>,
     matched_prefix: Option<usize>,
     chain_state: ChainState,
+    pub(crate) effects: Effects,
     pub(crate) pump: Pump,
     pub(crate) outcome: Outcome,
 }
@@ -235,6 +239,7 @@ impl<'a> Exchange<'a> {
             rule: None,
             matched_prefix: None,
             chain_state: ChainState::default(),
+            effects: Effects::default(),
             pump,
             outcome: Outcome { notes, ..Outcome::default() },
         }))
@@ -346,38 +351,60 @@ impl<'a> Exchange<'a> {
         if chain.is_empty() {
             return Ok(());
         }
-        let mut step = {
-            let (req, mut cx) = self.policy_view();
-            chain.on_request(req, state, &mut cx)
-        };
+        let mut step = self.with_policy_view(|req, cx| chain.on_request(req, state, cx));
         loop {
-            match step {
+            let outcome = match step {
                 Step::Done => return Ok(()),
                 Step::Respond(reply) => return Err(End::Reply(reply)),
-                Step::Wait(future) => {
-                    let limit = self.rule.as_ref().and_then(|rule| rule.value.timeouts.request);
-                    let limit = limit.filter(|limit| !limit.is_zero()).unwrap_or(DEFAULT_REQUEST_TIMEOUT);
-                    timer.set(self.started + limit);
-                    let outcome = wait_for(down, timer, future).await.map_err(|gave_up| match gave_up {
-                        GaveUp::ClientGone => End::Cut(Cause::ClientClosed.into()),
-                        GaveUp::Late => refuse(Cause::BackendTimeout),
-                    })?;
-                    let (req, mut cx) = self.policy_view();
-                    step = chain.resume(outcome, req, state, &mut cx);
+                Step::Reset => return Err(End::Reset),
+                Step::Delay(time, then) => {
+                    self.wait(down, timer, time + time, pause(Instant::now() + time)).await?;
+                    then
                 }
-            }
+                Step::Wait(future) => self.wait(down, timer, DEFAULT_REQUEST_TIMEOUT, future).await?,
+            };
+            step = self.with_policy_view(|req, cx| chain.resume(outcome, req, state, cx));
         }
     }
 
-    fn policy_view(&mut self) -> (&mut RequestHead, rhumb_policy::Exchange<'_>) {
-        let cx = rhumb_policy::Exchange {
+    /// Waits for what a policy waits for, within the request's time; for `longest` when that has no end.
+    async fn wait<T>(
+        &mut self,
+        down: &mut Down<'_>,
+        timer: &mut Timer,
+        longest: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, End> {
+        let limit = match self.rule.as_ref().and_then(|rule| rule.value.timeouts.request) {
+            None => DEFAULT_REQUEST_TIMEOUT,
+            Some(Duration::ZERO) => longest,
+            Some(limit) => limit,
+        };
+        timer.set(self.started + limit);
+        wait_for(down, timer, work).await.map_err(|gave_up| match gave_up {
+            GaveUp::ClientGone => End::Cut(Cause::ClientClosed.into()),
+            GaveUp::Late => refuse(Cause::BackendTimeout),
+        })
+    }
+
+    /// Runs hooks on the request, and keeps what they ask of the engine.
+    fn with_policy_view<T>(
+        &mut self,
+        run: impl FnOnce(&mut RequestHead, &mut rhumb_policy::Exchange<'_>) -> T,
+    ) -> T {
+        let mut cx = rhumb_policy::Exchange {
             client: self.client,
             scheme: self.connection.scheme,
             port: self.connection.address.port(),
             matched_prefix: self.matched_prefix,
             request_id: self.request_id.as_str(),
+            rng: Some(&self.worker.rng),
+            effects: self.effects,
         };
-        (&mut self.req, cx)
+        let result = run(&mut self.req, &mut cx);
+        let effects = cx.effects;
+        self.effects = effects;
+        result
     }
 
     /// Runs the response hooks of a chain on the response head.
@@ -388,6 +415,8 @@ impl<'a> Exchange<'a> {
             port: self.connection.address.port(),
             matched_prefix: self.matched_prefix,
             request_id: self.request_id.as_str(),
+            rng: Some(&self.worker.rng),
+            effects: self.effects,
         };
         chain.on_response(&mut self.rsp, state, &mut cx);
     }
@@ -496,6 +525,14 @@ impl<'a> Exchange<'a> {
         if is_written { self.after(down) } else { After::Cut }
     }
 
+    /// Ends an exchange as a policy wants it: by a reset of the stream or connection.
+    fn reset(&mut self, down: &mut Down<'_>) -> After {
+        self.outcome.notes.insert(Note::FaultReset);
+        let after = self.cut(down, Cause::FaultInjected.into());
+        down.reset();
+        after
+    }
+
     /// Ends an exchange that cannot be answered any more.
     fn cut(&mut self, down: &mut Down<'_>, failure: Failure) -> After {
         self.outcome.failure = Some(failure);
@@ -532,6 +569,15 @@ impl<'a> Exchange<'a> {
         let mut notes = outcome.notes;
         if pump.has_spliced {
             notes.insert(Note::Spliced);
+        }
+        if self.effects.delayed {
+            notes.insert(Note::FaultDelay);
+        }
+        if self.effects.aborted {
+            notes.insert(Note::FaultAbort);
+        }
+        if pump.is_paced() {
+            notes.insert(Note::FaultBandwidth);
         }
         let record = Record {
             start_unix_nanos: worker.unix_nanos(self.started),
@@ -636,6 +682,13 @@ fn client_of(connection: &Connection) -> fields::Client<'_> {
         scheme: connection.scheme,
         is_trusted: connection.is_trusted,
     }
+}
+
+/// Until a point in time.
+async fn pause(until: Instant) {
+    let mut timer = Timer::new();
+    timer.set(until);
+    poll_fn(|cx| timer.poll(cx)).await;
 }
 
 /// The time from `since` until now.

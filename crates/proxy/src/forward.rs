@@ -38,9 +38,10 @@ impl Exchange<'_> {
             }
             false => None,
         };
-        let (resumed, chosen) = match resumed {
-            Some((resumed, chosen)) => (Some(resumed), Some(chosen)),
-            None => (None, rule.value.choose(&mut self.worker.rng.borrow_mut())),
+        let (resumed, chosen) = match (resumed, self.effects.cohort) {
+            (Some((resumed, chosen)), _) => (Some(resumed), Some(chosen)),
+            (None, Some(cohort)) => (None, rule.value.choose_for(cohort)),
+            (None, None) => (None, rule.value.choose(&mut self.worker.rng.borrow_mut())),
         };
         // Gateway API: a reference that is not valid, or no backend with a weight, is answered with 500.
         let Some((chosen, backend)) = chosen.and_then(|chosen| Some((chosen, chosen.backend.clone()?)))
@@ -59,6 +60,9 @@ impl Exchange<'_> {
             self.port.settings.body_timeout,
         );
         let mut tries = Tries::new(&chosen.retry, &self.req, is_grpc);
+        if let Some(rate) = self.effects.bytes_per_second {
+            self.pump.set_pace(rate);
+        }
         let first = Instant::now();
         let at = resumed.and_then(|resumed| self.session_endpoint(&backend, &resumed));
         let result = self.attempts(down, timer, &backend, &limits, &mut tries, at).await;

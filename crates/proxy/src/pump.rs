@@ -1,5 +1,6 @@
 //! Moving content between the two sides: bounded buffers, back-pressure both ways, both directions at once.
 
+use std::num::NonZeroU64;
 use std::task::{Context, Poll};
 
 use rhumb_base::failure::{Cause, Failure};
@@ -7,6 +8,7 @@ use rhumb_codec::head::{Method, RequestHead, ResponseHead};
 use rhumb_conn::Part;
 use rhumb_net::splice::{Moved, Splice, SpliceError};
 
+use crate::pace::Pace;
 use crate::replay::Replay;
 use crate::side::{Down, Up};
 
@@ -40,6 +42,8 @@ pub(crate) struct Pump {
     request_refused: bool,
     is_tunnel: bool,
     no_pipes: bool,
+    /// How fast response content may pass; `None`: as fast as it can.
+    pace: Option<Box<Pace>>,
     /// Request content bytes taken from the client.
     pub(crate) bytes_in: u64,
     /// Response content bytes given to the client.
@@ -74,6 +78,7 @@ impl Pump {
             request_refused: false,
             is_tunnel: false,
             no_pipes: false,
+            pace: None,
             bytes_in: 0,
             bytes_out: 0,
             max_content: max_content.unwrap_or(u64::MAX),
@@ -124,6 +129,16 @@ impl Pump {
     /// True when the exchange stands still because the client does not send on.
     pub(crate) fn waits_for_client(&self, up: &Up) -> bool {
         self.request == Flow::Open && !self.request_refused && up.backlog() == 0
+    }
+
+    /// Response content passes no faster than this from here on, in bytes per second.
+    pub(crate) fn set_pace(&mut self, bytes_per_second: NonZeroU64) {
+        self.pace = Some(Box::new(Pace::new(bytes_per_second)));
+    }
+
+    /// True when response content is slowed down.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.pace.is_some()
     }
 
     /// From here on both directions run until both have ended.
@@ -292,6 +307,9 @@ impl Pump {
         up: &mut Up,
     ) -> Result<(), Broken> {
         while self.response == Flow::Open {
+            if self.pace.is_some() {
+                return self.move_paced(cx, down, up);
+            }
             if self.response_pipe.is_none()
                 && !self.no_pipes
                 && down.splice_sink().is_some()
@@ -325,6 +343,42 @@ impl Pump {
                         return Err(Broken::Client(Cause::ClientClosed.into()));
                     }
                 }
+                Poll::Ready(Ok(Part::End(trailers))) => {
+                    self.has_moved = true;
+                    down.send_end(trailers.as_deref());
+                    self.response = Flow::Closing;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves response content no faster than the pace allows. What has come and may not pass yet is kept; no more is taken
+    /// from the backend before it has passed.
+    fn move_paced(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>, up: &mut Up) -> Result<(), Broken> {
+        let Some(pace) = self.pace.as_deref_mut() else { return Ok(()) };
+        let gone = || Broken::Client(Cause::ClientClosed.into());
+        while self.response == Flow::Open {
+            match down.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Err(gone()),
+                Poll::Pending => break,
+            }
+            if !pace.waiting().is_empty() {
+                let Poll::Ready(allowed) = pace.poll_allowed(cx) else { break };
+                let part = pace.waiting().get(..allowed).unwrap_or_default();
+                self.has_moved = true;
+                self.bytes_out += part.len() as u64;
+                if down.send_data(cx, part).is_err() {
+                    return Err(gone());
+                }
+                pace.pass(allowed);
+                continue;
+            }
+            match up.poll_body(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Err(failure)) => return Err(Broken::Backend(failure)),
+                Poll::Ready(Ok(Part::Data(data))) => pace.keep(data),
                 Poll::Ready(Ok(Part::End(trailers))) => {
                     self.has_moved = true;
                     down.send_end(trailers.as_deref());

@@ -40,6 +40,8 @@ pub(crate) fn refusal(cause: Cause, req: &RequestHead, request_id: &str, proxy_s
 pub(crate) fn complete(reply: &mut Reply, req: &RequestHead, request_id: &str) {
     if let Some(cause) = reply.cause
         && reply.content.is_empty()
+        // A gRPC status of the policy's own says it all.
+        && !reply.head.fields.has(Known::GrpcStatus)
     {
         let facts = Facts { status: reply.head.status, ..cause.facts() };
         describe(reply, &facts, req, request_id);

@@ -106,6 +106,16 @@ impl Down<'_> {
         }
     }
 
+    /// Resets what carries the exchange: the stream of HTTP/2, the connection of HTTP/1.
+    pub(crate) fn reset(&mut self) {
+        match self {
+            Self::H1(side) => {
+                let _ = rhumb_net::socket::reset_on_close(side.io().socket());
+            }
+            Self::H2(side) => side.abort(),
+        }
+    }
+
     /// Bytes of request content that may be spliced from this side.
     #[inline]
     pub(crate) fn splice_limit(&mut self) -> u64 {

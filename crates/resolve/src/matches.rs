@@ -6,7 +6,9 @@ use rhumb_model::kind::filter::{
     CorsFilter, FilterAction, HeaderModifier, HeaderValue, PathModifier, RequestRedirect, UrlRewrite,
 };
 use rhumb_model::kind::grpc_route::GrpcMatch;
-use rhumb_model::kind::http_route::{HeaderMatch, HttpMatch, PathMatchKind, QueryMatch, TextMatchKind};
+use rhumb_model::kind::http_route::{
+    CookieMatch, HeaderMatch, HttpMatch, PathMatchKind, QueryMatch, TextMatchKind,
+};
 use rhumb_model::kind::refs::LocalRef;
 use rhumb_model::{Diag, Doc, Rule, Span, Spanned};
 use rhumb_route::RequestMatch;
@@ -27,7 +29,14 @@ pub(crate) fn http(doc: &Doc, written: &HttpMatch, report: &mut Report) -> Optio
     };
     let path = path.map_err(|error| report.push(mistake(doc, value.span, &error))).ok();
     let method = written.method.as_ref().map(|method| Method::of(method.word().as_bytes()));
-    let fields = fields(doc, &written.headers, report);
+    let mut fields = fields(doc, &written.headers, report);
+    for one in written.cookies.iter() {
+        let cookie = cookie(doc, one, report);
+        fields = fields.zip(cookie).map(|(mut fields, cookie)| {
+            fields.push(cookie);
+            fields
+        });
+    }
     let query =
         written.query_params.iter().map(|parameter| query(doc, parameter, report)).collect::<Vec<_>>();
     let query = query.into_iter().collect::<Option<_>>();
@@ -73,6 +82,11 @@ fn field(doc: &Doc, header: &HeaderMatch, report: &mut Report) -> Option<FieldMa
         .map_err(|error| report.push(mistake(doc, header.name.span, &error)))
         .ok()?;
     FieldMatch::new(name, value).map_err(|error| report.push(mistake(doc, header.name.span, &error))).ok()
+}
+
+fn cookie(doc: &Doc, cookie: &CookieMatch, report: &mut Report) -> Option<FieldMatch> {
+    let value = value(doc, *cookie.kind, &cookie.value, report)?;
+    Some(FieldMatch::cookie(&cookie.name, value))
 }
 
 fn query(doc: &Doc, parameter: &QueryMatch, report: &mut Report) -> Option<field::QueryMatch> {

@@ -110,6 +110,8 @@ pub enum Condition {
     Method,
     /// The field with this name.
     Field(String),
+    /// The cookie with this name.
+    Cookie(String),
     /// The query parameter with this name.
     Query(String),
 }
@@ -121,6 +123,7 @@ impl fmt::Display for Condition {
             Self::Path => f.write_str("path"),
             Self::Method => f.write_str("method"),
             Self::Field(name) => write!(f, "header {name}"),
+            Self::Cookie(name) => write!(f, "cookie {name}"),
             Self::Query(name) => write!(f, "query parameter {name}"),
         }
     }
@@ -259,7 +262,10 @@ fn difference<T>(look: &Look<'_, T>, host: &[u8], head: &RequestHead) -> Differe
 fn condition_difference(matched: &RequestMatch, head: &RequestHead) -> Difference {
     if let Some(field) = matched.fields().iter().find(|field| !field.matches(head)) {
         return Difference {
-            condition: Condition::Field(shown(field.name().as_bytes())),
+            condition: match field.cookie_name() {
+                Some(name) => Condition::Cookie(shown(name)),
+                None => Condition::Field(shown(field.name().as_bytes())),
+            },
             wanted: field.value().to_string(),
             got: field.found(head).map(|value| shown(&value)),
         };

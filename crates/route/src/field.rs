@@ -4,6 +4,9 @@
 //! §8.2.3). Host means the authority, Upgrade also the protocol of an extended CONNECT; other fields of framing are no
 //! longer there when routes match, so asking for them is an error.
 //!
+//! **Cookies** (RFC 6265 §4.2): pairs of all Cookie lines, in order; the first of a name counts. A value is compared as it
+//! is sent: quotes belong to it and nothing is decoded.
+//!
 //! **Query**: name and value are compared after percent-decoding both sides of the request's parameter; `+` is `+` (RFC
 //! 3986 has no form encoding) and `%` without two hexadecimal digits is itself. When a parameter is repeated the first
 //! one counts, as Gateway API recommends. A parameter without `=` has the empty value.
@@ -61,10 +64,11 @@ impl fmt::Display for ValueMatch {
     }
 }
 
-/// Asks for a field.
+/// Asks for a field, or for a cookie in the Cookie field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldMatch {
     name: FieldName,
+    cookie: Option<Box<[u8]>>,
     value: ValueMatch,
 }
 
@@ -81,13 +85,28 @@ impl FieldMatch {
     pub fn new(name: FieldName, value: ValueMatch) -> Result<Self, FramingField> {
         match name.known() {
             Known::Connection | Known::ContentLength | Known::TransferEncoding => Err(FramingField),
-            _ => Ok(Self { name, value }),
+            _ => Ok(Self { name, cookie: None, value }),
         }
+    }
+
+    /// The first cookie `name` has `value`.
+    pub fn cookie(name: &str, value: ValueMatch) -> Self {
+        Self { name: Known::Cookie.into(), cookie: Some(name.as_bytes().into()), value }
+    }
+
+    /// True when both ask for the same thing, whatever its value.
+    pub(crate) fn is_about_the_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.cookie == other.cookie
     }
 
     /// The field's name.
     pub fn name(&self) -> &FieldName {
         &self.name
+    }
+
+    /// The cookie's name, when it asks for one.
+    pub fn cookie_name(&self) -> Option<&[u8]> {
+        self.cookie.as_deref()
     }
 
     /// What its value must be.
@@ -99,6 +118,9 @@ impl FieldMatch {
     /// lines.
     #[inline]
     pub fn matches(&self, head: &RequestHead) -> bool {
+        if let Some(name) = &self.cookie {
+            return cookie(head, name).is_some_and(|value| self.value.matches(value));
+        }
         if let Known::Host | Known::Upgrade = self.name.known() {
             return self.found(head).is_some_and(|value| self.value.matches(&value));
         }
@@ -117,6 +139,9 @@ impl FieldMatch {
 
     /// The value that the request has, lines joined.
     pub(crate) fn found<'h>(&self, head: &'h RequestHead) -> Option<Cow<'h, [u8]>> {
+        if let Some(name) = &self.cookie {
+            return cookie(head, name).map(Cow::Borrowed);
+        }
         match self.name.known() {
             Known::Host => {
                 return (!head.authority().is_empty()).then(|| Cow::Borrowed(head.authority()));
@@ -137,6 +162,21 @@ impl FieldMatch {
     fn separator(&self) -> &'static [u8] {
         if self.name.known() == Known::Cookie { b"; " } else { b", " }
     }
+}
+
+impl fmt::Display for FieldMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cookie {
+            Some(name) => write!(f, "cookie {} {}", String::from_utf8_lossy(name), self.value),
+            None => write!(f, "{} {}", String::from_utf8_lossy(self.name.as_bytes()), self.value),
+        }
+    }
+}
+
+/// The value of the first cookie of that name. HTTP/2 may spread pairs over several lines (RFC 9113 §8.2.3).
+pub fn cookie<'h>(head: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
+    let pairs = head.fields.get_all(Known::Cookie).flat_map(|line| line.split(|&b| b == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }
 
 /// True when the lines, joined, are `wanted`.
@@ -288,6 +328,37 @@ mod tests {
             assert_eq!(wanted.matches(&head), expected, "{wanted:?}");
         }
         assert!(!field("host", pattern(".*")).matches(&RequestHead::new()));
+    }
+
+    #[test]
+    fn a_cookie_is_found_in_whichever_line_it_is_and_the_first_counts() {
+        for (lines, value, expected) in [
+            (&["canary=always"][..], exact("always"), true),
+            (&["a=1; canary=always; b=2"], exact("always"), true),
+            (&["a=1;canary=always;b=2"], exact("always"), true),
+            (&["a=1", "b=2; canary=always", "c=3"], exact("always"), true),
+            (&["xcanary=always"], exact("always"), false),
+            (&["canaryx=always"], exact("always"), false),
+            (&["a=canary=always"], exact("always"), false),
+            (&["canary=alwaysx"], exact("always"), false),
+            (&["Canary=always"], exact("always"), false),
+            (&["canary=never; canary=always"], exact("always"), false),
+            (&["canary=never", "canary=always"], exact("always"), false),
+            (&["canary"], pattern(".*"), false),
+            (&["canary="], pattern(".*"), true),
+            (&["canary=ax; b=xb"], pattern("a.*b"), false),
+            (&["b=1; canary=axb ;c=3"], pattern("a.*b"), true),
+            (&["canary=a=b"], exact("a=b"), true),
+            (&["canary=\"a\""], exact("a"), false),
+            (&[], pattern(".*"), false),
+        ] {
+            let mut head = RequestHead::new();
+            for line in lines {
+                head.fields.append(Known::Cookie, line.as_bytes());
+            }
+            let wanted = FieldMatch::cookie("canary", value);
+            assert_eq!(wanted.matches(&head), expected, "{lines:?} {wanted:?}");
+        }
     }
 
     #[test]

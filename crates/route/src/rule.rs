@@ -36,7 +36,7 @@ impl RequestMatch {
         if fields.len() > MATCHES_LIMIT || query.len() > MATCHES_LIMIT {
             return Err(TooManyConditions);
         }
-        keep_first(&mut fields, |a, b| a.name() == b.name());
+        keep_first(&mut fields, FieldMatch::is_about_the_same);
         keep_first(&mut query, |a, b| a.name() == b.name());
         Ok(Self { path, method, fields: fields.into(), query: query.into() })
     }

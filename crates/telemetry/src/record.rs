@@ -298,11 +298,19 @@ pub enum Note {
     ReplayTooLarge,
     /// The endpoint of a session is gone or must not be used: the session goes on at another one.
     SessionMoved,
+    /// A `fault` policy made the request wait.
+    FaultDelay,
+    /// A `fault` policy answered instead of the backend.
+    FaultAbort,
+    /// A `fault` policy reset the stream or connection.
+    FaultReset,
+    /// A `fault` policy slowed the response down.
+    FaultBandwidth,
 }
 
 impl Note {
     /// Every note, in bit order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 30] = [
         Self::PeerClosedEarly,
         Self::ClientGone,
         Self::ClientReset,
@@ -329,6 +337,10 @@ impl Note {
         Self::ProtocolError,
         Self::ReplayTooLarge,
         Self::SessionMoved,
+        Self::FaultDelay,
+        Self::FaultAbort,
+        Self::FaultReset,
+        Self::FaultBandwidth,
     ];
 
     /// The word in logs and metrics.
@@ -360,13 +372,17 @@ impl Note {
             Self::ProtocolError => "protocol_error",
             Self::ReplayTooLarge => "replay_too_large",
             Self::SessionMoved => "session_moved",
+            Self::FaultDelay => "fault_delay",
+            Self::FaultAbort => "fault_abort",
+            Self::FaultReset => "fault_reset",
+            Self::FaultBandwidth => "fault_bandwidth",
         }
     }
 }
 
-/// A set of notes, 4 bytes.
+/// A set of notes, 8 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NoteSet(u32);
+pub struct NoteSet(u64);
 
 impl NoteSet {
     /// No note.

@@ -32,6 +32,7 @@ fn rule(served: &Served<'_>) -> Value {
     match &served.outcome {
         Outcome::Refuses(why) => value["refuses"] = why.as_str().into(),
         Outcome::Answered(sent) => value["answers"] = message(sent),
+        Outcome::Resets => value["resets"] = true.into(),
         Outcome::Waits => value["waits"] = true.into(),
         Outcome::Forwarded(sent) => value["forwards"] = message(sent),
     }

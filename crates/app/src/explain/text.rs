@@ -65,6 +65,7 @@ fn rule(out: &mut Page, answer: &Answer<'_>, served: &Served<'_>) {
             message(out, "answer", sent);
             return;
         }
+        Outcome::Resets => return out.row("answer", "none: a policy resets the stream or connection"),
         Outcome::Waits => out.row("then", "a policy asks another service: what follows holds when it agrees"),
         Outcome::Forwarded(sent) => message(out, "forwards", sent),
     }

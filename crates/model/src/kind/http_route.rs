@@ -110,6 +110,8 @@ object! {
         "path" path: PathMatch = any_path,
         /// Fields of the request.
         "headers" headers: List<HeaderMatch, 0, 16>,
+        /// Cookies of the request. A field of Rhumb: Gateway API has none, so its documents match the field `Cookie`.
+        "cookies" cookies: List<CookieMatch, 0, 16>,
         /// Parameters of the query.
         "queryParams" query_params: List<QueryMatch, 0, 16>,
         /// The method. Default: every method.
@@ -121,6 +123,7 @@ object! {
 impl HttpMatch {
     fn check(&self, cx: &mut Decoder<'_>) {
         check_unique(&self.headers, "header", |h| (h.name.as_str(), h.name.to_string(), h.name.span), cx);
+        check_unique(&self.cookies, "cookie", |c| (&*c.name.value, c.name.to_string(), c.name.span), cx);
         check_unique(
             &self.query_params,
             "query parameter",
@@ -227,6 +230,40 @@ impl HeaderMatch {
                 .error(Rule::BadValue, self.value.span, "this value can never be in a header")
                 .why(complaint.why);
             diag.fix = complaint.fix;
+            cx.push(diag);
+        }
+    }
+}
+
+object! {
+    /// A condition on a cookie of the request.
+    pub struct CookieMatch as "a cookie match" {
+        /// Name of the cookie; case matters. The first of several with the same name counts.
+        "name" name: Spanned<Box<str>>,
+        /// Exact (default) or RegularExpression.
+        "type" kind: Spanned<TextMatchKind>,
+        /// The value or expression. The value is compared as it is sent: quotes belong to it, nothing is decoded.
+        "value" value: Spanned<Box<str>>,
+    }
+    check CookieMatch::check;
+}
+
+impl CookieMatch {
+    fn check(&self, cx: &mut Decoder<'_>) {
+        if !crate::scalar::is_token(&self.name) {
+            let diag = cx
+                .error(Rule::BadValue, self.name.span, format!("`{}` is not the name of a cookie", self.name))
+                .why("it consists of letters, digits and `!#$%&'*+-.^_`|~` (RFC 6265 §4.1.1)");
+            cx.push(diag);
+        }
+        if *self.kind == TextMatchKind::RegularExpression {
+            check_regex(&self.value, cx);
+        } else if let Some(c) =
+            self.value.chars().find(|c| !c.is_ascii_graphic() || matches!(c, ';' | ',' | '\\'))
+        {
+            let diag = cx
+                .error(Rule::BadValue, self.value.span, "this value can never be in a cookie")
+                .why(format!("{c:?} is not allowed there (RFC 6265 §4.1.1)"));
             cx.push(diag);
         }
     }

@@ -634,6 +634,9 @@ fn match_nodes(item: &ShortMatch) -> Vec<Node> {
             if !item.headers.entries.is_empty() {
                 fields.push(("headers", text_matches(&item.headers, item.span)));
             }
+            if !item.cookies.entries.is_empty() {
+                fields.push(("cookies", text_matches(&item.cookies, item.span)));
+            }
             if !item.query.entries.is_empty() {
                 fields.push(("queryParams", text_matches(&item.query, item.span)));
             }

@@ -1,0 +1,65 @@
+//! A narrow line on purpose: content passes at so many bytes per second (`fault` policy, `bandwidth`).
+
+use std::num::NonZeroU64;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use rhumb_net::timer::Timer;
+
+/// How much passes at once: what belongs to this time. A worker's timers are about this coarse.
+const STEP: Duration = Duration::from_millis(20);
+
+/// Content that passes slowly.
+pub(crate) struct Pace {
+    bytes_per_second: NonZeroU64,
+    /// Content from the backend, as much as came at once.
+    kept: Vec<u8>,
+    /// How much of it has passed.
+    passed: usize,
+    /// Bytes that passed since then are paid for until [`Pace::paid_until`].
+    paid_until: Option<Instant>,
+    timer: Timer,
+}
+
+impl Pace {
+    pub(crate) fn new(bytes_per_second: NonZeroU64) -> Self {
+        Self { bytes_per_second, kept: Vec::new(), passed: 0, paid_until: None, timer: Timer::new() }
+    }
+
+    /// What has come and not passed.
+    pub(crate) fn waiting(&self) -> &[u8] {
+        self.kept.get(self.passed..).unwrap_or_default()
+    }
+
+    /// Takes content when nothing waits.
+    pub(crate) fn keep(&mut self, data: &[u8]) {
+        self.kept.clear();
+        self.kept.extend_from_slice(data);
+        self.passed = 0;
+    }
+
+    /// How many of the bytes that wait may pass; pending while none may.
+    pub(crate) fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if let Some(until) = self.paid_until {
+            self.timer.set(until);
+            if self.timer.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        let step = self.bytes_per_second.get().saturating_mul(STEP.as_millis() as u64) / 1_000;
+        let step = usize::try_from(step.max(1)).unwrap_or(usize::MAX);
+        Poll::Ready(step.min(self.waiting().len()))
+    }
+
+    /// So many bytes have passed. They take their time from when the ones before were paid for, so that late timers do
+    /// not add up; time without content is lost.
+    pub(crate) fn pass(&mut self, count: usize) {
+        self.passed += count;
+        let now = Instant::now();
+        let begun = self.paid_until.filter(|until| *until + 4 * STEP > now).unwrap_or(now);
+        let nanos =
+            u128::try_from(count).unwrap_or(0) * 1_000_000_000 / u128::from(self.bytes_per_second.get());
+        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.paid_until = begun.checked_add(cost);
+    }
+}
