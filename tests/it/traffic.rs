@@ -1,6 +1,6 @@
 //! Traffic tools: faults, mirrors, cohorts and canaries.
 
-use crate::gate::{Gate, local, problem, seen};
+use crate::gate::{Gate, local, problem};
 use rhumb_testkit::backend::{Backend, pattern};
 use rhumb_testkit::client::Client;
 use rhumb_testkit::config::Config;
@@ -288,4 +288,94 @@ fn a_canary_is_reached_by_cookie_whichever_line_has_it() {
     };
     assert!(h2(&["a=1", "canary=v7", "team=blue"]).contains("x-backend: canary"));
     assert!(h2(&["a=1", "team=blue"]).contains("x-backend: stable"));
+}
+
+#[test]
+fn mirrors_see_the_same_requests() {
+    const N: usize = 400;
+    let (all, some) = (Backend::start(), Backend::start());
+    let gate = Gate::with(|config| {
+        config
+            .backend("all", &format!("endpoints: ['{}']", all.address()))
+            .backend("some", &format!("endpoints: ['{}']", some.address()))
+            .route(
+                "match: {path: '/*'}, to: peer, mirror: [all, {backend: some, fraction: {numerator: 1, denominator: 4}}], \
+                 requestHeaders: {set: {x-set: by-rule}}",
+            )
+    });
+    let mut client = gate.connect();
+    for n in 0..N {
+        // Without content, with a length, and chunked.
+        let request = match n % 3 {
+            0 => format!("GET /{n}?q=1 HTTP/1.1\r\nHost: a.test\r\nX-N: {n}\r\n\r\n"),
+            1 => format!("POST /{n} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nbody{}", n % 10),
+            _ => format!(
+                "PUT /{n} HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+            ),
+        };
+        assert_eq!(client.exchange(request).status(), 200);
+    }
+    let copies = |backend: &Backend| {
+        let mut seen: Vec<(String, String, Vec<u8>, Vec<(String, String)>)> = backend
+            .seen()
+            .into_iter()
+            .map(|seen| {
+                let message = seen.message;
+                let mut fields = message.fields.clone();
+                fields.sort();
+                (message.target().to_owned(), message.method().to_owned(), message.content, fields)
+            })
+            .collect();
+        seen.sort();
+        seen
+    };
+    wait::until("all copies", || (all.seen().len() >= N).then_some(()));
+    let original = copies(&gate.backend);
+    assert!(copies(&all) == original, "a copy differs from its request");
+    assert!(original.iter().all(|(.., fields)| fields.contains(&("x-set".into(), "by-rule".into()))));
+    let results = |backend: &str| {
+        let backend = format!("backend=\"default/{backend}\"");
+        gate.rhumb.metric("rhumb_mirrored_requests_total", &[&backend, "result=\"answered\""]) as usize
+    };
+    wait::until("the answers", || {
+        (results("all") == N && results("some") == some.seen().len()).then_some(())
+    });
+    assert!(is_about(some.seen().len(), N, 0.25), "{} copies", some.seen().len());
+}
+
+#[test]
+fn mirrors_that_are_dead_slow_or_too_small_change_nothing() {
+    const N: usize = 600;
+    // Its connections are opened by the kernel, and nobody ever answers on them.
+    let slow = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let slow_port = slow.local_addr().expect("an address").port();
+    let gone = port::free();
+    let gate = Gate::with(|config| {
+        config
+            .backend("slow", &format!("endpoints: ['127.0.0.1:{slow_port}']"))
+            .backend("gone", &format!("endpoints: ['127.0.0.1:{gone}']"))
+            .route("match: {path: '/*'}, to: peer, timeout: 600s, mirror: [slow, gone]")
+    });
+    let mut client = gate.connect();
+    for _ in 0..N {
+        assert_eq!(client.get("a.test", "/bytes/10").status(), 200);
+    }
+    let large = vec![b'x'; 2 << 20];
+    let mut request =
+        format!("POST /large HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", large.len())
+            .into_bytes();
+    request.extend_from_slice(&large);
+    assert_eq!(client.exchange(request).status(), 200);
+    assert_eq!(gate.backend.seen().len(), N + 1);
+    let count = |backend: &str, result: &str| {
+        let labels = [format!("backend=\"default/{backend}\""), format!("result=\"{result}\"")];
+        gate.rhumb.metric("rhumb_mirrored_requests_total", &[&labels[0], &labels[1]]) as usize
+    };
+    wait::until("the failures", || {
+        (count("gone", "failed") + count("gone", "skipped_busy") == N).then_some(())
+    });
+    assert_eq!((count("gone", "skipped_content"), count("slow", "skipped_content")), (1, 1));
+    // What the slow one was sent is bounded; nothing came back, and nobody waited for it.
+    assert!(count("slow", "skipped_busy") >= N - 256, "{} skipped", count("slow", "skipped_busy"));
+    assert_eq!(count("slow", "answered"), 0);
 }

@@ -213,6 +213,8 @@ object! {
         "match" matches: OneOrMany<ShortMatch, 64>,
         /// The backend: its name or `HOST:PORT`; or several with weights.
         "to" to: OneOrMany<ShortTarget, 16>,
+        /// Send a copy of the requests there as well, and drop the answers: a backend, or several, with their share.
+        "mirror" mirror: OneOrMany<ShortMirror, 16>,
         /// Answer without a backend: `{status: 403, body: text}`.
         "respond" respond: Option<Node>,
         /// Answer with a redirect: `https`, a path, a URL, or single parts.
@@ -403,6 +405,51 @@ impl Decode for ShortTarget {
     }
     fn schema(defs: &mut Defs) -> serde_json::Value {
         json!({ "anyOf": [{ "type": "string" }, ShortTargetFields::schema(defs)] })
+    }
+}
+
+/// Where copies of requests go: a name, `HOST:PORT`, or one of them with a share.
+#[derive(Clone, Debug)]
+pub struct ShortMirror {
+    /// The name or address.
+    pub backend: Node,
+    /// The share in percent. Default: 100.
+    pub percent: Option<Node>,
+    /// The share as a fraction.
+    pub fraction: Option<Node>,
+    /// Where the mirror was written.
+    pub span: Span,
+}
+
+object! {
+    /// A backend that gets copies of requests.
+    pub struct ShortMirrorFields as "a mirror" {
+        /// The name of a backend, or `HOST:PORT`.
+        "backend" backend: Verbatim<Box<str>>,
+        /// How many requests. Unit: percent. Default: 100.
+        "percent" percent: Option<Verbatim<crate::decode::Whole<0, 100>>>,
+        /// How many requests, more finely: `{numerator: 1, denominator: 1000}`.
+        "fraction" fraction: Option<Verbatim<crate::kind::filter::Fraction>>,
+    }
+}
+
+impl Decode for ShortMirror {
+    fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
+        let (backend, percent, fraction) = match &node.value {
+            Value::Map(_) => {
+                let fields = ShortMirrorFields::decode(node, cx)?;
+                (fields.backend.node, fields.percent.map(|v| v.node), fields.fraction.map(|v| v.node))
+            }
+            _ => (node.clone(), None, None),
+        };
+        if backend.as_str().is_none() {
+            cx.wrong_type(&backend, "text (the name of a backend)");
+            return None;
+        }
+        Some(Self { backend, percent, fraction, span: node.span })
+    }
+    fn schema(defs: &mut Defs) -> serde_json::Value {
+        json!({ "anyOf": [{ "type": "string" }, ShortMirrorFields::schema(defs)] })
     }
 }
 

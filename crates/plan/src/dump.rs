@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::backend::{Backend, HashOn};
 use crate::l4::{Carries, L4};
 use crate::port::{Port, PortListener, PortSettings};
-use crate::rule::{Retry, Rule, Timeouts, WeightedBackend};
+use crate::rule::{Mirror, Retry, Rule, Timeouts, WeightedBackend};
 use crate::session::{Carrier, Session};
 use crate::snapshot::Plan;
 use crate::target::Protocol;
@@ -145,6 +145,9 @@ fn rule_value(rule: &Rule) -> Map<String, Value> {
         value.insert("timeouts".into(), timeouts_value(&rule.timeouts));
     }
     value.insert("backends".into(), rule.backends.iter().map(weighted_value).collect());
+    if !rule.mirrors.is_empty() {
+        value.insert("mirrors".into(), rule.mirrors.iter().map(mirror_value).collect());
+    }
     value
 }
 
@@ -239,6 +242,14 @@ fn retry_value(retry: &Retry) -> Value {
     if retry.reports {
         value.insert("reportAttempts".into(), true.into());
     }
+    value.into()
+}
+
+fn mirror_value(mirror: &Mirror) -> Value {
+    let mut value = Map::new();
+    value.insert("backend".into(), mirror.backend.name.as_str().into());
+    value.insert("percent".into(), mirror.share.as_percent().into());
+    put_chain(&mut value, &mirror.chain);
     value.into()
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rhumb_base::name::RouteName;
 use rhumb_base::rng::Rng;
-use rhumb_policy::{Chain, Priority};
+use rhumb_policy::{Chain, Priority, Share};
 pub use rhumb_policy::{Retry, Timeouts};
 use rhumb_telemetry::metrics::RuleId;
 
@@ -35,6 +35,8 @@ pub struct Rule {
     pub chain: Chain,
     /// Where requests go; empty when a policy answers them all.
     pub backends: Box<[WeightedBackend]>,
+    /// Where copies of the requests go.
+    pub mirrors: Box<[Mirror]>,
     /// How long things may take before a backend is chosen; then those of the backend hold.
     pub timeouts: Timeouts,
     /// How dear its requests are when not all can be served.
@@ -75,6 +77,16 @@ impl WeightedBackend {
             session: None,
         }
     }
+}
+
+/// A backend that gets copies of a rule's requests.
+pub struct Mirror {
+    /// The backend.
+    pub backend: Arc<Backend>,
+    /// How many of the requests.
+    pub share: Share,
+    /// Policies of the backend. Their request hooks run on the copy.
+    pub chain: Chain,
 }
 
 impl Rule {
@@ -119,6 +131,7 @@ mod tests {
             listener: "l".into(),
             chain: Chain::default(),
             backends: weights.iter().map(|&weight| WeightedBackend::new(weight, None)).collect(),
+            mirrors: Box::default(),
             timeouts: Timeouts::default(),
             priority: Priority::Normal,
             has_sessions: false,

@@ -91,6 +91,16 @@ impl Share {
         ((0.0..=100.0).contains(&percent) && is_exact).then_some(Self(millionths as u32))
     }
 
+    /// The share in percent.
+    pub fn as_percent(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
+
+    /// True in this share of cases.
+    pub fn rolls(self, rng: &mut Rng) -> bool {
+        rng.below(Self::WHOLE) < self.0
+    }
+
     /// The share in millionths.
     pub fn millionths(self) -> u32 {
         self.0

@@ -451,6 +451,26 @@ impl<'a> Exchange<'a> {
         fields::forward(&mut self.req, &client, &self.port.settings, &self.trace, self.request_id.as_str());
     }
 
+    /// A copy of the request for a mirror, with forwarding fields; nothing when a policy of the mirror would not let it
+    /// pass at once.
+    pub(crate) fn copy_request(&self, chain: &Chain) -> Option<Box<RequestHead>> {
+        let mut copy = self.req.clone();
+        let mut cx = rhumb_policy::Exchange {
+            matched_prefix: self.matched_prefix,
+            request_id: self.request_id.as_str(),
+            rng: Some(&self.worker.rng),
+            ..rhumb_policy::Exchange::new(self.client, self.connection.scheme, self.connection.address.port())
+        };
+        if !matches!(chain.on_request(&mut copy, &mut ChainState::default(), &mut cx), Step::Done) {
+            return None;
+        }
+        // The copy is sent when its content is at hand: nobody waits for 100 (Continue).
+        copy.fields.remove(Known::Expect);
+        let client = client_of(self.connection);
+        fields::forward(&mut copy, &client, &self.port.settings, &self.trace, self.request_id.as_str());
+        Some(copy)
+    }
+
     /// True when this side would keep the client's connection open.
     pub(crate) fn wants_keep_alive(&self) -> bool {
         let is_leaving = self.connection.is_leaving(self.worker);

@@ -49,6 +49,9 @@ impl Exchange<'_> {
             return Err(End::Refuse(Cause::ConfigurationInvalid.into()));
         };
         self.outcome.backend = Some(Arc::clone(&backend));
+        if !rule.value.mirrors.is_empty() {
+            self.mirror(&rule.value);
+        }
         let mut backend_state = ChainState::default();
         self.run_chain(&chosen.chain, &mut backend_state, down, timer).await?;
         self.set_forwarding_fields();

@@ -8,6 +8,7 @@ use rhumb_codec::head::{Method, RequestHead, ResponseHead};
 use rhumb_conn::Part;
 use rhumb_net::splice::{Moved, Splice, SpliceError};
 
+use crate::mirror::Tap;
 use crate::pace::Pace;
 use crate::replay::Replay;
 use crate::side::{Down, Up};
@@ -44,6 +45,8 @@ pub(crate) struct Pump {
     no_pipes: bool,
     /// How fast response content may pass; `None`: as fast as it can.
     pace: Option<Box<Pace>>,
+    /// Copies request content for mirrors.
+    tap: Option<Box<Tap>>,
     /// Request content bytes taken from the client.
     pub(crate) bytes_in: u64,
     /// Response content bytes given to the client.
@@ -79,6 +82,7 @@ impl Pump {
             is_tunnel: false,
             no_pipes: false,
             pace: None,
+            tap: None,
             bytes_in: 0,
             bytes_out: 0,
             max_content: max_content.unwrap_or(u64::MAX),
@@ -134,6 +138,11 @@ impl Pump {
     /// Response content passes no faster than this from here on, in bytes per second.
     pub(crate) fn set_pace(&mut self, bytes_per_second: NonZeroU64) {
         self.pace = Some(Box::new(Pace::new(bytes_per_second)));
+    }
+
+    /// Request content is copied there.
+    pub(crate) fn set_tap(&mut self, tap: Tap) {
+        self.tap = Some(Box::new(tap));
     }
 
     /// True when response content is slowed down.
@@ -225,6 +234,7 @@ impl Pump {
         while self.request == Flow::Open && !self.request_refused {
             if self.request_pipe.is_none()
                 && !self.no_pipes
+                && self.tap.is_none()
                 && up.splice_sink().is_some()
                 && down.splice_limit() >= SPLICE_MIN
                 && !self.replay.would_keep(down.splice_limit())
@@ -262,12 +272,20 @@ impl Pump {
                         return Err(Broken::Request(Cause::ContentTooLarge.into()));
                     }
                     self.replay.push(data);
+                    if let Some(tap) = &mut self.tap
+                        && !tap.copy(data)
+                    {
+                        self.tap = None;
+                    }
                     if up.send_data(cx, data).is_err() {
                         self.refuse_request(up)?;
                     }
                 }
                 Poll::Ready(Ok(Part::End(trailers))) => {
                     self.has_moved = true;
+                    if let Some(tap) = self.tap.take() {
+                        tap.finish(trailers.as_deref());
+                    }
                     if trailers.is_some() {
                         self.replay.give_up();
                     }

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::l4::udp::Hub;
 use crate::listener;
+use crate::mirror::Mirrors;
 use crate::overload::{self, AddressGuard, Change, Gauge, Pressure, State};
 
 /// Heads that a worker keeps for the next request.
@@ -92,6 +93,7 @@ pub struct Worker {
     pub(crate) reserve: RefCell<Option<std::fs::File>>,
     /// Connections that rest since before this time are closed.
     rest_limit: Cell<Option<Instant>>,
+    pub(crate) mirrors: Mirrors,
     // Boxed as they are handed on: a head does not move with its exchange.
     #[allow(clippy::vec_box)]
     requests: RefCell<Vec<Box<RequestHead>>>,
@@ -126,6 +128,7 @@ impl Worker {
             gauge: Gauge::new(&shared.pressure),
             reserve: RefCell::new(reserve()),
             rest_limit: Cell::new(None),
+            mirrors: Mirrors::default(),
             requests: RefCell::default(),
             responses: RefCell::default(),
             draining: Cell::new(false),
@@ -372,6 +375,7 @@ async fn housekeeping(worker: Rc<Worker>) {
             {
                 worker.close_resting(since);
             }
+            worker.mirrors.sweep(now);
         }
     }
 }

@@ -123,6 +123,8 @@ pub(crate) enum Filter<'f> {
     },
     /// A Policy document.
     Extension(&'f LocalRef),
+    /// A copy of the requests for another backend, which is no policy.
+    Mirror,
 }
 
 impl<'f> Filter<'f> {
@@ -139,6 +141,7 @@ impl<'f> Filter<'f> {
             FilterAction::Rewrite(filter) => ("rewrite", rewrite(filter)),
             FilterAction::Cors(filter) => ("cors", cors(filter)),
             FilterAction::Extension(reference) => return Self::Extension(reference),
+            FilterAction::Mirror(_) => return Self::Mirror,
         };
         Self::Policy { kind, body }
     }

@@ -11,8 +11,8 @@ use rhumb_model::kind::http_route::{HttpRetry, HttpRoute, HttpTimeouts};
 use rhumb_model::kind::refs::{GATEWAY_GROUP, ParentRef, RHUMB_GROUP};
 use rhumb_model::scalar::{Group, Hostname, KindName, Name, Namespace};
 use rhumb_model::{Diag, Doc, Rule as Broken, Span, Spanned};
-use rhumb_plan::{Retry, Rule, Session, Timeouts, WeightedBackend};
-use rhumb_policy::{Attach, BackOff, Chain};
+use rhumb_plan::{Mirror, Retry, Rule, Session, Timeouts, WeightedBackend};
+use rhumb_policy::{Attach, BackOff, Chain, Share};
 use rhumb_route::path::PathMatch;
 use rhumb_route::{Host, RequestMatch};
 
@@ -125,6 +125,14 @@ pub(crate) struct Reference<'a> {
     pub(crate) is_broken: bool,
 }
 
+/// A mirror with what it leads to.
+struct FoundMirror {
+    backend: usize,
+    share: Share,
+    /// Policies of the Backend.
+    level: Level,
+}
+
 /// A backendRef with what it leads to.
 struct Found {
     /// Its place among the Backends; nothing when it is not valid, which was said.
@@ -220,6 +228,7 @@ impl<'a> Maker<'a, '_> {
         let created = created(doc);
         for (index, rule) in (0u32..).zip(rules) {
             let filters = self.filters(kind, doc, (index, rule.name), &rule.filters);
+            let mirrors = self.mirrors(kind, doc, &rule.filters);
             let mut found: Vec<Found> = (0..)
                 .zip(&rule.backends)
                 .map(|(at, one)| self.backend(kind, doc, (index, at), one))
@@ -241,7 +250,7 @@ impl<'a> Maker<'a, '_> {
                 if door.ports.is_empty() || door.is_refused {
                     continue;
                 }
-                let mut value = self.value(kind, doc, door, &rule, &filters, &found, place == 0);
+                let mut value = self.value(kind, doc, door, &rule, &filters, &found, &mirrors, place == 0);
                 value.invalid = invalid.clone().or(value.invalid);
                 let value = Rule { route: name.clone(), index, template: Arc::clone(&template), ..value };
                 let rule = rhumb_route::Rule {
@@ -267,6 +276,7 @@ impl<'a> Maker<'a, '_> {
         rule: &Written<'a>,
         filters: &Level,
         found: &[Found],
+        mirrors: &[FoundMirror],
         is_first: bool,
     ) -> Rule {
         let name = rule.name.map(|name| name.as_str());
@@ -309,6 +319,12 @@ impl<'a> Maker<'a, '_> {
             let session = found.session.clone();
             backends.push(WeightedBackend { weight: found.weight, backend, chain, timeouts, retry, session });
         }
+        let mirrors = mirrors.iter().filter_map(|found| {
+            let chain = chains(&[], &[[&found.level, &Level::new()]]).backends.pop()?.ok()?;
+            let backend = self.backends.get(found.backend, identity, self.report)?;
+            Some(Mirror { backend, share: found.share, chain })
+        });
+        let mirrors = mirrors.collect();
         let answers =
             chain.items().iter().any(|item| matches!(item.policy.kind(), "redirect" | "directResponse"));
         if backends.is_empty() && !answers && invalid.is_none() && !doc.broken && is_first {
@@ -325,6 +341,7 @@ impl<'a> Maker<'a, '_> {
             chain,
             has_sessions: backends.iter().any(|backend| backend.session.is_some()),
             backends: backends.into(),
+            mirrors,
             timeouts: rule.timeouts_with(&settings),
             priority: settings.priority,
             invalid,
@@ -370,6 +387,16 @@ impl<'a> Maker<'a, '_> {
                     let attached = Attached::new(kind, policy, origin, at, &body);
                     level.extend(attached.map(|attached| at_place(&attached, place, what, self.report)));
                 }
+                // Those of a rule are no policies: see `mirrors`.
+                Filter::Mirror if place == Attach::RULE => {}
+                Filter::Mirror => {
+                    let what = "`RequestMirror` in the filters of a backendRef";
+                    let diag = Diag::error(Broken::NotSupported, at.clone(), what)
+                        .why("copies are made before a backend is chosen")
+                        .fix("move it to the filters of the rule");
+                    self.report.push(diag);
+                    level.push(Attached::missing(what.into(), doc.id.to_string().into(), at));
+                }
                 Filter::Extension(reference) => {
                     let name = (doc.namespace(), reference.name.as_str());
                     match self.policies.extension(name) {
@@ -392,6 +419,36 @@ impl<'a> Maker<'a, '_> {
             }
         }
         level
+    }
+
+    /// Where copies of the requests go. What cannot be mirrored is told; requests are served all the same.
+    fn mirrors(&mut self, kind: &'static str, doc: &'a Doc, filters: &Filters<'a>) -> Vec<FoundMirror> {
+        let mut found = Vec::new();
+        for (_, action) in filters.actions() {
+            let Some(FilterAction::Mirror(mirror)) = action else { continue };
+            if mirror.broken || mirror.backend_ref.broken {
+                continue;
+            }
+            let reference = Reference {
+                group: &mirror.backend_ref.group,
+                kind: &mirror.backend_ref.kind,
+                namespace: mirror.backend_ref.namespace.as_ref(),
+                name: &mirror.backend_ref.name,
+                weight: 1,
+                filters: Filters::Http(&[]),
+                is_broken: false,
+            };
+            let name = (namespace_or(reference.namespace, doc), reference.name.as_str());
+            let share = match (&mirror.percent, &mirror.fraction) {
+                (Some(percent), _) => Share::of(weight(percent.get()), 100),
+                (None, Some(of)) => Share::of(weight(of.numerator.get()), weight(of.denominator.get())),
+                (None, None) => Some(Share::ALL),
+            };
+            if let (Some(backend), Some(share)) = (self.position(kind, doc, &reference, name), share) {
+                found.push(FoundMirror { backend, share, level: self.policies.of_backend(name).clone() });
+            }
+        }
+        found
     }
 
     /// Where a backendRef leads.

@@ -1,9 +1,12 @@
 //! Filters: what happens to a request or response on its way.
 
-use super::refs::{LocalRef, RHUMB_GROUP, check_unique};
+use super::http_route::check_backend_kind;
+use super::refs::{LocalRef, RHUMB_GROUP, check_unique, core_group, service_kind};
 use crate::decode::{Decoder, List, Whole, choice, object};
 use crate::diag::Rule;
-use crate::scalar::{FieldName, FieldValue, PathText, Port, PreciseHostname};
+use crate::scalar::{
+    FieldName, FieldValue, Group, KindName, Name, Namespace, PathText, Port, PreciseHostname,
+};
 use crate::span::{Span, Spanned};
 
 /// The field that holds the body of each filter type, by the type's word.
@@ -14,6 +17,7 @@ const BODY_FIELDS: &[(&str, &str)] = &[
     ("URLRewrite", "urlRewrite"),
     ("CORS", "cors"),
     ("ExtensionRef", "extensionRef"),
+    ("RequestMirror", "requestMirror"),
 ];
 
 object! {
@@ -33,9 +37,10 @@ object! {
         "cors" cors: Option<Box<CorsFilter>>,
         /// A Policy of ours.
         "extensionRef" extension_ref: Option<Box<LocalRef>>,
+        /// Sends a copy of the request to another backend, whose answers are dropped. May be repeated.
+        "requestMirror" request_mirror: Option<Box<RequestMirror>>,
     }
     later {
-        "requestMirror": "mirroring comes with a later version",
         "externalAuth": "external authorization comes with a later version",
     }
     check HttpFilter::check;
@@ -56,9 +61,10 @@ choice! {
         Cors = "CORS",
         /// A Policy of ours.
         ExtensionRef = "ExtensionRef",
+        /// Sends a copy of the request to another backend.
+        RequestMirror = "RequestMirror",
     }
     later {
-        "RequestMirror": "mirroring comes with a later version",
         "ExternalAuth": "external authorization comes with a later version",
     }
 }
@@ -78,6 +84,8 @@ pub enum FilterAction<'f> {
     Cors(&'f CorsFilter),
     /// A Policy.
     Extension(&'f LocalRef),
+    /// Send a copy to another backend.
+    Mirror(&'f RequestMirror),
 }
 
 impl HttpFilter {
@@ -94,6 +102,7 @@ impl HttpFilter {
             HttpFilterKind::UrlRewrite => FilterAction::Rewrite(self.url_rewrite.as_deref()?),
             HttpFilterKind::Cors => FilterAction::Cors(self.cors.as_deref()?),
             HttpFilterKind::ExtensionRef => FilterAction::Extension(self.extension_ref.as_deref()?),
+            HttpFilterKind::RequestMirror => FilterAction::Mirror(self.request_mirror.as_deref()?),
         })
     }
 
@@ -105,6 +114,7 @@ impl HttpFilter {
             self.url_rewrite.as_ref().map(|body| body.span),
             self.cors.as_ref().map(|body| body.span),
             self.extension_ref.as_ref().map(|body| body.span),
+            self.request_mirror.as_ref().map(|body| body.span),
         ];
         check_bodies(&self.kind, self.kind.word(), &written, self.broken, cx);
         check_extension(self.extension_ref.as_deref(), cx);
@@ -163,7 +173,9 @@ fn check_extension(extension: Option<&LocalRef>, cx: &mut Decoder<'_>) {
 /// Notes filters that do not go together: each type once, and redirect or rewrite but not both.
 pub(crate) fn check_filters(filters: &[HttpFilter], cx: &mut Decoder<'_>) {
     check_unique(
-        filters.iter().filter(|filter| *filter.kind != HttpFilterKind::ExtensionRef),
+        filters.iter().filter(|filter| {
+            !matches!(*filter.kind, HttpFilterKind::ExtensionRef | HttpFilterKind::RequestMirror)
+        }),
         "filter",
         |filter| (*filter.kind, filter.kind.word().to_owned(), filter.kind.span),
         cx,
@@ -192,8 +204,9 @@ object! {
         "responseHeaderModifier" response_header_modifier: Option<Box<HeaderModifier>>,
         /// A Policy of ours.
         "extensionRef" extension_ref: Option<Box<LocalRef>>,
+        /// Sends a copy of the request to another backend, whose answers are dropped. May be repeated.
+        "requestMirror" request_mirror: Option<Box<RequestMirror>>,
     }
-    later { "requestMirror": "mirroring comes with a later version" }
     check GrpcFilter::check;
 }
 
@@ -206,8 +219,9 @@ choice! {
         ResponseHeaderModifier = "ResponseHeaderModifier",
         /// A Policy of ours.
         ExtensionRef = "ExtensionRef",
+        /// Sends a copy of the request to another backend.
+        RequestMirror = "RequestMirror",
     }
-    later { "RequestMirror": "mirroring comes with a later version" }
 }
 
 impl GrpcFilter {
@@ -221,6 +235,7 @@ impl GrpcFilter {
                 FilterAction::ResponseHeaders(self.response_header_modifier.as_deref()?)
             }
             GrpcFilterKind::ExtensionRef => FilterAction::Extension(self.extension_ref.as_deref()?),
+            GrpcFilterKind::RequestMirror => FilterAction::Mirror(self.request_mirror.as_deref()?),
         })
     }
 
@@ -232,9 +247,82 @@ impl GrpcFilter {
             None,
             None,
             self.extension_ref.as_ref().map(|body| body.span),
+            self.request_mirror.as_ref().map(|body| body.span),
         ];
         check_bodies(&self.kind, self.kind.word(), &written, self.broken, cx);
         check_extension(self.extension_ref.as_deref(), cx);
+    }
+}
+
+object! {
+    /// Sends a copy of requests to another backend and drops its answers. Gateway API `HTTPRequestMirrorFilter`.
+    pub struct RequestMirror as "a mirror" {
+        /// Where copies go.
+        "backendRef" backend_ref: MirrorRef,
+        /// How many requests. Unit: percent. Default: 100.
+        "percent" percent: Option<Spanned<Whole<0, 100>>>,
+        /// How many requests, more finely.
+        "fraction" fraction: Option<Fraction>,
+    }
+    check RequestMirror::check;
+}
+
+impl RequestMirror {
+    fn check(&self, cx: &mut Decoder<'_>) {
+        if let (Some(percent), Some(fraction)) = (&self.percent, &self.fraction) {
+            let diag = cx
+                .error(Rule::Conflict, fraction.span, "both `percent` and `fraction`")
+                .fix("keep one of them")
+                .related(cx.origin(percent.span), "percent");
+            cx.push(diag);
+        }
+    }
+}
+
+object! {
+    /// The backend that copies go to.
+    pub struct MirrorRef as "a backendRef" {
+        /// Group of the backend: rhumb.dev for a Backend; empty (default) for a Service.
+        "group" group: Spanned<Group> = core_group,
+        /// Kind of the backend: Backend, or Service (default).
+        "kind" kind: Spanned<KindName> = service_kind,
+        /// Namespace of the backend; another one needs a ReferenceGrant there. Default: that of the route.
+        "namespace" namespace: Option<Spanned<Namespace>>,
+        /// Name of the backend.
+        "name" name: Spanned<Name>,
+        /// Port of a Service. A Backend has its own.
+        "port" port: Option<Spanned<Port>>,
+    }
+    check MirrorRef::check;
+}
+
+impl MirrorRef {
+    fn check(&self, cx: &mut Decoder<'_>) {
+        check_backend_kind(&self.group, &self.kind, &self.name, self.port.as_ref(), cx);
+    }
+}
+
+object! {
+    /// A share: numerator over denominator.
+    pub struct Fraction as "a fraction" {
+        /// So many of `denominator`.
+        "numerator" numerator: Spanned<Whole<0, 2147483647>>,
+        /// Default: 100.
+        "denominator" denominator: Spanned<Whole<1, 2147483647>> = |span| Spanned::new(Whole::literal(100), span),
+    }
+    check Fraction::check;
+}
+
+impl Fraction {
+    fn check(&self, cx: &mut Decoder<'_>) {
+        if self.numerator.get() > self.denominator.get() {
+            let what = format!("{} of {} is more than all", self.numerator.get(), self.denominator.get());
+            let diag = cx
+                .error(Rule::OutOfRange, self.numerator.span, what)
+                .why("a fraction is at most 1")
+                .related(cx.origin(self.denominator.span), "denominator");
+            cx.push(diag);
+        }
     }
 }
 

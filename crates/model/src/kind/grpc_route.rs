@@ -49,7 +49,8 @@ object! {
 
 impl GrpcRule {
     fn check(&self, cx: &mut Decoder<'_>) {
-        let once = self.filters.iter().filter(|f| *f.kind != super::filter::GrpcFilterKind::ExtensionRef);
+        use super::filter::GrpcFilterKind::{ExtensionRef, RequestMirror};
+        let once = self.filters.iter().filter(|f| !matches!(*f.kind, ExtensionRef | RequestMirror));
         check_unique(once, "filter", |f| (*f.kind, f.kind.word().to_owned(), f.kind.span), cx);
     }
 }

@@ -512,6 +512,12 @@ impl Adapter<'_, '_> {
         if let Some(rewrite) = &route.rewrite {
             filters.push(filter("URLRewrite", "urlRewrite", rewrite_node(rewrite)));
         }
+        for mirror in &route.mirror.items {
+            let mut body = vec![("backendRef", Node::map(self.backend_name(&mirror.backend), mirror.span))];
+            body.extend(mirror.percent.clone().map(|percent| ("percent", percent)));
+            body.extend(mirror.fraction.clone().map(|fraction| ("fraction", fraction)));
+            filters.push(filter("RequestMirror", "requestMirror", Node::map(body, mirror.span)));
+        }
         if !filters.is_empty() {
             rule.push(("filters", Node::seq(filters, span)));
         }
@@ -535,29 +541,30 @@ impl Adapter<'_, '_> {
     }
 
     fn backend_ref(&mut self, target: &ShortTarget) -> Node {
-        let span = target.backend.span;
-        let text = target.backend.as_str().unwrap_or("");
+        let mut fields = self.backend_name(&target.backend);
+        if let Some(weight) = &target.weight {
+            fields.push(("weight", weight.clone()));
+        }
+        Node::map(fields, target.span)
+    }
+
+    /// What refers to a backend that is written as its name or address.
+    fn backend_name(&mut self, backend: &Node) -> Vec<(&'static str, Node)> {
+        let span = backend.span;
+        let text = backend.as_str().unwrap_or("");
         // The name of a backend has no colon: this is an address, and the backend is made for it.
         let name = if text.contains(':') {
             let name = tidy(text);
             if self.inline.insert(name.clone()) {
-                let endpoints = Node::seq(vec![target.backend.clone()], span);
+                let endpoints = Node::seq(vec![backend.clone()], span);
                 let spec = Node::map([("endpoints", endpoints)], span);
                 self.push(RHUMB_GROUP, "Backend", &Node::text(&*name, span), span, vec![("spec", spec)]);
             }
             Node::text(name, span)
         } else {
-            target.backend.clone()
+            backend.clone()
         };
-        let mut fields = vec![
-            ("group", Node::text(RHUMB_GROUP, span)),
-            ("kind", Node::text("Backend", span)),
-            ("name", name),
-        ];
-        if let Some(weight) = &target.weight {
-            fields.push(("weight", weight.clone()));
-        }
-        Node::map(fields, target.span)
+        vec![("group", Node::text(RHUMB_GROUP, span)), ("kind", Node::text("Backend", span)), ("name", name)]
     }
 
     fn policy(&mut self, name: &str, extent: Span, targets: Vec<Node>, body: Node) {

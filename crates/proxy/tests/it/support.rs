@@ -87,6 +87,7 @@ impl Setup {
                 ..WeightedBackend::new(1, Some(Arc::clone(&backend)))
             }]
             .into(),
+            mirrors: Box::default(),
             timeouts: self.timeouts,
             priority: rhumb_policy::Priority::Normal,
             has_sessions: false,
