@@ -316,7 +316,7 @@ fn mirrors_see_the_same_requests() {
         assert_eq!(client.exchange(request).status(), 200);
     }
     let copies = |backend: &Backend| {
-        let mut seen: Vec<(String, String, Vec<u8>, Vec<(String, String)>)> = backend
+        let mut seen: Vec<_> = backend
             .seen()
             .into_iter()
             .map(|seen| {

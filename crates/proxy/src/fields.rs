@@ -163,7 +163,6 @@ fn append_forwarded(req: &mut RequestHead, client: &Client<'_>) {
 
 /// Fields that every response gets.
 pub(crate) fn finish_response(rsp: &mut ResponseHead, request_id: &str, unix_seconds: u64) {
-    rsp.fields.remove(Known::Server);
     if !rsp.fields.has(Known::Date) {
         crate::date::with_date(unix_seconds, |date| rsp.fields.append(Known::Date, date));
     }

@@ -335,6 +335,8 @@ impl Exchange<'_> {
         let Attempt { mut up, load, endpoint, first_byte, begun } = attempt;
         let verdict = self.judge_head();
         let opens_tunnel = self.opens_tunnel()?;
+        // What a backend runs is nobody's business; a policy may say something else.
+        self.rsp.fields.remove(Known::Server);
         if !backend_chain.is_empty() {
             self.run_response_chain(backend_chain, backend_state);
         }

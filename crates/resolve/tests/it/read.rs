@@ -13,7 +13,7 @@ use rhumb_testkit::cert::{Authority, Identity, Validity};
 pub(crate) const NOW_UNIX: i64 = 1_767_225_600;
 
 pub(crate) const AROUND: Surroundings =
-    Surroundings { now: Nanos(0), unix_seconds: NOW_UNIX, has_ipv6: true, workers: 2 };
+    Surroundings { now: Nanos(0), unix_seconds: NOW_UNIX, has_ipv6: true };
 
 struct Certificates {
     authority: Authority,
