@@ -262,7 +262,7 @@ impl Copy {
     async fn attempt(&self, message: &Message, fresh: bool) -> Result<(), Failure> {
         let worker = &self.worker;
         let now = Nanos::since(worker.origin, Instant::now());
-        let picked = self.backend.pick(&self.head, self.client, now, &mut worker.rng.borrow_mut(), None);
+        let picked = self.backend.pick(&self.head, self.client, now, &mut worker.rng.borrow_mut(), &[]);
         let endpoint = picked.ok_or_else(|| Failure::from(Cause::NoEndpoint))?;
         // Dropped without an outcome: only the load is known to the balancer.
         let _load = endpoint.start();

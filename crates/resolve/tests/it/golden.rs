@@ -58,7 +58,7 @@ fn tidy(plan: &mut Value) {
             listeners: Box::default(),
             tls: None,
             table: rhumb_route::Builder::new().build(),
-            settings: PortSettings { max_connections: 50_000, ..PortSettings::default() },
+            settings: PortSettings::default(),
             l4: None,
         })],
         ..rhumb_plan::Plan::default()
