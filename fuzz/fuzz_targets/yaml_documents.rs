@@ -21,11 +21,11 @@ impl Lookup for Fixed {
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for source in yaml::sources(&Arc::from("fuzz.yaml"), text) {
-        let read = read(&source, Some(&mut Fixed));
+        let read = read(&source, Some(&mut Fixed), &[]);
         let shown = render_all(&read.diags, Paint::Plain);
         assert_eq!(shown.is_empty(), read.diags.is_empty());
         let mut diags = Vec::new();
-        let nodes = rhumb_model::adapt(&source, Some(&mut Fixed), &mut diags);
+        let nodes = rhumb_model::adapt(&source, Some(&mut Fixed), &[], &mut diags);
         if !diags.is_empty() || nodes.is_empty() {
             continue;
         }

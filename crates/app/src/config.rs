@@ -10,6 +10,7 @@ use rhumb_resolve::{DnsBackend, Surroundings};
 use rhumb_source::{Files, Input};
 
 use crate::health::unix_now;
+use crate::supervisor::default_workers;
 
 /// Where a configuration is looked for when no path is given, in this order.
 pub(crate) const DEFAULT_PATHS: [&str; 3] = ["rhumb.yaml", "rhumb", "/etc/rhumb"];
@@ -101,6 +102,7 @@ impl Config {
             now,
             unix_seconds: i64::try_from(unix_now()).unwrap_or(i64::MAX),
             has_ipv6: has_ipv6(),
+            workers: default_workers(),
         };
         let resolved = rhumb_resolve::resolve(&loaded.docs, previous, &around);
         let mut diags = loaded.diags;

@@ -229,7 +229,6 @@ impl Live {
     }
 
     async fn judge(&mut self, reading: Reading) -> (Result<Taken, Refused>, Vec<String>) {
-        self.watch.follow(reading.inputs.clone());
         let (errors, warnings) = (reading.errors(), reading.warnings());
         let gauge = |severity| self.registry.gauge(Metric::ConfigDiagnostics, &[severity]);
         gauge("error").set(i64::try_from(errors).unwrap_or(i64::MAX));
@@ -238,13 +237,17 @@ impl Live {
         if self.revision > 0 {
             logs::report(&reading.diags, Paint::Plain);
         }
-        if errors > 0 && !self.partial {
-            return (Err(Refused::Mistakes(errors)), diagnostics);
-        }
-        if self.revision > 0 && reading.digest == self.digest {
-            return (Ok(Taken::Same), diagnostics);
-        }
-        (self.take_over(reading).await.map(|()| Taken::Over), diagnostics)
+        let inputs = reading.inputs.clone();
+        let taken = if errors > 0 && !self.partial {
+            Err(Refused::Mistakes(errors))
+        } else if self.revision > 0 && reading.digest == self.digest {
+            Ok(Taken::Same)
+        } else {
+            self.take_over(reading).await.map(|()| Taken::Over)
+        };
+        // Last, because it looks at every file again: what changed in the meantime differs from how it was read.
+        self.watch.follow(inputs);
+        (taken, diagnostics)
     }
 
     async fn take_over(&mut self, reading: Reading) -> Result<(), Refused> {

@@ -25,5 +25,5 @@ mod read;
 
 pub use diag::{Diag, DocId, Origin, Paint, Rule, Severity, render, render_all};
 pub use doc::{Doc, Spec};
-pub use read::{Read, adapt, read};
+pub use read::{Read, adapt, listeners, read};
 pub use span::{Position, Source, Span, Spanned};

@@ -16,14 +16,21 @@ pub struct Read {
     pub docs: Vec<Doc>,
     /// Every mistake.
     pub diags: Vec<Diag>,
+    /// Listeners that a short form here has.
+    pub listeners: Vec<Box<str>>,
+    /// A short form here has none and uses those of others.
+    pub borrows: bool,
 }
 
 /// Reads the documents of one source (see [`yaml::sources`]): documents with `kind`, a `List` of them, or the short form.
 ///
-/// `lookup` expands variables and `file:`; `None` takes text as it is (objects of Kubernetes).
-pub fn read(source: &Arc<Source>, lookup: Option<&mut dyn Lookup>) -> Read {
+/// `lookup` expands variables and `file:`; `None` takes text as it is (objects of Kubernetes). `others` are listeners of
+/// other short forms that belong to the same configuration.
+pub fn read(source: &Arc<Source>, lookup: Option<&mut dyn Lookup>, others: &[Box<str>]) -> Read {
     let mut read = Read::default();
-    let nodes = adapt(source, lookup, &mut read.diags);
+    let mut found = Listeners::default();
+    let nodes = adapt_with(source, lookup, others, &mut found, &mut read.diags);
+    (read.listeners, read.borrows) = (found.own, found.borrows);
     let mistakes: Vec<Span> =
         read.diags.iter().filter(|diag| diag.is_error()).map(|diag| diag.at.span).collect();
     for node in &nodes {
@@ -43,7 +50,35 @@ pub fn read(source: &Arc<Source>, lookup: Option<&mut dyn Lookup>) -> Read {
 }
 
 /// The documents of one source as value trees, the short form adapted: what `rhumb adapt` prints.
-pub fn adapt(source: &Arc<Source>, mut lookup: Option<&mut dyn Lookup>, diags: &mut Vec<Diag>) -> Vec<Node> {
+pub fn adapt(
+    source: &Arc<Source>,
+    lookup: Option<&mut dyn Lookup>,
+    others: &[Box<str>],
+    diags: &mut Vec<Diag>,
+) -> Vec<Node> {
+    adapt_with(source, lookup, others, &mut Listeners::default(), diags)
+}
+
+/// The listeners that short forms of one source have, without a look at anything else.
+pub fn listeners(source: &Arc<Source>) -> Vec<Box<str>> {
+    let parsed = yaml::parse(source, None, &mut Vec::new());
+    parsed.iter().filter(|node| matches!(shape(node), Shape::Short)).flat_map(short::listeners).collect()
+}
+
+/// Listeners of the short forms of one source.
+#[derive(Default)]
+struct Listeners {
+    own: Vec<Box<str>>,
+    borrows: bool,
+}
+
+fn adapt_with(
+    source: &Arc<Source>,
+    mut lookup: Option<&mut dyn Lookup>,
+    others: &[Box<str>],
+    found: &mut Listeners,
+    diags: &mut Vec<Diag>,
+) -> Vec<Node> {
     let parsed = match &mut lookup {
         Some(lookup) => yaml::parse(source, Some(&mut **lookup), diags),
         None => yaml::parse(source, None, diags),
@@ -55,9 +90,11 @@ pub fn adapt(source: &Arc<Source>, mut lookup: Option<&mut dyn Lookup>, diags: &
             Shape::Document => nodes.push(node),
             Shape::List => flatten(node, source, diags, &mut nodes),
             Shape::Short => {
+                found.own.extend(short::listeners(&node));
+                found.borrows |= node.get("listeners").is_none();
                 let mut adapted = match &mut lookup {
-                    Some(lookup) => short::adapt(&node, source, Some(&mut **lookup), diags),
-                    None => short::adapt(&node, source, None, diags),
+                    Some(lookup) => short::adapt(&node, source, Some(&mut **lookup), others, diags),
+                    None => short::adapt(&node, source, None, others, diags),
                 };
                 nodes.append(&mut adapted);
             }

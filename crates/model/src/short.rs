@@ -30,6 +30,7 @@ use std::marker::PhantomData;
 mod adapt;
 
 pub use adapt::{CLASS, adapt};
+pub(crate) use adapt::listeners;
 
 object! {
     /// The short form of a configuration: listeners, backends and routes in one file.
@@ -207,7 +208,7 @@ object! {
     pub struct ShortRoute as "a route" {
         /// Name, for logs, metrics and policies. Default: made of what is matched.
         "name" name: Option<Verbatim<Name>>,
-        /// The listener, or several. Default: all of this file.
+        /// The listener, or several. Default: all of this file; of the other files when it has none.
         "on" on: OneOrMany<Verbatim<Name>, 32>,
         /// Conditions, or several of which one must be met. Default: every request.
         "match" matches: OneOrMany<ShortMatch, 64>,

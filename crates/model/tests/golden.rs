@@ -35,10 +35,10 @@ fn all(name: &str, text: &str) -> (Read, Vec<rhumb_model::value::Node>) {
     let mut whole = Read::default();
     let mut nodes = Vec::new();
     for source in yaml::sources(&Arc::from(name), text) {
-        let one = read(&source, Some(&mut Fixed));
+        let one = read(&source, Some(&mut Fixed), &[]);
         whole.docs.extend(one.docs);
         whole.diags.extend(one.diags);
-        nodes.extend(rhumb_model::adapt(&source, Some(&mut Fixed), &mut Vec::new()));
+        nodes.extend(rhumb_model::adapt(&source, Some(&mut Fixed), &[], &mut Vec::new()));
     }
     (whole, nodes)
 }

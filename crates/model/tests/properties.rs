@@ -73,7 +73,7 @@ proptest! {
     ) {
         let text = lines.join("\n");
         for source in yaml::sources(&Arc::from("f.yaml"), &text) {
-            let read = read(&source, Some(&mut Nothing));
+            let read = read(&source, Some(&mut Nothing), &[]);
             let shown = render_all(&read.diags, rhumb_model::Paint::Coloured);
             prop_assert_eq!(shown.is_empty(), read.diags.is_empty());
             for doc in &read.docs {
@@ -162,7 +162,7 @@ fn mistakes_of_one_document_are_bounded() {
         lines
     });
     let sources = yaml::sources(&Arc::from("f.yaml"), &many);
-    let read = read(&sources[0], None);
+    let read = read(&sources[0], None, &[]);
     assert_eq!(read.diags.len(), yaml::MAX_DIAGS + 1);
 }
 

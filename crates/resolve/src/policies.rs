@@ -200,21 +200,26 @@ impl<'a> Policies<'a> {
         let wanted = (namespace, target.name.as_str());
         let kind = target.kind.as_str();
         let section = target.section_name.as_ref();
-        let (is_there, names): (bool, Vec<&str>) = match kind {
-            "Gateway" => (docs.gateways.get(wanted).is_some(), docs.gateways.names(namespace).collect()),
-            "HTTPRoute" => {
-                (docs.http_routes.get(wanted).is_some(), docs.http_routes.names(namespace).collect())
-            }
-            "GRPCRoute" => {
-                (docs.grpc_routes.get(wanted).is_some(), docs.grpc_routes.names(namespace).collect())
-            }
-            "TLSRoute" => (docs.tls_routes.get(wanted).is_some(), docs.tls_routes.names(namespace).collect()),
-            "TCPRoute" => (docs.tcp_routes.get(wanted).is_some(), docs.tcp_routes.names(namespace).collect()),
-            "UDPRoute" => (docs.udp_routes.get(wanted).is_some(), docs.udp_routes.names(namespace).collect()),
-            _ => (docs.backends.get(wanted).is_some(), docs.backends.names(namespace).collect()),
+        let is_there = match kind {
+            "Gateway" => docs.gateways.get(wanted).is_some(),
+            "HTTPRoute" => docs.http_routes.get(wanted).is_some(),
+            "GRPCRoute" => docs.grpc_routes.get(wanted).is_some(),
+            "TLSRoute" => docs.tls_routes.get(wanted).is_some(),
+            "TCPRoute" => docs.tcp_routes.get(wanted).is_some(),
+            "UDPRoute" => docs.udp_routes.get(wanted).is_some(),
+            _ => docs.backends.get(wanted).is_some(),
         };
         if !is_there {
             if !docs.is_unreadable(kind, wanted) {
+                let names: Vec<&str> = match kind {
+                    "Gateway" => docs.gateways.names(namespace).collect(),
+                    "HTTPRoute" => docs.http_routes.names(namespace).collect(),
+                    "GRPCRoute" => docs.grpc_routes.names(namespace).collect(),
+                    "TLSRoute" => docs.tls_routes.names(namespace).collect(),
+                    "TCPRoute" => docs.tcp_routes.names(namespace).collect(),
+                    "UDPRoute" => docs.udp_routes.names(namespace).collect(),
+                    _ => docs.backends.names(namespace).collect(),
+                };
                 let what = format!("no {kind} `{}` in namespace `{namespace}`", wanted.1);
                 let at = doc.origin(target.name.span);
                 let diag = report.unknown(at, what, wanted.1, names.into_iter());

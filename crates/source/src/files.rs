@@ -1,6 +1,6 @@
 //! A file or directory to documents.
 
-use crate::lookup::{Input, InputKind, Reader, Surroundings, hash, reason};
+use crate::lookup::{Input, InputKind, Reader, Seen, Surroundings, hash, reason};
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, DocId, Origin, Read, Rule, Source, yaml};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -16,6 +16,8 @@ pub struct Files {
     path: PathBuf,
     /// The last load, by file.
     cache: HashMap<PathBuf, CachedFile>,
+    /// Listeners of all short forms of the last load: those without any of their own use them.
+    listeners: Vec<Box<str>>,
 }
 
 /// What a load found.
@@ -35,6 +37,8 @@ pub struct Loaded {
 #[derive(Default)]
 struct CachedFile {
     text: Option<Arc<str>>,
+    /// How it looked, when that says that it has not changed since.
+    seen: Option<Seen>,
     parts: Vec<Cached>,
 }
 
@@ -48,7 +52,7 @@ struct Cached {
 impl Files {
     /// Configuration at `path`: a file, or a directory with `*.yaml`, `*.yml` and `*.json`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), cache: HashMap::new() }
+        Self { path: path.into(), cache: HashMap::new(), listeners: Vec::new() }
     }
 
     /// The path.
@@ -60,18 +64,31 @@ impl Files {
     pub fn load(&mut self) -> Loaded {
         let mut reader = Reader::default();
         let mut loaded = Loaded::default();
-        let mut cache = HashMap::new();
+        let mut files = Vec::new();
         for path in list(&self.path, &mut reader, &mut loaded.diags) {
             let before = self.cache.remove(&path).unwrap_or_default();
+            let known = before.text.as_ref().zip(before.seen);
+            let seen = reader.configuration(&path, known);
             let text = text(&path, &mut reader, &mut loaded.diags);
-            let parts = read_parts(&path, before, text.as_ref(), &mut reader);
-            for part in &parts {
-                loaded.docs.extend(part.read.docs.iter().cloned());
-                loaded.diags.extend(part.read.diags.iter().cloned());
-            }
-            cache.insert(path, CachedFile { text, parts });
+            let parts = read_parts(&path, before, text.as_ref(), &self.listeners, &mut reader);
+            files.push((path, CachedFile { text, seen, parts }));
         }
-        self.cache = cache;
+        let mut listeners: Vec<Box<str>> = parts(&files).flat_map(|part| part.read.listeners.clone()).collect();
+        listeners.sort();
+        listeners.dedup();
+        if listeners != self.listeners {
+            self.listeners = listeners;
+            for (path, file) in &mut files {
+                for part in file.parts.iter_mut().filter(|part| part.read.borrows) {
+                    *part = fresh(path, part.source.clone(), &self.listeners, &mut reader);
+                }
+            }
+        }
+        for part in parts(&files) {
+            loaded.docs.extend(part.read.docs.iter().cloned());
+            loaded.diags.extend(part.read.diags.iter().cloned());
+        }
+        self.cache = files.into_iter().collect();
         drop_duplicates(&mut loaded);
         loaded.inputs = reader.into_inputs();
         let hashes: Vec<(&Path, u64)> =
@@ -82,14 +99,15 @@ impl Files {
 }
 
 /// Reads the documents of a file, those that did not change from the last time.
-fn read_parts(path: &Path, before: CachedFile, text: Option<&Arc<str>>, reader: &mut Reader) -> Vec<Cached> {
+fn read_parts(
+    path: &Path,
+    before: CachedFile,
+    text: Option<&Arc<str>>,
+    listeners: &[Box<str>],
+    reader: &mut Reader,
+) -> Vec<Cached> {
     let Some(text) = text else { return Vec::new() };
-    let name: Arc<str> = path.display().to_string().into();
-    let fresh = |source: Arc<Source>, reader: &mut Reader| {
-        let mut surroundings = surroundings(path, reader);
-        let read = rhumb_model::read(&source, Some(&mut surroundings));
-        Cached { source, read, referenced: surroundings.referenced }
-    };
+    let fresh = |source: Arc<Source>, reader: &mut Reader| fresh(path, source, listeners, reader);
     if before.text.as_ref() == Some(text) {
         let again = |part: Cached| {
             if part.is_current(reader) { part } else { fresh(part.source, reader) }
@@ -100,6 +118,7 @@ fn read_parts(path: &Path, before: CachedFile, text: Option<&Arc<str>>, reader: 
     // moved is found by its hash.
     let mut old: VecDeque<Cached> = before.parts.into();
     let mut moved: HashMap<u64, Cached> = HashMap::new();
+    let name: Arc<str> = path.display().to_string().into();
     let parts = yaml::split(text);
     let mut out = Vec::with_capacity(parts.len());
     let mut sorted_out = false;
@@ -122,6 +141,17 @@ fn read_parts(path: &Path, before: CachedFile, text: Option<&Arc<str>>, reader: 
     out
 }
 
+fn fresh(path: &Path, source: Arc<Source>, listeners: &[Box<str>], reader: &mut Reader) -> Cached {
+    let mut surroundings = surroundings(path, reader);
+    let read = rhumb_model::read(&source, Some(&mut surroundings), listeners);
+    Cached { source, read, referenced: surroundings.referenced }
+}
+
+/// All parts of all files, in order.
+fn parts(files: &[(PathBuf, CachedFile)]) -> impl Iterator<Item = &Cached> {
+    files.iter().flat_map(|(_, file)| &file.parts)
+}
+
 impl Cached {
     /// The files that it refers to have the same content.
     fn is_current(&self, reader: &mut Reader) -> bool {
@@ -139,7 +169,7 @@ impl Cached {
             return Err(source);
         }
         let docs = self.read.docs.into_iter().map(|doc| Doc { source: source.clone(), ..doc }).collect();
-        Ok(Self { source, read: Read { docs, diags: Vec::new() }, referenced: self.referenced })
+        Ok(Self { source, read: Read { docs, ..self.read }, referenced: self.referenced })
     }
 }
 
@@ -149,13 +179,19 @@ impl Cached {
 pub fn adapt(path: &Path) -> (Vec<Node>, Vec<Diag>) {
     let mut reader = Reader::default();
     let mut diags = Vec::new();
-    let mut nodes = Vec::new();
+    let mut sources = Vec::new();
     for path in list(path, &mut reader, &mut diags) {
         let Some(text) = text(&path, &mut reader, &mut diags) else { continue };
-        for source in yaml::sources(&path.display().to_string().into(), &text) {
-            let mut surroundings = surroundings(&path, &mut reader);
-            nodes.extend(rhumb_model::adapt(&source, Some(&mut surroundings), &mut diags));
-        }
+        let all = yaml::sources(&path.display().to_string().into(), &text);
+        sources.extend(all.into_iter().map(|source| (path.clone(), source)));
+    }
+    let mut listeners: Vec<_> =
+        sources.iter().flat_map(|(_, source)| rhumb_model::listeners(source)).collect();
+    listeners.sort();
+    let mut nodes = Vec::new();
+    for (path, source) in &sources {
+        let mut surroundings = surroundings(path, &mut reader);
+        nodes.extend(rhumb_model::adapt(source, Some(&mut surroundings), &listeners, &mut diags));
     }
     (nodes, diags)
 }
@@ -208,14 +244,21 @@ fn list(path: &Path, reader: &mut Reader, diags: &mut Vec<Diag>) -> Vec<PathBuf>
 pub(crate) fn configuration_files(directory: &Path) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let Ok(name) = entry?.file_name().into_string() else { continue };
-        let wanted = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
-        if wanted && !name.starts_with('.') && !directory.join(&name).is_dir() {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        // Only a link has to be followed to know what it is.
+        let is_file = || entry.file_type().is_ok_and(|kind| kind.is_file()) || !directory.join(&name).is_dir();
+        if is_configuration(&name) && is_file() {
             names.push(name);
         }
     }
     names.sort();
     Ok(names)
+}
+
+/// True for the names of configuration files in a directory.
+pub(crate) fn is_configuration(name: &str) -> bool {
+    !name.starts_with('.') && [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending))
 }
 
 /// The text of a configuration file.
@@ -235,6 +278,12 @@ fn text(path: &Path, reader: &mut Reader, diags: &mut Vec<Diag>) -> Option<Arc<s
     }
 }
 
+/// True for the backend that `to: HOST:PORT` stands for: two of one name are one.
+fn is_address(doc: &Doc) -> bool {
+    let written = doc.source.slice(doc.span).trim_matches(['"', '\'']);
+    matches!(doc.spec, rhumb_model::Spec::Backend(_)) && written.contains(':') && !written.contains(char::is_whitespace)
+}
+
 /// Of documents with the same name the first one stays.
 fn drop_duplicates(loaded: &mut Loaded) {
     let mut first: HashMap<Arc<DocId>, usize> = HashMap::with_capacity(loaded.docs.len());
@@ -245,6 +294,9 @@ fn drop_duplicates(loaded: &mut Loaded) {
             continue;
         };
         again.insert(index);
+        if is_address(doc) && is_address(other) {
+            continue;
+        }
         loaded.diags.push(
             Diag::error(
                 Rule::DuplicateDocument,
@@ -353,6 +405,63 @@ mod tests {
         assert_eq!(rules, [Rule::Syntax, Rule::Unreadable, Rule::BadValue, Rule::DuplicateDocument]);
         let docs: Vec<(&str, bool)> = loaded.docs.iter().map(|doc| (doc.name(), doc.broken)).collect();
         assert_eq!(docs, [("a", false), ("c", true)]);
+    }
+
+    #[test]
+    fn short_forms_in_one_directory_share_listeners_and_backends() {
+        let dir = tempfile::tempdir().expect("directory");
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("write");
+        write("a.yaml", "routes:\n  - {match: {path: /a}, to: shop}\n  - {match: {path: /x}, to: '127.0.0.1:9'}\n");
+        write("m.yaml", "listeners: {web: {port: 80}, tls: {port: 81}}\nbackends: {shop: '127.0.0.1:1'}\n");
+        write("z.yaml", "routes:\n  - {on: web, match: {path: /z}, to: '127.0.0.1:9'}\n");
+        let mut files = Files::new(dir.path());
+        let parents = |loaded: &Loaded| -> Vec<(String, String)> {
+            let routes = loaded.docs.iter().filter_map(|doc| match &doc.spec {
+                Spec::HttpRoute(route) => Some((doc, route)),
+                _ => None,
+            });
+            routes
+                .flat_map(|(doc, route)| {
+                    route.parent_refs.iter().map(|parent| (doc.name().to_owned(), parent.name.as_str().to_owned()))
+                })
+                .collect()
+        };
+        let named = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(route, parent)| ((*route).to_owned(), (*parent).to_owned())).collect()
+        };
+        let loaded = files.load();
+        assert!(loaded.diags.is_empty(), "{:?}", loaded.diags);
+        let both = named(&[("a", "tls"), ("a", "web"), ("x", "tls"), ("x", "web"), ("z", "web")]);
+        assert_eq!(parents(&loaded), both);
+        assert_eq!(adapt(dir.path()).0.len(), loaded.docs.len() + 1, "the address is one backend, written twice");
+        // Listeners that come and go are seen in the other files.
+        write("m.yaml", "listeners: {web: {port: 80}}\nbackends: {shop: '127.0.0.1:1'}\n");
+        assert_eq!(parents(&files.load()), named(&[("a", "web"), ("x", "web"), ("z", "web")]));
+        // The same name twice is refused, with both places.
+        write("y.yaml", "listeners: {web: {port: 82}}\n");
+        let loaded = files.load();
+        let [twice] = &*loaded.diags else { panic!("{:?}", loaded.diags) };
+        assert_eq!(twice.rule, Rule::DuplicateDocument);
+        assert!(twice.to_string().contains("y.yaml") && twice.related[0].0.source.name().contains("m.yaml"), "{twice}");
+    }
+
+    #[test]
+    fn a_file_that_looks_the_same_is_not_read_again() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, backend("a", "a:1")).expect("write");
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+        let touch = || fs::File::options().write(true).open(&path).and_then(|f| f.set_modified(old)).expect("a time");
+        touch();
+        let mut files = Files::new(dir.path());
+        let before = files.load();
+        // Same size, same time, same file: as good as not changed.
+        fs::write(&path, backend("a", "a:2")).expect("write");
+        touch();
+        assert_eq!(files.load().digest, before.digest);
+        fs::write(&path, backend("a", "a:3")).expect("write");
+        let after = files.load();
+        assert_ne!((after.digest, body(&after.docs[0])), (before.digest, body(&before.docs[0])));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The largest file that `file:` may name. Unit: bytes.
 pub const MAX_REFERENCED_BYTES: usize = 1 << 20;
@@ -63,6 +63,17 @@ impl Stamp {
     }
 }
 
+/// How a file looked when it was read, and the hash of what it said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    stamp: Stamp,
+    hash: u64,
+}
+
+/// A file whose stamp is older than this when it is read cannot change without a new stamp: clocks of file systems are
+/// coarse, and two writes within one of their ticks look the same.
+const SETTLED: Duration = Duration::from_secs(1);
+
 #[cfg(unix)]
 fn inode(metadata: &fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(metadata)
@@ -96,7 +107,30 @@ impl Reader {
         if let Some(known) = self.read.get(path) {
             return known.clone();
         }
+        self.fresh(path, kind, Stamp::of(path, kind))
+    }
+
+    /// Reads a configuration file, unless it looks as it did when this was read. What comes back says so the next time.
+    pub(crate) fn configuration(&mut self, path: &Path, known: Option<(&Arc<str>, Seen)>) -> Option<Seen> {
+        let kind = InputKind::Configuration;
         let stamp = Stamp::of(path, kind);
+        let hash = match known {
+            Some((text, seen)) if seen.stamp == stamp && self.spend(text.len()).is_ok() => {
+                self.inputs.push(Input { path: path.to_owned(), kind, stamp, hash: seen.hash });
+                self.read.insert(path.to_owned(), (Ok(text.clone()), seen.hash));
+                seen.hash
+            }
+            _ => {
+                let (content, hash) = self.fresh(path, kind, stamp);
+                content.ok()?;
+                hash
+            }
+        };
+        let age = SystemTime::now().duration_since(stamp.modified?).ok()?;
+        (age > SETTLED).then_some(Seen { stamp, hash })
+    }
+
+    fn fresh(&mut self, path: &Path, kind: InputKind, stamp: Stamp) -> (Content, u64) {
         let limit = if kind == InputKind::Configuration { MAX_FILE_BYTES } else { MAX_REFERENCED_BYTES };
         let content = self.read_text(path, limit);
         let hash = content.as_ref().map_or(0, |text| hash(&**text));

@@ -1,18 +1,23 @@
 //! Says when what was read has changed.
 
+use crate::files::is_configuration;
 use crate::lookup::{Input, InputKind, Stamp};
 use notify::event::ModifyKind;
 use notify::{EventKind, RecursiveMode, Watcher};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How long nothing may happen before a change counts as complete: editors and deployments write in several steps.
 const QUIET: Duration = Duration::from_millis(50);
+
+/// The same when files were only renamed or removed: each is complete as it appears, but several may follow each other.
+const QUIET_AFTER_RENAME: Duration = Duration::from_millis(10);
 
 /// How long changes may go on before they count all the same.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,25 +38,40 @@ pub struct Watch {
     watched: HashSet<PathBuf>,
     /// Every directory is watched by the system.
     complete: bool,
-    /// Names of the files that are read, and of what links among them lead to.
-    names: Arc<Mutex<HashSet<OsString>>>,
-    event: Arc<Notify>,
+    events: Arc<Events>,
     /// A change was seen and has not been reported.
     has_changed: bool,
 }
 
+/// What the system tells, on a thread of its own.
+#[derive(Default)]
+struct Events {
+    /// Something came that may concern an input.
+    came: Notify,
+    /// Names of the files that are read, and of what links among them lead to.
+    names: Mutex<HashSet<OsString>>,
+    /// A file was written in place, or may have been: it may be written to again.
+    wrote: AtomicBool,
+    /// Files that something happened to, at most [`MAX_HINTS`]: they are looked at first.
+    hints: Mutex<Vec<OsString>>,
+}
+
+/// The most files that are remembered for being looked at first.
+const MAX_HINTS: usize = 64;
+
 impl Watch {
     /// A watch on nothing. Without events from the system (no watches left) it polls.
     pub fn new() -> Self {
-        let event = Arc::new(Notify::new());
-        let wake = event.clone();
-        let names = Arc::new(Mutex::new(HashSet::new()));
-        let known = Arc::clone(&names);
-        let watcher = notify::recommended_watcher(move |outcome: notify::Result<notify::Event>| {
-            if outcome.map_or(true, |event| may_concern(&event, &known)) {
-                wake.notify_one();
-            }
-        });
+        let events = Arc::new(Events::default());
+        let told = Arc::clone(&events);
+        let watcher =
+            notify::recommended_watcher(move |outcome: notify::Result<notify::Event>| match outcome {
+                Ok(event) => told.take(&event),
+                Err(_) => {
+                    told.wrote.store(true, Relaxed);
+                    told.came.notify_one();
+                }
+            });
         if let Err(error) = &watcher {
             tracing::warn!(%error, "the system reports no changes of files; they are polled");
         }
@@ -60,8 +80,7 @@ impl Watch {
             watcher: watcher.ok(),
             watched: HashSet::new(),
             complete: false,
-            names,
-            event,
+            events,
             has_changed: false,
         }
     }
@@ -69,7 +88,7 @@ impl Watch {
     /// Watches these inputs from here on, as they looked when they were read: what changed since then is a change.
     pub fn follow(&mut self, inputs: Vec<Input>) {
         self.inputs = inputs;
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names(&self.inputs);
+        *lock(&self.events.names) = names(&self.inputs);
         let wanted = directories(&self.inputs);
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.watched.difference(&wanted) {
@@ -93,36 +112,49 @@ impl Watch {
         }
     }
 
-    /// Waits until an input has changed and then stayed as it is for a moment.
+    /// Waits until an input has changed and then stayed as it is for a moment: a short one when files were put into
+    /// place by renaming, a longer one when they were written.
     ///
     /// **Cancel**: nothing is lost; the next call sees the change.
     pub async fn changed(&mut self) {
         while !self.has_changed {
             let poll = if self.complete { POLL_WITH_EVENTS } else { POLL_ALONE };
             // An event or its absence: both lead to a look at the inputs.
-            let _ = timeout_at(Instant::now() + poll, self.event.notified()).await;
+            if timeout_at(Instant::now() + poll, self.events.came.notified()).await.is_err() {
+                // Nothing tells how it was changed.
+                self.events.wrote.store(true, Relaxed);
+            }
             self.has_changed = self.differs();
         }
         self.settle().await;
+        self.events.wrote.store(false, Relaxed);
         self.has_changed = false;
     }
 
     async fn settle(&self) {
         let give_up = Instant::now() + PATIENCE;
         loop {
-            let quiet = Instant::now() + QUIET;
+            let wrote = self.events.wrote.load(Relaxed);
+            let quiet = Instant::now() + if wrote { QUIET } else { QUIET_AFTER_RENAME };
             if quiet >= give_up {
                 sleep_until(give_up).await;
                 return;
             }
-            if timeout_at(quiet, self.event.notified()).await.is_err() {
+            let is_quiet = timeout_at(quiet, self.events.came.notified()).await.is_err();
+            // What came in the last moment counts as well.
+            if is_quiet && wrote == self.events.wrote.load(Relaxed) {
                 return;
             }
         }
     }
 
     fn differs(&self) -> bool {
-        self.inputs.iter().any(|input| Stamp::of(&input.path, input.kind) != input.stamp)
+        let hints = std::mem::take(&mut *lock(&self.events.hints));
+        let is_hinted =
+            |input: &&Input| input.path.file_name().is_some_and(|name| hints.iter().any(|hint| hint == name));
+        let differs = |input: &Input| Stamp::of(&input.path, input.kind) != input.stamp;
+        !hints.is_empty() && self.inputs.iter().filter(is_hinted).any(differs)
+            || self.inputs.iter().any(differs)
     }
 }
 
@@ -132,16 +164,36 @@ impl Default for Watch {
     }
 }
 
-/// False for what happens to other files of a watched directory (an access log that grows beside the configuration) and
-/// for reading.
-fn may_concern(event: &notify::Event, names: &Mutex<HashSet<OsString>>) -> bool {
-    if event.kind.is_access() {
-        return false;
+impl Events {
+    /// Takes an event in. What happens to other files of a watched directory (an access log that grows beside the
+    /// configuration) and what only reads is no news.
+    fn take(&self, event: &notify::Event) {
+        if event.kind.is_access() {
+            return;
+        }
+        let is_content = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
+        let is_whole = matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_));
+        let names = lock(&self.names);
+        let mut files = event.paths.iter().map(|path| path.file_name());
+        let is_known = files.clone().any(|name| name.is_none_or(|name| names.contains(name)));
+        // Whatever comes, goes or is renamed may be read the next time.
+        if is_content && !is_known {
+            return;
+        }
+        let is_ours = is_known || files.clone().flatten().any(|name| name.to_str().is_none_or(is_configuration));
+        if is_ours && !is_whole {
+            self.wrote.store(true, Relaxed);
+        }
+        let mut hints = lock(&self.hints);
+        if hints.len() < MAX_HINTS {
+            hints.extend(files.by_ref().flatten().filter(|name| names.contains(*name)).map(OsString::from));
+        }
+        self.came.notify_one();
     }
-    let is_content = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
-    let names = names.lock().unwrap_or_else(PoisonError::into_inner);
-    // Whatever comes, goes or is renamed may be read the next time.
-    !is_content || event.paths.iter().any(|path| path.file_name().is_none_or(|name| names.contains(name)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn names(inputs: &[Input]) -> HashSet<OsString> {
@@ -257,15 +309,28 @@ mod tests {
     }
 
     #[test]
-    fn what_other_files_do_is_no_change() {
-        let names = Mutex::new(HashSet::from([OsString::from("a.yaml")]));
-        let event = |kind, path: &str| notify::Event::new(kind).add_path(PathBuf::from(path));
-        let data = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
-        let created = EventKind::Create(notify::event::CreateKind::File);
-        assert!(may_concern(&event(data, "./a.yaml"), &names));
-        assert!(!may_concern(&event(data, "./access.log"), &names));
-        assert!(may_concern(&event(created, "./b.yaml"), &names));
-        assert!(!may_concern(&event(EventKind::Access(notify::event::AccessKind::Any), "a.yaml"), &names));
+    fn what_other_files_do_is_no_change_and_what_is_renamed_is_complete() {
+        use notify::event::{AccessKind, CreateKind, DataChange, RenameMode};
+        let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let created = EventKind::Create(CreateKind::File);
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        for (kind, path, is_news, is_writing) in [
+            (data, "./a.yaml", true, true),
+            (data, "./access.log", false, false),
+            (created, "./b.yaml", true, true),
+            (created, "./.a.yaml.new", true, false),
+            (created, "./..2026", true, false),
+            (renamed, "./a.yaml", true, false),
+            (renamed, "./..data", true, false),
+            (EventKind::Access(AccessKind::Any), "a.yaml", false, false),
+        ] {
+            let events = Events { names: Mutex::new(HashSet::from(["a.yaml".into()])), ..Events::default() };
+            events.take(&notify::Event::new(kind).add_path(PathBuf::from(path)));
+            let came = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime").block_on(
+                async { tokio::time::timeout(Duration::ZERO, events.came.notified()).await.is_ok() },
+            );
+            assert_eq!((came, events.wrote.load(Relaxed)), (is_news, is_writing), "{kind:?} {path}");
+        }
     }
 
     #[cfg(unix)]

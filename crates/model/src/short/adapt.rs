@@ -23,11 +23,19 @@ const DEFAULT_LISTENER: &str = "http";
 /// The port of that listener.
 const DEFAULT_PORT: i64 = 8080;
 
-/// The documents that a short form stands for.
+/// The names of the listeners that a short form has.
+pub(crate) fn listeners(node: &Node) -> Vec<Box<str>> {
+    let entries = node.get("listeners").and_then(Node::as_map).unwrap_or(&[]);
+    entries.iter().map(|entry| entry.key.clone()).collect()
+}
+
+/// The documents that a short form stands for. One without listeners uses `others`, those of other short forms of the
+/// same configuration; when there are none either, there is one on port 8080.
 pub fn adapt(
     node: &Node,
     source: &Arc<Source>,
     lookup: Option<&mut dyn Lookup>,
+    others: &[Box<str>],
     diags: &mut Vec<Diag>,
 ) -> Vec<Node> {
     let mut cx = Decoder::new(source, None, diags);
@@ -38,7 +46,7 @@ pub fn adapt(
     }
     let Some(form) = ShortForm::decode(node, &mut cx) else { return Vec::new() };
     let mut adapter = Adapter { cx, lookup, docs: Vec::new(), inline: HashSet::new(), names: HashSet::new() };
-    adapter.form(node, &form);
+    adapter.form(node, &form, others);
     adapter.docs
 }
 
@@ -53,14 +61,15 @@ struct Adapter<'a, 'l> {
 }
 
 impl Adapter<'_, '_> {
-    fn form(&mut self, node: &Node, form: &ShortForm) {
+    fn form(&mut self, node: &Node, form: &ShortForm, others: &[Box<str>]) {
         self.process(node);
         for (name, listener) in &form.listeners.entries {
             self.listener(name, listener);
         }
         let listens_by_default =
             form.listeners.entries.is_empty() && form.routes.iter().any(|route| route.on.items.is_empty());
-        if listens_by_default && node.get("listeners").is_none() {
+        let others = if node.get("listeners").is_none() { others } else { &[] };
+        if listens_by_default && others.is_empty() && node.get("listeners").is_none() {
             let span = node.entry("routes").map_or(node.span, |entry| entry.key_span);
             let listener = Node::map(
                 [
@@ -75,7 +84,9 @@ impl Adapter<'_, '_> {
         for (name, backend) in &form.backends.entries {
             self.backend(name, &backend.0);
         }
-        let gateways: Vec<Node> = if form.listeners.entries.is_empty() {
+        let gateways: Vec<Node> = if !others.is_empty() {
+            others.iter().map(|name| Node::text(name.clone(), node.span)).collect()
+        } else if form.listeners.entries.is_empty() {
             vec![Node::text(DEFAULT_LISTENER, node.span)]
         } else {
             form.listeners.entries.iter().map(|(name, _)| Node::text(name.value.clone(), name.span)).collect()

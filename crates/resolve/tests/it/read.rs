@@ -13,7 +13,7 @@ use rhumb_testkit::cert::{Authority, Identity, Validity};
 pub(crate) const NOW_UNIX: i64 = 1_767_225_600;
 
 pub(crate) const AROUND: Surroundings =
-    Surroundings { now: Nanos(0), unix_seconds: NOW_UNIX, has_ipv6: true };
+    Surroundings { now: Nanos(0), unix_seconds: NOW_UNIX, has_ipv6: true, workers: 2 };
 
 struct Certificates {
     authority: Authority,
@@ -66,7 +66,7 @@ impl Lookup for Files {
 pub(crate) fn docs(text: &str) -> Read {
     let mut whole = Read::default();
     for source in yaml::sources(&Arc::from("in.yaml"), text) {
-        let one = read(&source, Some(&mut Files));
+        let one = read(&source, Some(&mut Files), &[]);
         whole.docs.extend(one.docs);
         whole.diags.extend(one.diags);
     }
