@@ -75,7 +75,7 @@ pub(crate) fn docs(text: &str) -> Read {
 
 /// What a file means, with the mistakes of all stages.
 pub(crate) fn resolved(text: &str, previous: Option<&Plan>) -> Resolved {
-    let Read { docs, mut diags } = docs(text);
+    let Read { docs, mut diags, .. } = docs(text);
     let mut resolved = resolve(&docs, previous, &AROUND);
     diags.append(&mut resolved.diagnostics);
     resolved.diagnostics = diags;
