@@ -29,8 +29,8 @@ use std::marker::PhantomData;
 
 mod adapt;
 
-pub use adapt::{CLASS, adapt};
 pub(crate) use adapt::listeners;
+pub use adapt::{CLASS, adapt};
 
 object! {
     /// The short form of a configuration: listeners, backends and routes in one file.

@@ -15,7 +15,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rhumb_balance::{Endpoint, Nanos};
-use rhumb_base::failure::{Cause, Failure, Retry};
+use rhumb_base::failure::{Failure, Retry};
 use rhumb_codec::field::Fields;
 use rhumb_codec::head::{Content, Method, RequestHead, ResponseHead};
 use rhumb_conn::Part;
@@ -26,6 +26,7 @@ use rhumb_telemetry::metrics::Metric;
 use rhumb_upstream::Pools;
 
 use crate::exchange::Exchange;
+use crate::forward::refuse_pick;
 use crate::side::Up;
 use crate::worker::Worker;
 
@@ -262,11 +263,11 @@ impl Copy {
     async fn attempt(&self, message: &Message, fresh: bool) -> Result<(), Failure> {
         let worker = &self.worker;
         let now = Nanos::since(worker.origin, Instant::now());
-        let picked = self.backend.pick(&self.head, self.client, now, &mut worker.rng.borrow_mut(), &[]);
-        let endpoint = picked.ok_or_else(|| Failure::from(Cause::NoEndpoint))?;
+        let picked = self.backend.begin(&self.head, self.client, now, &mut worker.rng.borrow_mut(), &[]);
         // Dropped without an outcome: only the load is known to the balancer.
-        let _load = endpoint.start();
-        let mut up = self.connect(&endpoint, fresh).await?;
+        let load = picked.map_err(refuse_pick)?;
+        let endpoint = load.endpoint();
+        let mut up = self.connect(endpoint, fresh).await?;
         up.send_head(&self.head);
         let is_sent = self.exchange(&mut up, message).await?;
         if let (Up::H1(connection), true) = (up, is_sent) {

@@ -40,6 +40,8 @@ struct CachedFile {
     /// How it looked, when that says that it has not changed since.
     seen: Option<Seen>,
     parts: Vec<Cached>,
+    /// Why it could not be read.
+    diags: Vec<Diag>,
 }
 
 /// The documents of one source.
@@ -69,11 +71,13 @@ impl Files {
             let before = self.cache.remove(&path).unwrap_or_default();
             let known = before.text.as_ref().zip(before.seen);
             let seen = reader.configuration(&path, known);
-            let text = text(&path, &mut reader, &mut loaded.diags);
+            let mut diags = Vec::new();
+            let text = text(&path, &mut reader, &mut diags);
             let parts = read_parts(&path, before, text.as_ref(), &self.listeners, &mut reader);
-            files.push((path, CachedFile { text, seen, parts }));
+            files.push((path, CachedFile { text, seen, parts, diags }));
         }
-        let mut listeners: Vec<Box<str>> = parts(&files).flat_map(|part| part.read.listeners.clone()).collect();
+        let parts = files.iter().flat_map(|(_, file)| &file.parts);
+        let mut listeners: Vec<Box<str>> = parts.flat_map(|part| part.read.listeners.clone()).collect();
         listeners.sort();
         listeners.dedup();
         if listeners != self.listeners {
@@ -84,9 +88,12 @@ impl Files {
                 }
             }
         }
-        for part in parts(&files) {
-            loaded.docs.extend(part.read.docs.iter().cloned());
-            loaded.diags.extend(part.read.diags.iter().cloned());
+        for (_, file) in &mut files {
+            loaded.diags.append(&mut file.diags);
+            for part in &file.parts {
+                loaded.docs.extend(part.read.docs.iter().cloned());
+                loaded.diags.extend(part.read.diags.iter().cloned());
+            }
         }
         self.cache = files.into_iter().collect();
         drop_duplicates(&mut loaded);
@@ -145,11 +152,6 @@ fn fresh(path: &Path, source: Arc<Source>, listeners: &[Box<str>], reader: &mut 
     let mut surroundings = surroundings(path, reader);
     let read = rhumb_model::read(&source, Some(&mut surroundings), listeners);
     Cached { source, read, referenced: surroundings.referenced }
-}
-
-/// All parts of all files, in order.
-fn parts(files: &[(PathBuf, CachedFile)]) -> impl Iterator<Item = &Cached> {
-    files.iter().flat_map(|(_, file)| &file.parts)
 }
 
 impl Cached {
@@ -247,7 +249,8 @@ pub(crate) fn configuration_files(directory: &Path) -> std::io::Result<Vec<Strin
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         // Only a link has to be followed to know what it is.
-        let is_file = || entry.file_type().is_ok_and(|kind| kind.is_file()) || !directory.join(&name).is_dir();
+        let is_file =
+            || entry.file_type().is_ok_and(|kind| kind.is_file()) || !directory.join(&name).is_dir();
         if is_configuration(&name) && is_file() {
             names.push(name);
         }
@@ -281,7 +284,9 @@ fn text(path: &Path, reader: &mut Reader, diags: &mut Vec<Diag>) -> Option<Arc<s
 /// True for the backend that `to: HOST:PORT` stands for: two of one name are one.
 fn is_address(doc: &Doc) -> bool {
     let written = doc.source.slice(doc.span).trim_matches(['"', '\'']);
-    matches!(doc.spec, rhumb_model::Spec::Backend(_)) && written.contains(':') && !written.contains(char::is_whitespace)
+    matches!(doc.spec, rhumb_model::Spec::Backend(_))
+        && written.contains(':')
+        && !written.contains(char::is_whitespace)
 }
 
 /// Of documents with the same name the first one stays.
@@ -411,7 +416,10 @@ mod tests {
     fn short_forms_in_one_directory_share_listeners_and_backends() {
         let dir = tempfile::tempdir().expect("directory");
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("write");
-        write("a.yaml", "routes:\n  - {match: {path: /a}, to: shop}\n  - {match: {path: /x}, to: '127.0.0.1:9'}\n");
+        write(
+            "a.yaml",
+            "routes:\n  - {match: {path: /a}, to: shop}\n  - {match: {path: /x}, to: '127.0.0.1:9'}\n",
+        );
         write("m.yaml", "listeners: {web: {port: 80}, tls: {port: 81}}\nbackends: {shop: '127.0.0.1:1'}\n");
         write("z.yaml", "routes:\n  - {on: web, match: {path: /z}, to: '127.0.0.1:9'}\n");
         let mut files = Files::new(dir.path());
@@ -422,7 +430,10 @@ mod tests {
             });
             routes
                 .flat_map(|(doc, route)| {
-                    route.parent_refs.iter().map(|parent| (doc.name().to_owned(), parent.name.as_str().to_owned()))
+                    route
+                        .parent_refs
+                        .iter()
+                        .map(|parent| (doc.name().to_owned(), parent.name.as_str().to_owned()))
                 })
                 .collect()
         };
@@ -433,7 +444,11 @@ mod tests {
         assert!(loaded.diags.is_empty(), "{:?}", loaded.diags);
         let both = named(&[("a", "tls"), ("a", "web"), ("x", "tls"), ("x", "web"), ("z", "web")]);
         assert_eq!(parents(&loaded), both);
-        assert_eq!(adapt(dir.path()).0.len(), loaded.docs.len() + 1, "the address is one backend, written twice");
+        assert_eq!(
+            adapt(dir.path()).0.len(),
+            loaded.docs.len() + 1,
+            "the address is one backend, written twice"
+        );
         // Listeners that come and go are seen in the other files.
         write("m.yaml", "listeners: {web: {port: 80}}\nbackends: {shop: '127.0.0.1:1'}\n");
         assert_eq!(parents(&files.load()), named(&[("a", "web"), ("x", "web"), ("z", "web")]));
@@ -442,7 +457,10 @@ mod tests {
         let loaded = files.load();
         let [twice] = &*loaded.diags else { panic!("{:?}", loaded.diags) };
         assert_eq!(twice.rule, Rule::DuplicateDocument);
-        assert!(twice.to_string().contains("y.yaml") && twice.related[0].0.source.name().contains("m.yaml"), "{twice}");
+        assert!(
+            twice.to_string().contains("y.yaml") && twice.related[0].0.source.name().contains("m.yaml"),
+            "{twice}"
+        );
     }
 
     #[test]
@@ -451,7 +469,8 @@ mod tests {
         let path = dir.path().join("a.yaml");
         fs::write(&path, backend("a", "a:1")).expect("write");
         let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
-        let touch = || fs::File::options().write(true).open(&path).and_then(|f| f.set_modified(old)).expect("a time");
+        let touch =
+            || fs::File::options().write(true).open(&path).and_then(|f| f.set_modified(old)).expect("a time");
         touch();
         let mut files = Files::new(dir.path());
         let before = files.load();

@@ -171,7 +171,8 @@ impl Events {
         if event.kind.is_access() {
             return;
         }
-        let is_content = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
+        let is_content =
+            matches!(event.kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
         let is_whole = matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_));
         let names = lock(&self.names);
         let mut files = event.paths.iter().map(|path| path.file_name());
@@ -180,7 +181,8 @@ impl Events {
         if is_content && !is_known {
             return;
         }
-        let is_ours = is_known || files.clone().flatten().any(|name| name.to_str().is_none_or(is_configuration));
+        let is_ours =
+            is_known || files.clone().flatten().any(|name| name.to_str().is_none_or(is_configuration));
         if is_ours && !is_whole {
             self.wrote.store(true, Relaxed);
         }
@@ -326,9 +328,13 @@ mod tests {
         ] {
             let events = Events { names: Mutex::new(HashSet::from(["a.yaml".into()])), ..Events::default() };
             events.take(&notify::Event::new(kind).add_path(PathBuf::from(path)));
-            let came = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime").block_on(
-                async { tokio::time::timeout(Duration::ZERO, events.came.notified()).await.is_ok() },
-            );
+            let came = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .expect("runtime")
+                .block_on(async {
+                    tokio::time::timeout(Duration::ZERO, events.came.notified()).await.is_ok()
+                });
             assert_eq!((came, events.wrote.load(Relaxed)), (is_news, is_writing), "{kind:?} {path}");
         }
     }
