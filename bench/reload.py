@@ -9,6 +9,7 @@ renamed over it. Measured are
 
 - live: from the rename to the first response that follows the change, asked for without pause on one connection;
 - took: how long reading and compiling took, as the binary's log says;
+- cpu: CPU time of all threads but the workers for one change, which a busy machine does not lengthen;
 - requests: latency of requests on other connections, at rest and while changes go on.
 
 Nothing but the standard library is needed. Times are in milliseconds.
@@ -157,6 +158,19 @@ class Load(threading.Thread):
             time.sleep(0.001)
 
 
+def cpu(pid):
+    """CPU time that the threads of a process have used, the workers' excepted, in milliseconds."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{task}/comm") as name, open(f"/proc/{pid}/task/{task}/schedstat") as stat:
+                if not name.read().startswith("worker-"):
+                    total += int(stat.read().split()[0])
+        except OSError:
+            pass
+    return total / 1e6
+
+
 def summary(times):
     times = sorted(times)
     at = lambda share: round(times[min(len(times) - 1, int(len(times) * share))], 2)
@@ -189,17 +203,19 @@ def measure(binary, name, count, changes):
             load.start()
             time.sleep(2)
             quiet = load.times[:]
-            live = []
+            live, used = [], []
             marked = len(load.times)
             for version in range(1, changes + 1):
                 fresh, old = layout.prepare(version)
                 time.sleep(REST)
+                before = cpu(process.pid)
                 begun = time.perf_counter()
                 os.rename(fresh, old)
                 while http.get(path)[1] != f"r{layout.middle} {version}":
                     if time.perf_counter() - begun > 60:
                         sys.exit("the change never came")
                 live.append((time.perf_counter() - begun) * 1000)
+                used.append(cpu(process.pid) - before)
             load.stopped = True
             load.join()
             if load.failed:
@@ -211,6 +227,7 @@ def measure(binary, name, count, changes):
                 "routes": count,
                 "start_ms": round(start),
                 "live_ms": {**summary(live), "mean": round(statistics.mean(live), 1)},
+                "cpu_ms": summary(used),
                 "took_ms": summary(took[1:]),
                 "requests_at_rest_ms": summary(quiet),
                 "requests_while_changing_ms": summary(load.times[marked:]),
@@ -235,7 +252,7 @@ def main():
         count = min(args.routes, 9_999) if name.endswith("one to a file") else args.routes
         results[name] = result = measure(os.path.abspath(args.binary), name, count, args.changes)
         live, took = result["live_ms"], result["took_ms"]
-        print(f"{name}: {count} routes: live after p50 {live['p50']} ms, max {live['max']} ms (reading took p50 {took['p50']} ms); "
+        print(f"{name}: {count} routes: live after p50 {live['p50']} ms, max {live['max']} ms (reading took p50 {took['p50']} ms, CPU p50 {result['cpu_ms']['p50']} ms); "
               f"requests p99 {result['requests_at_rest_ms']['p99']} ms at rest, {result['requests_while_changing_ms']['p99']} ms while changing",
               flush=True)
     if args.out:
