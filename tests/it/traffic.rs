@@ -57,7 +57,10 @@ fn faults_happen_in_their_share_and_only_where_they_match() {
     let seen_by_backend = gate.backend.seen().len();
     assert_eq!(seen_by_backend, count(&broken, 200) + 100, "an aborted request reached the backend");
     let noted = |note: &str| gate.rhumb.metric("rhumb_notes_total", &[&format!("note=\"{note}\"")]) as usize;
-    assert_eq!((noted("fault_abort"), noted("fault_reset")), (count(&broken, 418), count(&broken, 0)));
+    wait::until("every record", || {
+        let counted = (noted("fault_abort"), noted("fault_reset"));
+        (counted == (count(&broken, 418), count(&broken, 0))).then_some(())
+    });
 }
 
 #[test]
@@ -96,7 +99,9 @@ fn a_delayed_request_waits_and_others_do_not() {
     wait::until("the client's leaving", || {
         (gate.rhumb.metric("rhumb_failures_total", &["code=\"client_closed\""]) >= 1.0).then_some(())
     });
-    assert_eq!(gate.rhumb.metric("rhumb_notes_total", &["note=\"fault_delay\""]), 3.0);
+    wait::until("the delays", || {
+        (gate.rhumb.metric("rhumb_notes_total", &["note=\"fault_delay\""]) == 3.0).then_some(())
+    });
 }
 
 #[test]
@@ -119,7 +124,9 @@ fn a_narrow_line_lengthens_a_response_in_proportion() {
     assert!(slow >= 0.9 && fast >= 0.45, "{slow} {fast}");
     assert!((1.3..2.6).contains(&(slow / fast)), "{slow} {fast}");
     let notes = |note: &str| gate.rhumb.metric("rhumb_notes_total", &[&format!("note=\"{note}\"")]);
-    assert_eq!((notes("fault_bandwidth"), notes("spliced")), (2.0, 0.0));
+    // A record is made when its response is written, which the client may see first.
+    wait::until("both records", || (notes("fault_bandwidth") == 2.0).then_some(()));
+    assert_eq!(notes("spliced"), 0.0);
 }
 
 #[test]

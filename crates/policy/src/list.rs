@@ -7,9 +7,8 @@ use serde_json::Value;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
-    cohort, cors, direct_response, fault, header_modifier, priority, proxy_protocol, redirect, retry, rewrite,
-    tcp,
-    timeouts, udp,
+    cohort, cors, direct_response, fault, header_modifier, priority, proxy_protocol, redirect, retry,
+    rewrite, tcp, timeouts, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
