@@ -612,7 +612,7 @@ fn a_session_stays_at_its_endpoint_through_restarts_and_on_other_proxies() {
         }
     };
     stays(port);
-    // Another proxy with the same configuration; then the first one again, started anew.
+    // Another proxy with the same configuration; one that is started anew is no different.
     let other = port::free();
     let text = rhumb.text_of(&config).replace(&format!("port: {port}"), &format!("port: {other}"));
     let (dir, admin) = (tempfile::tempdir().expect("a directory"), port::free());
@@ -629,7 +629,8 @@ fn a_session_stays_at_its_endpoint_through_restarts_and_on_other_proxies() {
 #[test]
 fn a_session_whose_endpoint_is_gone_moves_with_a_new_token() {
     let peers = [Backend::named("one"), Backend::named("two")];
-    let route = "match: {path: '/*'}, to: app, sessionPersistence: {sessionName: stay, absoluteTimeout: 1h, \
+    // A backend that ends may take one more connection, and reset it.
+    let route = "match: {path: '/*'}, to: app, retry: {attempts: 2}, sessionPersistence: {sessionName: stay, absoluteTimeout: 1h, \
                  cookieConfig: {lifetimeType: Permanent}}";
     let (rhumb, port, _) = with_sessions(route, &[("app", &[&peers[0], &peers[1]])]);
     let (home, cookie) = visit(port, None);
