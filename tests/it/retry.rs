@@ -653,6 +653,26 @@ fn a_session_whose_endpoint_is_gone_moves_with_a_new_token() {
 }
 
 #[test]
+fn a_session_leaves_an_endpoint_that_was_put_out() {
+    let peers = [Backend::named("one"), Backend::named("two")];
+    let route = "match: {path: '/*'}, to: app, sessionPersistence: {sessionName: stay}";
+    let (rhumb, port, _) = with_sessions(route, &[("app", &[&peers[0], &peers[1]])]);
+    let (home, cookie) = visit(port, None);
+    let cookie = cookie.expect("a cookie");
+    let request = format!("GET /status/503 HTTP/1.1\r\nHost: a.test\r\nCookie: {}\r\n\r\n", pair(&cookie));
+    let mut client = Client::connect(local(port));
+    let moved = wait::until("the endpoint is put out", || {
+        let answer = client.exchange(&request);
+        (answer.field("x-backend") != Some(&*home)).then_some(answer)
+    });
+    let again = moved.field("set-cookie").expect("a new cookie");
+    assert_ne!(pair(again), pair(&cookie));
+    wait::until("the move is noted", || {
+        (rhumb.metric("rhumb_notes_total", &["session_moved"]) >= 1.0).then_some(())
+    });
+}
+
+#[test]
 fn a_session_in_a_field_stays_in_a_weighted_split() {
     let peers = [Backend::named("blue"), Backend::named("green")];
     let route = "match: {path: '/*'}, to: [{backend: blue, weight: 50}, {backend: green, weight: 50}], \

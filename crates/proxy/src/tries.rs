@@ -95,7 +95,7 @@ impl<'a> Tries<'a> {
     /// Request content to keep for another attempt, in bytes. `is_reused` is the connection, `is_h2` its protocol.
     pub(crate) fn keep(&self, is_reused: bool, is_h2: bool) -> usize {
         // Keeping costs a copy: HTTP/1 has no way to say that a request was not processed.
-        let transport = is_h2 || is_reused && self.is_repeatable;
+        let transport = is_h2 && self.retry.attempts > 0 || is_reused && self.is_repeatable;
         let written = self.retry.repeats_processed() && (self.is_repeatable || self.repeats_grpc());
         if transport || written { self.retry.body_bytes } else { 0 }
     }
