@@ -37,6 +37,12 @@ fn rule(served: &Served<'_>) -> Value {
         Outcome::Forwarded(sent) => value["forwards"] = message(sent),
     }
     value["choices"] = served.choices.iter().map(choice).collect();
+    if !served.rule.mirrors.is_empty() {
+        let mirrors = served.rule.mirrors.iter();
+        let mirrors = mirrors
+            .map(|to| json!({ "backend": to.backend.name.as_str(), "percent": to.share.as_percent() }));
+        value["mirrors"] = mirrors.collect();
+    }
     value
 }
 

@@ -89,6 +89,10 @@ fn rule(out: &mut Page, answer: &Answer<'_>, served: &Served<'_>) {
     for (index, choice) in served.choices.iter().enumerate() {
         backend(out, if index == 0 { "backends" } else { "" }, choice);
     }
+    for (index, mirror) in served.rule.mirrors.iter().enumerate() {
+        let name = if index == 0 { "mirrors" } else { "" };
+        out.row(name, &format!("{}, {} % of requests", mirror.backend.name, mirror.share.as_percent()));
+    }
 }
 
 fn policies(out: &mut Page, name: &str, chain: &Chain) {
