@@ -202,7 +202,7 @@ class HaProxy(Contender):
 global
   nbthread 1
   maxconn {(open_files - 1000) // 2}
-  maxpipes 1024
+  maxpipes 128
   log stdout format raw local0
 defaults
   mode tcp

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 
 
+# Largest ratio of Rhumb's cost to the cheapest peer's that the project promises.
+BEST_PEER_LIMIT = 0.8
+
+
 @dataclass(frozen=True)
 class Scenario:
     name: str
@@ -31,8 +35,6 @@ class Scenario:
     envoy_limit: float = 0.25
 
 
-# Largest ratio of Rhumb's cost to the cheapest peer's that the project promises.
-BEST_PEER_LIMIT = 0.8
 # Routes may change the cost of a request by this part at most, from 1 to 10 000.
 FLAT_LIMIT = 0.10
 # Bytes per idle connection that the project promises.
@@ -57,12 +59,12 @@ SCENARIOS = {
         Scenario("h2h1-1k", "HTTP/2 to HTTP/1.1, 1 KiB", "h2", tool="load_h2", connections=8),
         Scenario("h2h2-128", "HTTP/2 to HTTP/2, 128 B", "h2", "h2", tool="load_h2", length=128, connections=8),
         Scenario("grpc-unary", "gRPC unary, messages of 128 B", "h2", "grpc", tool="load_h2", length=133, connections=8, extra=("--grpc", "128")),
-        Scenario("tcp-echo", "TCP relay, messages of 64 B", "tcp", "l4", tool="load_l4", length=64, extra=("--mode", "echo")),
-        Scenario("tcp-bulk", "TCP relay, 1 MiB to the client", "tcp", "l4", tool="load_l4", length=1 << 20, connections=16, extra=("--mode", "bulk")),
-        Scenario("tcp-connect", "TCP relay, new connections", "tcp", "l4", tool="load_l4", length=64, extra=("--mode", "connect")),
-        Scenario("sni-connect", "TLS passed on by server name, new connections", "sni", "l4", tool="load_l4", length=64, extra=("--mode", "sni")),
-        Scenario("udp-echo", "UDP, datagrams of 64 B", "udp", "l4", tool="load_l4", length=64, extra=("--mode", "udp"), without=("haproxy",)),
-        Scenario("h1-close", "HTTP/1.1, 128 B, new connections (Connection: close)", tool="load_l4", length=128, extra=("--mode", "close")),
+        Scenario("tcp-echo", "TCP relay, messages of 64 B", "tcp", "l4", tool="load_l4", length=64, extra=("--mode", "echo"), envoy_limit=BEST_PEER_LIMIT),
+        Scenario("tcp-bulk", "TCP relay, 1 MiB to the client", "tcp", "l4", tool="load_l4", length=1 << 20, connections=16, extra=("--mode", "bulk"), envoy_limit=BEST_PEER_LIMIT),
+        Scenario("tcp-connect", "TCP relay, new connections", "tcp", "l4", tool="load_l4", length=64, extra=("--mode", "connect"), envoy_limit=BEST_PEER_LIMIT),
+        Scenario("sni-connect", "TLS passed on by server name, new connections", "sni", "l4", tool="load_l4", length=64, extra=("--mode", "sni"), envoy_limit=BEST_PEER_LIMIT),
+        Scenario("udp-echo", "UDP, datagrams of 64 B", "udp", "l4", tool="load_l4", length=64, extra=("--mode", "udp"), without=("haproxy",), envoy_limit=BEST_PEER_LIMIT),
+        Scenario("h1-close", "HTTP/1.1, 128 B, new connections (Connection: close)", tool="load_l4", length=128, extra=("--mode", "close"), envoy_limit=BEST_PEER_LIMIT),
         Scenario("routes-1", "HTTP/1.1, 1 KiB, 1 route", routes=1, group="routes"),
         Scenario("routes-100", "HTTP/1.1, 1 KiB, 100 routes", routes=100, group="routes"),
         Scenario("routes-10000", "HTTP/1.1, 1 KiB, 10 000 routes", routes=10_000, group="routes"),

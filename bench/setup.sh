@@ -11,7 +11,7 @@ mkdir -p "$cache"
 
 # Peers and measuring tools. linux-perf and strace serve profile.sh and syscalls.sh, valgrind and libclang the
 # instruction counts.
-packages="nginx-light haproxy openssl python3-venv linux-perf strace valgrind wrk nghttp2-client"
+packages="nginx-light libnginx-mod-stream haproxy openssl python3-venv linux-perf strace valgrind wrk nghttp2-client"
 if [ -z "${SKIP_APT:-}" ]; then
   missing=
   for package in $packages; do

@@ -52,49 +52,42 @@ impl NoHello {
 
 /// The first bytes of a connection with a whole ClientHello in them.
 pub(crate) struct First {
-    buffer: Buffer,
-    len: usize,
+    /// The bytes. Copied out of the lent buffer: connecting to a backend takes its time.
+    pub(crate) bytes: Vec<u8>,
     /// What it says.
     pub(crate) hello: ClientHello,
-}
-
-impl First {
-    /// The bytes.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.buffer.get(..self.len).unwrap_or_default()
-    }
 }
 
 /// Reads until a ClientHello is whole.
 pub(crate) async fn read(stream: &mut TcpStream, until: Instant) -> Result<First, NoHello> {
     let mut timer = Timer::new();
     timer.set(until);
-    let (mut buffer, mut len) = (None, 0);
+    let mut first = Vec::new();
     poll_fn(|cx| {
+        // A client that takes its time holds what it has sent, not a buffer.
+        let mut lent = Buffer::take();
+        let mut len = first.len();
+        if let Some(front) = lent.get_mut(..len) {
+            front.copy_from_slice(&first);
+        }
         loop {
-            // Lent for the time of waiting too: bounded by the time for the handshake and the number of connections.
-            let bytes: &mut Buffer = buffer.get_or_insert_with(Buffer::take);
-            let room = bytes.get_mut(len..MAX_BYTES).unwrap_or_default();
+            let room = lent.get_mut(len..MAX_BYTES).unwrap_or_default();
             match socket::poll_read(stream, cx, room) {
-                Poll::Pending if len == 0 => {
-                    // A client that says nothing holds nothing.
-                    buffer = None;
+                Poll::Pending => {
+                    first.extend_from_slice(lent.get(first.len()..len).unwrap_or_default());
                     return timer.poll(cx).map(|()| Err(NoHello::TimedOut));
                 }
-                Poll::Pending => return timer.poll(cx).map(|()| Err(NoHello::TimedOut)),
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoHello::Closed)),
                 Poll::Ready(Ok(n)) => len += n,
             }
-            match peek_client_hello(bytes.get(..len).unwrap_or_default()) {
+            let bytes = lent.get(..len).unwrap_or_default();
+            match peek_client_hello(bytes) {
                 Peek::NeedMore if len < MAX_BYTES => {}
                 Peek::NeedMore | Peek::TooLong | Peek::Malformed => {
                     return Poll::Ready(Err(NoHello::Malformed));
                 }
                 Peek::NotTls => return Poll::Ready(Err(NoHello::NotTls)),
-                Peek::Hello(hello) => {
-                    let buffer = buffer.take().unwrap_or_else(Buffer::take);
-                    return Poll::Ready(Ok(First { buffer, len, hello }));
-                }
+                Peek::Hello(hello) => return Poll::Ready(Ok(First { bytes: bytes.to_vec(), hello })),
             }
         }
     })

@@ -60,26 +60,27 @@ pub(crate) struct Carried {
 }
 
 /// Carries bytes between both sides until both have finished, one breaks, or a limit is reached. `first` was read from
-/// the client already.
+/// the client already; at most a lent buffer of it.
 ///
 /// A side that finishes sending is half-closed on the other side; a side that breaks makes the other one break too, so
 /// that nobody takes what has arrived for all there was.
 pub(crate) async fn relay(
     down: &mut Io,
     up: &mut Io,
-    first: &[u8],
+    first: Vec<u8>,
     limits: RelayLimits,
     carried: &mut Carried,
 ) -> RelayEnd {
-    let mut inward = Lane::with(first);
+    let mut inward = Lane::with(&first);
+    drop(first);
     let mut outward = Lane::default();
     let mut timer = Timer::new();
     set(&mut timer, limits);
     let end = poll_fn(|cx| {
         let mut has_moved = false;
         // Whoever does not take what the other side sends may still have sent something itself: that is delivered.
-        let sent_in = inward.poll(cx, down, up, carried, &mut has_moved);
-        let sent_out = outward.poll(cx, up, down, carried, &mut has_moved);
+        let sent_in = inward.poll(cx, down, up, carried, &mut has_moved, outward.is_done());
+        let sent_out = outward.poll(cx, up, down, carried, &mut has_moved, inward.is_done());
         let ended = match (sent_in, sent_out) {
             (Err(Gone), _) => Some(RelayEnd::ClientReset),
             (_, Err(Gone)) => Some(RelayEnd::BackendReset),
@@ -152,7 +153,7 @@ struct Lane {
 }
 
 impl Lane {
-    /// A lane on which something is under way already; at most a buffer of it.
+    /// A lane on which something is under way already.
     fn with(first: &[u8]) -> Self {
         let mut lane = Self::default();
         if !first.is_empty() {
@@ -182,6 +183,7 @@ impl Lane {
         sink: &mut Io,
         carried: &mut Carried,
         has_moved: &mut bool,
+        is_last: bool,
     ) -> Result<(), Gone> {
         for _ in 0..MOVES {
             if self.held.is_some() {
@@ -209,6 +211,8 @@ impl Lane {
                         return Ok(());
                     }
                 },
+                // The other direction is over: both sockets are closed next, which says the same with a call less.
+                Flow::Closing if is_last && sink.plain().is_some() => self.flow = Flow::Done,
                 Flow::Closing => {
                     match sink.poll_shutdown(cx) {
                         Poll::Pending => return Ok(()),

@@ -155,7 +155,7 @@ async fn front_tls(
         first = Some(read);
     }
     let servers = port.tls.clone()?;
-    let bytes = first.as_ref().map(|first| first.bytes().to_vec()).unwrap_or_default();
+    let bytes = first.map(|first: First| first.bytes).unwrap_or_default();
     let stream = TlsStream::server_after(stream, servers, bytes);
     let (io, facts) =
         match downstream::handshake(worker, port, Io::Tls(Box::new(stream)), account.client).await {
@@ -231,8 +231,8 @@ async fn carry(opened: Opened) {
     let limits =
         RelayLimits { idle: rule.tcp.idle, until: rule.tcp.life.map(|life| account.started() + life) };
     drop(rule);
-    let bytes = first.as_ref().map_or(&[][..], First::bytes);
-    let end = relay(&mut down, &mut up, bytes, limits, &mut account.carried).await;
+    let first = first.map(|first| first.bytes).unwrap_or_default();
+    let end = relay(&mut down, &mut up, first, limits, &mut account.carried).await;
     drop(load);
     account.end = match end {
         RelayEnd::Closed => "closed",
