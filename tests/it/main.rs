@@ -1,5 +1,6 @@
 //! The binary over real sockets. `cargo xtask test` builds it and installs the independent peers.
 
+mod access;
 mod cli;
 mod config;
 mod curl;

@@ -114,6 +114,12 @@ causes! {
     ClientClosed = 499, 1, Client, "client_closed", "connection_terminated", "The client went away.";
     /// A policy refused the request.
     Denied = 403, 7, Gateway, "denied", "http_request_denied", "A policy refused this request.";
+    /// No rule of an authorization policy allows the request, or one refuses it.
+    AccessDenied = 403, 7, Client, "access_denied", "http_request_denied", "This request is not allowed.";
+    /// The client's address is not among those that may ask.
+    AddressDenied = 403, 7, Client, "address_denied", "http_request_denied", "Requests from this address are not allowed.";
+    /// A page of another origin made a browser send it.
+    CrossSiteRequest = 403, 7, Client, "cross_site_request", "http_request_denied", "The request was caused by a page of another site.";
     /// A fault that a policy was told to inject.
     FaultInjected = 503, 14, Gateway, "fault_injected", "proxy_internal_response", "A policy injected a fault into this request.";
     /// A method or transfer coding that this proxy does not implement (RFC 9110 §15.6.2).

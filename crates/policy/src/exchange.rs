@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use rhumb_base::failure::Cause;
 use rhumb_base::rng::Rng;
@@ -21,10 +22,14 @@ pub struct Exchange<'a> {
     pub matched_prefix: Option<usize>,
     /// The request's id.
     pub request_id: &'a str,
+    /// When the request came, in nanoseconds since 1970.
+    pub unix_nanos: u64,
     /// Chance. `None` when a request is only thought through: then nothing happens that need not happen.
     pub rng: Option<&'a RefCell<Rng>>,
     /// What policies ask of the engine.
     pub effects: Effects,
+    /// The rule that decided whether the request may pass, for the access log.
+    pub decision: Option<Arc<str>>,
 }
 
 /// What policies ask of the engine beyond changing messages. Outlives the [`Exchange`] that it was set in.
@@ -49,8 +54,10 @@ impl Exchange<'_> {
             port,
             matched_prefix: None,
             request_id: "",
+            unix_nanos: 0,
             rng: None,
             effects: Effects::default(),
+            decision: None,
         }
     }
 
@@ -116,6 +123,8 @@ pub struct Reply {
     pub content: Vec<u8>,
     /// Why, when the reply is a refusal.
     pub cause: Option<Cause>,
+    /// What to tell the client instead of the cause's own sentence.
+    pub detail: Option<Box<str>>,
 }
 
 impl Reply {

@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
-    cohort, cors, direct_response, fault, header_modifier, priority, proxy_protocol, redirect, retry,
-    rewrite, tcp, timeouts, udp,
+    authorization, cohort, cors, csrf, direct_response, fault, header_modifier, ip_access, priority,
+    proxy_protocol, redirect, retry, rewrite, security_fields, tcp, timeouts, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
@@ -100,7 +100,11 @@ policies! {
     Tcp            = tcp::Tcp,
     Udp            = udp::Udp,
     Priority       = priority::RoutePriority,        // a setting, no hook
+    SecurityFields = security_fields::SecurityFields, // last to see the response, whoever made it
     Cors           = cors::Cors,                     // a preflight carries no credentials: before every authentication
+    IpAccess       = ip_access::IpAccess,            // the cheapest refusal first
+    Csrf           = csrf::Csrf,
+    Authorization  = authorization::Authorization,   // sees the client's request, before anything changes it
     Fault          = fault::Fault,                   // after who may ask, before everything that answers
     Redirect       = redirect::Redirect,             // ends the exchange: after everything that may refuse
     DirectResponse = direct_response::DirectResponse,

@@ -181,6 +181,8 @@ pub(crate) struct Outcome {
     pub(crate) is_over: bool,
     pub(crate) is_tunnel: bool,
     pub(crate) grpc_status: Option<u32>,
+    /// The rule of a policy that decided whether the request may pass.
+    decision: Option<Arc<str>>,
     local_bytes: u64,
 }
 
@@ -398,12 +400,17 @@ impl<'a> Exchange<'a> {
             port: self.connection.address.port(),
             matched_prefix: self.matched_prefix,
             request_id: self.request_id.as_str(),
+            unix_nanos: self.worker.unix_nanos(self.started),
             rng: Some(&self.worker.rng),
             effects: self.effects,
+            decision: None,
         };
         let result = run(&mut self.req, &mut cx);
-        let effects = cx.effects;
+        let (effects, decision) = (cx.effects, cx.decision);
         self.effects = effects;
+        if decision.is_some() {
+            self.outcome.decision = decision;
+        }
         result
     }
 
@@ -415,8 +422,10 @@ impl<'a> Exchange<'a> {
             port: self.connection.address.port(),
             matched_prefix: self.matched_prefix,
             request_id: self.request_id.as_str(),
+            unix_nanos: self.worker.unix_nanos(self.started),
             rng: Some(&self.worker.rng),
             effects: self.effects,
+            decision: None,
         };
         chain.on_response(&mut self.rsp, state, &mut cx);
     }
@@ -458,6 +467,7 @@ impl<'a> Exchange<'a> {
         let mut cx = rhumb_policy::Exchange {
             matched_prefix: self.matched_prefix,
             request_id: self.request_id.as_str(),
+            unix_nanos: self.worker.unix_nanos(self.started),
             rng: Some(&self.worker.rng),
             ..rhumb_policy::Exchange::new(self.client, self.connection.scheme, self.connection.address.port())
         };
@@ -642,6 +652,7 @@ impl<'a> Exchange<'a> {
             endpoint: outcome.endpoint.as_ref().map_or("", |endpoint| endpoint.label()),
             upstream_status: outcome.upstream_status,
             grpc_status: outcome.grpc_status,
+            policy_decision: outcome.decision.as_deref().unwrap_or_default(),
             tries: outcome.tries,
             retries: &outcome.retries,
             request_id: self.request_id.as_str().as_bytes(),

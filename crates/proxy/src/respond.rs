@@ -49,6 +49,8 @@ pub(crate) fn complete(reply: &mut Reply, req: &RequestHead, request_id: &str) {
 }
 
 fn describe(reply: &mut Reply, facts: &Facts, req: &RequestHead, request_id: &str) {
+    let told = reply.detail.take();
+    let detail = told.as_deref().unwrap_or(facts.detail);
     if is_grpc(req) {
         // A gRPC client reads its own status from a response that is only a head (gRPC over HTTP2, "Trailers-Only").
         reply.head.status = 200;
@@ -56,7 +58,7 @@ fn describe(reply: &mut Reply, facts: &Facts, req: &RequestHead, request_id: &st
         fields.set(Known::ContentType, b"application/grpc");
         let mut digits = itoa_u8(facts.grpc);
         fields.append(Known::GrpcStatus, digits.as_mut_slice());
-        fields.append(Known::GrpcMessage, format!("{} ({})", facts.detail, facts.code).as_bytes());
+        fields.append(Known::GrpcMessage, &grpc_message(&format!("{detail} ({})", facts.code)));
         return;
     }
     let title = reason(facts.status);
@@ -66,7 +68,7 @@ fn describe(reply: &mut Reply, facts: &Facts, req: &RequestHead, request_id: &st
             "<!doctype html><meta charset=utf-8><title>{status} {title}</title><h1>{status} {title}</h1><p>{detail}</p>\
              <p><small>{code} · request {request_id}</small></p>\n",
             status = facts.status,
-            detail = facts.detail,
+            detail = escape_html(detail),
             code = facts.code,
         )
         .into_bytes();
@@ -77,7 +79,7 @@ fn describe(reply: &mut Reply, facts: &Facts, req: &RequestHead, request_id: &st
         "type": format!("{ERROR_BASE}{}", facts.code),
         "title": title,
         "status": facts.status,
-        "detail": facts.detail,
+        "detail": detail,
         "instance": String::from_utf8_lossy(path),
         "code": facts.code,
         "side": facts.side.as_str(),
@@ -95,6 +97,22 @@ pub(crate) fn is_grpc(req: &RequestHead) -> bool {
         Some(rest) => rest.is_empty() || matches!(rest.first(), Some(b'+' | b';')),
         None => false,
     }
+}
+
+/// Percent-encoded where a field value needs it (gRPC over HTTP2, "Status-Message").
+fn grpc_message(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => out.push(byte),
+            _ => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+        }
+    }
+    out
+}
+
+fn escape_html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Browsers put text/html first; everything else gets the problem document.

@@ -62,6 +62,8 @@ pub struct Record<'a> {
     pub upstream_status: Option<u16>,
     /// `grpc-status` of a gRPC exchange, if one was seen.
     pub grpc_status: Option<u32>,
+    /// The rule of an authorization policy that decided; empty when none had to.
+    pub policy_decision: &'a str,
     /// How many endpoints were tried, retries included. 0: answered without a backend.
     pub tries: u16,
     /// Why it was tried again, in order; what came after the first [`RETRY_REASONS_MAX`] is only counted in `tries`.

@@ -222,7 +222,7 @@ fn requests_wait_for_a_stream_and_get_one() {
                     };
                     let sent = content(number * 100);
                     // Some give up: the turn of each goes to another.
-                    if number % 3 == 0 {
+                    if number.is_multiple_of(3) {
                         return;
                     }
                     assert!(exchange(stream, &sent).await.unwrap() == sent);

@@ -87,6 +87,9 @@ impl Json<'_> {
         if let Some(status) = r.upstream_status {
             self.number(b",\"upstream_status\":", status);
         }
+        if !r.policy_decision.is_empty() {
+            self.bytes(b",\"policy_decision\":\"", r.policy_decision.as_bytes());
+        }
         if r.tries != 0 {
             self.number(b",\"tries\":", r.tries);
         }
@@ -422,6 +425,7 @@ fields! {
     Backend = "backend",
     Endpoint = "endpoint",
     UpstreamStatus = "upstream_status",
+    PolicyDecision = "policy_decision",
     Tries = "tries",
     TlsVersion = "tls.version",
     TlsCipher = "tls.cipher",
@@ -483,6 +487,7 @@ impl Field {
             Self::Backend => value(out, r.backend.as_bytes()),
             Self::Endpoint => value(out, r.endpoint.as_bytes()),
             Self::UpstreamStatus => known(out, r.upstream_status),
+            Self::PolicyDecision => value(out, r.policy_decision.as_bytes()),
             Self::Tries => text::number(out, r.tries),
             Self::TlsVersion => value(out, tls.version.as_bytes()),
             Self::TlsCipher => value(out, tls.cipher.as_bytes()),
@@ -553,6 +558,7 @@ mod tests {
             endpoint: "10.0.0.3:9001",
             upstream_status: Some(200),
             grpc_status: None,
+            policy_decision: "readers",
             tries: 3,
             retries: &[RetryReason::Failure(Cause::BackendReset), RetryReason::Grpc(14)],
             request_id: b"019c9d2e-5f6b-7abc-8def-0123456789ab",
@@ -610,7 +616,7 @@ mod tests {
                 r#""bytes_out":1024,"duration_ms":{"total":12.345,"gateway":0.345,"request_body":0.020,"connect":0.800,"#,
                 r#""upstream_first_byte":9.000,"upstream_total":12.000},"listener":"web","route":"default/users","#,
                 r#""rule":"/users/*","backend":"default/users","endpoint":"10.0.0.3:9001","upstream_status":200,"#,
-                r#""tries":3,"retries":["backend_reset","grpc_14"],"tls":{"version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","sni":"api.example.com","#,
+                r#""policy_decision":"readers","tries":3,"retries":["backend_reset","grpc_14"],"tls":{"version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","sni":"api.example.com","#,
                 r#""client_subject":"CN=me"},"user_agent":"curl/8.5.0","referer":"https://example.com/start","#,
                 r#""node":"edge-1","config_revision":42}"#,
             )
