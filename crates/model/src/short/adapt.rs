@@ -23,10 +23,16 @@ const DEFAULT_LISTENER: &str = "http";
 /// The port of that listener.
 const DEFAULT_PORT: i64 = 8080;
 
-/// The names of the listeners that a short form has.
+/// The names of the listeners of a short form that see requests: a route that names none is not meant for others.
 pub(crate) fn listeners(node: &Node) -> Vec<Box<str>> {
     let entries = node.get("listeners").and_then(Node::as_map).unwrap_or(&[]);
-    entries.iter().map(|entry| entry.key.clone()).collect()
+    let has_requests = |listener: &Node| {
+        let protocol = listener.get("protocol").and_then(Node::as_str);
+        protocol.is_none_or(|word| {
+            ![Protocol::Tcp, Protocol::Tls, Protocol::Udp].map(Protocol::word).contains(&word)
+        })
+    };
+    entries.iter().filter(|entry| has_requests(&entry.value)).map(|entry| entry.key.clone()).collect()
 }
 
 /// The documents that a short form stands for. One without listeners uses `others`, those of other short forms of the
