@@ -2,11 +2,12 @@
 
 use crate::gate::{json, local};
 use rhumb_testkit::backend::Backend;
+use rhumb_testkit::cert::Authority;
 use rhumb_testkit::client::{self, Client};
 use rhumb_testkit::config::Config;
 use rhumb_testkit::load::{Load, Report};
 use rhumb_testkit::message::{Kind, Message};
-use rhumb_testkit::process::{Program, Rhumb, script};
+use rhumb_testkit::process::{Program, Rhumb, script, serve_script};
 use rhumb_testkit::{port, wait};
 use rustix::process::Signal;
 use std::net::SocketAddr;
@@ -243,4 +244,169 @@ fn connections_of_a_removed_listener_leave_gently() {
     assert_eq!((response.text().as_str(), response.field("connection")), ("held", Some("close")));
     let again = untouched.get("a.test", "/bytes/1");
     assert_eq!((again.status(), again.field("connection")), (200, None));
+}
+
+/// wrk until it is told to stop; what it said.
+struct Wrk(Program, tempfile::TempDir);
+
+impl Wrk {
+    fn start(url: &str, more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut command = std::process::Command::new("wrk");
+        command.args(["-t1", "-c4", "-d180s", "--timeout", "30s"]).args(more).arg(url);
+        let program = Program::start(command, &dir.path().join("wrk.log"));
+        Self(program, dir)
+    }
+
+    /// Requests that it has made; none may have failed.
+    fn stop(mut self) -> u64 {
+        self.0.signal(Signal::INT);
+        self.0.wait();
+        let output = self.0.log();
+        assert!(!output.contains("Socket errors") && !output.contains("Non-2xx"), "{output}");
+        let made = output.lines().find_map(|line| line.trim().split(" requests in ").next()?.parse().ok());
+        drop(self.1);
+        made.unwrap_or_else(|| panic!("no count: {output}"))
+    }
+}
+
+/// h2load again and again until it is told to stop.
+struct H2Load {
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    thread: std::thread::JoinHandle<u64>,
+}
+
+impl H2Load {
+    fn start(url: String) -> Self {
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = std::sync::Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut made = 0;
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                let mut command = std::process::Command::new("h2load");
+                command.args(["-n", "500", "-c", "2", "-m", "8", &url]);
+                let output = rhumb_testkit::process::finish(command).output;
+                let good = "500 total, 500 started, 500 done, 500 succeeded, 0 failed, 0 errored, 0 timeout";
+                assert!(output.contains(good) && output.contains("status codes: 500 2xx"), "{output}");
+                made += 500;
+            }
+            made
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> u64 {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.thread.join().expect("no request that failed")
+    }
+}
+
+/// Short unless `RHUMB_LONG` is set: then as many changes, and for as long, as issue and documentation promise.
+#[test]
+fn whatever_changes_under_load_no_request_fails() {
+    let is_long = std::env::var_os("RHUMB_LONG").is_some();
+    let (reloads, certificates, churn) = if is_long { (100, 20, 600) } else { (20, 4, 40) };
+    let backends = [Backend::start(), Backend::start(), Backend::start()];
+    let (plain, tls) = (port::free(), port::free());
+    let ca = Authority::new("test");
+    let config = |version: u32, endpoints: &[&Backend]| {
+        let endpoints: Vec<_> = endpoints.iter().map(|backend| format!("'{}'", backend.address())).collect();
+        Config::new()
+            .top("workers: 2")
+            .top("timeouts: {drain: 5s, drainDelay: 2s}")
+            .listener("web", plain, "")
+            .listener("safe", tls, "tls: {certificates: [{cert: web.crt, key: web.key}]}")
+            .backend("peer", &format!("endpoints: [{}]", endpoints.join(", ")))
+            .route("on: [web, safe], to: peer")
+            .route(&format!("match: {{path: /version}}, respond: {{status: 200, body: 'version {version}'}}"))
+    };
+    let all = [&backends[0], &backends[1], &backends[2]];
+    let mut rhumb = Rhumb::start_with(&config(0, &all), |dir| drop(ca.server(&["a.test"]).write(dir, "web")));
+    let url = format!("http://127.0.0.1:{plain}/bytes/500");
+    let safe = format!("https://127.0.0.1:{tls}/bytes/500");
+    let close = ["-H", "Connection: close"];
+    let loads = [Wrk::start(&url, &[]), Wrk::start(&safe, &[]), Wrk::start(&url, &close)];
+    let streams = H2Load::start(safe);
+    let version = |expected: u32| {
+        wait::until(&format!("version {expected}"), || {
+            let text = client::get(local(plain), "a.test", "/version").text();
+            (text == format!("version {expected}")).then_some(())
+        });
+    };
+    let mut at = 0;
+    for _ in 0..reloads {
+        at += 1;
+        rhumb.write(&config(at, &all));
+        rhumb.signal(Signal::HUP);
+        version(at);
+    }
+    for _ in 0..certificates {
+        ca.server(&["a.test"]).write(rhumb.dir(), "web");
+        at += 1;
+        rhumb.write(&config(at, &all));
+        rhumb.signal(Signal::HUP);
+        version(at);
+    }
+    // Endpoints come and go 20 times per second.
+    let mut clock = std::time::Instant::now();
+    for n in 0..churn {
+        at += 1;
+        let chosen: Vec<&Backend> =
+            all.iter().enumerate().filter(|(k, _)| *k != n % 4).map(|(_, b)| *b).collect();
+        rhumb.write(&config(at, &chosen));
+        rhumb.signal(Signal::HUP);
+        clock += std::time::Duration::from_millis(50);
+        std::thread::park_timeout(clock.saturating_duration_since(std::time::Instant::now()));
+    }
+    version(at);
+    // A client that heeds GOAWAY would go on over another connection; h2load counts what it has not begun as failed.
+    let mut made = streams.stop();
+    for _ in 0..3 {
+        rhumb.upgrade();
+        version(at);
+    }
+    rhumb.signal(Signal::TERM);
+    wait::until("draining is told", || (rhumb.try_admin("/readyz")?.text() == "draining\n").then_some(()));
+    // A load balancer that has seen it sends its clients elsewhere.
+    for load in loads {
+        made += load.stop();
+    }
+    eprintln!(
+        "{made} requests, none failed: {reloads} reloads, {certificates} certificates, {churn} changes of endpoints, \
+         3 upgrades, 1 drain"
+    );
+    rhumb.end_all();
+}
+
+#[test]
+fn a_websocket_lives_until_the_end_of_the_drain_and_is_closed_in_order() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, port) = (port::free(), port::free());
+    let peer: std::path::PathBuf = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/websocket_peer.py").into();
+    let _server = serve_script(&peer, &["server"], server, &dir.path().join("server.log"));
+    let config = Config::new()
+        .top("workers: 1")
+        .top("timeouts: {drain: 4s}")
+        .listener("web", port, "")
+        .backend("ws", &format!("endpoints: ['127.0.0.1:{server}']"))
+        .route("match: {path: /ws/*}, to: ws");
+    let mut rhumb = Rhumb::start(&config);
+    let mut client = Client::connect(local(port));
+    client.send(
+        "GET /ws/echo HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(client.next_response(Kind::Response).status(), 101);
+    // An upgrade leaves it where it is.
+    rhumb.upgrade();
+    client.send(b"\x81\x82\x00\x00\x00\x00hi");
+    assert_eq!(client.read_exact(4), b"\x81\x02hi");
+    // 1001, and the Close that answers it reaches the backend, which ends the connection.
+    assert_eq!(client.read_exact(4), b"\x88\x02\x03\xe9");
+    client.send(b"\x88\x82\x00\x00\x00\x00\x03\xe9");
+    assert!(client.read_to_end().is_empty());
+    assert_eq!(rhumb.program().wait().code(), Some(0), "{}", rhumb.log());
+    assert!(!rhumb.log().contains("connections are cut"), "{}", rhumb.log());
+    assert!(rhumb.log().contains("\"draining\""), "{}", rhumb.log());
+    rhumb.end_all();
 }

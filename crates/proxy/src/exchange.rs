@@ -251,7 +251,7 @@ impl<'a> Exchange<'a> {
     async fn run(&mut self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
         self.admit()?;
         self.route()?;
-        self.weigh()?;
+        self.weigh(down, timer).await?;
         self.run_request_policies(down, timer).await?;
         self.forward(down, timer).await
     }
@@ -313,13 +313,25 @@ impl<'a> Exchange<'a> {
 
     /// Refuses the request when the proxy is overloaded and this one is among those that have to go.
     #[inline]
-    fn weigh(&self) -> Result<(), End> {
+    async fn weigh(&self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
         let priority = self.rule.as_ref().map_or(Priority::Normal, |rule| rule.value.priority);
         if !self.worker.gauge.refuses(priority, &self.worker.rng) {
             return Ok(());
         }
         self.worker.metrics.borrow_mut().add(Metric::OverloadRefused, &[priority.as_str()], 1);
+        // Boxed: a part of every exchange otherwise.
+        Box::pin(self.hold(down, timer)).await?;
         Err(refuse(Cause::Overloaded))
+    }
+
+    /// Holds a refusal back for a while: a client that asks again at once would have the worker do nothing but refuse.
+    async fn hold(&self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
+        let Some((_held, time)) = self.worker.gauge.hold(&self.worker.rng) else { return Ok(()) };
+        timer.set(Instant::now() + time);
+        match wait_for(down, timer, std::future::pending::<()>()).await {
+            Err(GaveUp::ClientGone) => Err(End::Cut(Cause::ClientClosed.into())),
+            _ => Ok(()),
+        }
     }
 
     /// True when the handshake chose one listener of a port with several and the request names another: that one's

@@ -17,6 +17,7 @@ use rhumb_policy::chain::ChainState;
 use rhumb_telemetry::Note;
 
 use crate::exchange::{End, Exchange, GaveUp, Tells, elapsed, wait_for};
+use crate::goodbye::Goodbye;
 use crate::limits::{self, Limits};
 use crate::pump::Broken;
 use crate::respond::is_grpc;
@@ -319,6 +320,12 @@ impl Exchange<'_> {
         Ok((Up::H1(lease.connection), false))
     }
 
+    /// True for a request that asks for a WebSocket, in either protocol.
+    fn is_websocket(&self) -> bool {
+        let asked = self.req.upgrade().or_else(|| self.req.protocol()).unwrap_or_default();
+        asked.trim_ascii().eq_ignore_ascii_case(b"websocket")
+    }
+
     /// Sends the response head to the client, then content both ways to its end.
     #[allow(clippy::too_many_arguments)] // everything an attempt leaves behind, used once
     async fn respond(
@@ -352,8 +359,18 @@ impl Exchange<'_> {
             self.outcome.notes.insert(Note::Upgraded);
             self.pump.begin_tunnel(down, &mut up);
         }
+        let mut goodbye = (opens_tunnel && self.is_websocket()).then(|| {
+            self.pump.follow_frames();
+            Box::new(Goodbye::new(self.worker))
+        });
         let mut is_first = true;
         let result = poll_fn(|cx| {
+            if let Some(goodbye) = &mut goodbye
+                && goodbye.poll(cx, self.worker).is_ready()
+            {
+                self.outcome.notes.insert(Note::Draining);
+                self.pump.say_goodbye();
+            }
             if let Poll::Ready(result) = self.pump.poll_content(cx, down, &mut up) {
                 return Poll::Ready(result);
             }

@@ -26,6 +26,7 @@ mod side;
 mod mirror;
 mod pace;
 mod pump;
+mod goodbye;
 mod respond;
 mod date;
 

@@ -12,6 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,6 +48,13 @@ const MEMORY: Marks = Marks { close: 850, open: 820, shed: 920, admit: 900, all:
 
 /// The same for buffers.
 const BUFFERS: Marks = Marks { close: 750, open: 700, shed: 900, admit: 850, all: 1000 };
+
+/// How long a refusal is held back, at least; at most twice that. Only while the queue is what is too long: memory is
+/// not to be filled with refusals.
+const HOLD: Duration = Duration::from_millis(500);
+
+/// Refusals that a worker holds back at a time; more are sent at once.
+const HELD: u32 = 8192;
 
 /// Parts of the table of client addresses, so that workers seldom meet at one lock.
 const SHARDS: usize = 16;
@@ -274,6 +282,16 @@ pub(crate) struct Gauge {
     /// Share of refused requests, per mille.
     share: Cell<u32>,
     queue: RefCell<Queue>,
+    held: Rc<Cell<u32>>,
+}
+
+/// A refusal that is held back.
+pub(crate) struct Held(Rc<Cell<u32>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
 }
 
 /// What a worker does after a look.
@@ -293,7 +311,18 @@ impl Gauge {
             state: Cell::default(),
             share: Cell::new(0),
             queue: RefCell::default(),
+            held: Rc::default(),
         }
+    }
+
+    /// Whether, and for how long, a refusal is held back.
+    pub(crate) fn hold(&self, rng: &RefCell<Rng>) -> Option<(Held, Duration)> {
+        if self.cause() != Limit::QueueDelay || self.held.get() >= HELD {
+            return None;
+        }
+        self.held.set(self.held.get() + 1);
+        let spread = f64::from(rng.borrow_mut().below(ALL)) / f64::from(ALL);
+        Some((Held(Rc::clone(&self.held)), HOLD + HOLD.mul_f64(spread)))
     }
 
     pub(crate) fn pressure(&self) -> &Arc<Pressure> {

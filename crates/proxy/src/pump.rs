@@ -10,6 +10,7 @@ use rhumb_net::splice::{Moved, Splice, SpliceError};
 
 use crate::mirror::Tap;
 use crate::pace::Pace;
+use crate::goodbye::{Frames, GOING_AWAY};
 use crate::replay::Replay;
 use crate::side::{Down, Up};
 
@@ -27,6 +28,16 @@ enum Flow {
     Done,
 }
 
+/// What a client of a WebSocket has been told about its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// It is to be told at the next border of frames.
+    Wanted,
+    /// It was told: what the backend still sends is of no use.
+    Goodbye,
+}
+
 #[derive(Clone, Copy)]
 enum Direction {
     Request,
@@ -42,6 +53,9 @@ pub(crate) struct Pump {
     /// The backend no longer takes request content; its answer may still come.
     request_refused: bool,
     is_tunnel: bool,
+    /// The frames that the backend of a WebSocket sends.
+    frames: Option<Box<Frames>>,
+    goodbye: Said,
     no_pipes: bool,
     /// How fast response content may pass; `None`: as fast as it can.
     pace: Option<Box<Pace>>,
@@ -80,6 +94,8 @@ impl Pump {
             response_pipe: None,
             request_refused: false,
             is_tunnel: false,
+            frames: None,
+            goodbye: Said::Nothing,
             no_pipes: false,
             pace: None,
             tap: None,
@@ -160,6 +176,26 @@ impl Pump {
         self.replay.give_up();
     }
 
+    /// The tunnel is a WebSocket: it can be ended in an orderly way.
+    pub(crate) fn follow_frames(&mut self) {
+        self.frames = Some(Box::default());
+    }
+
+    /// Tells the client of a WebSocket to go, as soon as the border of a frame allows it.
+    pub(crate) fn say_goodbye(&mut self) {
+        if self.goodbye == Said::Nothing {
+            self.goodbye = Said::Wanted;
+        }
+    }
+
+    fn try_goodbye(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>) -> Result<(), Broken> {
+        if self.goodbye != Said::Wanted || !self.frames.as_ref().is_some_and(|frames| frames.is_between()) {
+            return Ok(());
+        }
+        self.goodbye = Said::Goodbye;
+        down.send_data(cx, &GOING_AWAY).map_err(|_| Broken::Client(Cause::ClientClosed.into()))
+    }
+
     /// Moves request content, and ready when a response head has come.
     pub(crate) fn poll_response(
         &mut self,
@@ -220,7 +256,9 @@ impl Pump {
             }
             _ => {}
         }
-        let is_done = self.response == Flow::Done && (!self.is_tunnel || self.request == Flow::Done);
+        // RFC 6455 §7.1.1: after both Close frames it is the server that closes.
+        let is_request_over = self.request == Flow::Done || self.goodbye == Said::Goodbye;
+        let is_done = self.response == Flow::Done && (!self.is_tunnel || is_request_over);
         if is_done {
             return Poll::Ready(Ok(()));
         }
@@ -324,6 +362,7 @@ impl Pump {
         down: &mut Down<'_>,
         up: &mut Up,
     ) -> Result<(), Broken> {
+        self.try_goodbye(cx, down)?;
         while self.response == Flow::Open {
             if self.pace.is_some() {
                 return self.move_paced(cx, down, up);
@@ -354,11 +393,16 @@ impl Pump {
             match up.poll_body(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Err(failure)) => return Err(Broken::Backend(failure)),
+                Poll::Ready(Ok(Part::Data(_))) if self.goodbye == Said::Goodbye => {}
                 Poll::Ready(Ok(Part::Data(data))) => {
                     self.has_moved = true;
                     self.bytes_out += data.len() as u64;
                     if down.send_data(cx, data).is_err() {
                         return Err(Broken::Client(Cause::ClientClosed.into()));
+                    }
+                    if let Some(frames) = &mut self.frames {
+                        frames.pass(data);
+                        self.try_goodbye(cx, down)?;
                     }
                 }
                 Poll::Ready(Ok(Part::End(trailers))) => {

@@ -100,6 +100,7 @@ pub struct Worker {
     #[allow(clippy::vec_box)]
     responses: RefCell<Vec<Box<ResponseHead>>>,
     draining: Cell<bool>,
+    drain: Cell<Option<(Instant, Instant)>>,
     /// How long a connection without a request may still bring one once it is to go.
     quiet: Cell<Duration>,
     /// How many listeners were removed.
@@ -132,6 +133,7 @@ impl Worker {
             requests: RefCell::default(),
             responses: RefCell::default(),
             draining: Cell::new(false),
+            drain: Cell::new(None),
             quiet: Cell::new(QUIET),
             removals: Cell::new(0),
             watchers: RefCell::default(),
@@ -197,7 +199,7 @@ impl Worker {
     pub(crate) fn join(self: &Rc<Self>, counted: Option<AddressGuard>) -> Member {
         self.open.set(self.open.get() + 1);
         self.all_open.fetch_add(1, Relaxed);
-        Member { worker: Rc::clone(self), place: None, _counted: counted.map(Box::new) }
+        Member { watch: Watch::new(self), _counted: counted.map(Box::new) }
     }
 
     /// How long a connection without a request may still bring one once it is to go.
@@ -222,8 +224,14 @@ impl Worker {
         self.rest_limit.get().is_some_and(|limit| since <= limit)
     }
 
+    /// When the drain began, and when it ends.
+    pub(crate) fn drain(&self) -> Option<(Instant, Instant)> {
+        self.drain.get()
+    }
+
     fn begin_drain(&self, deadline: Instant) {
         self.draining.set(true);
+        self.drain.set(Some((Instant::now(), deadline)));
         self.quiet.set(QUIET.min(deadline.saturating_duration_since(Instant::now()) / 2));
         self.wake_connections();
     }
@@ -239,10 +247,9 @@ impl Worker {
     }
 }
 
-/// A task's membership in its worker.
+/// A connection's membership in its worker.
 pub(crate) struct Member {
-    worker: Rc<Worker>,
-    place: Option<u32>,
+    watch: Watch,
     // Boxed: most listeners do not count, and very many connections rest.
     _counted: Option<Box<AddressGuard>>,
 }
@@ -250,11 +257,36 @@ pub(crate) struct Member {
 impl Member {
     /// Has this task woken when its connection may have to go. Its waker must stay the same.
     pub(crate) fn watch(&mut self, waker: &Waker) {
+        self.watch.watch(waker);
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let worker = &self.watch.worker;
+        worker.open.set(worker.open.get().saturating_sub(1));
+        worker.all_open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A task that is woken when connections may have to go.
+pub(crate) struct Watch {
+    worker: Rc<Worker>,
+    place: Option<u32>,
+}
+
+impl Watch {
+    pub(crate) fn new(worker: &Rc<Worker>) -> Self {
+        Self { worker: Rc::clone(worker), place: None }
+    }
+
+    /// Has this task woken. Its waker must stay the same.
+    pub(crate) fn watch(&mut self, waker: &Waker) {
         if self.place.is_some() {
             return;
         }
         let mut watchers = self.worker.watchers.borrow_mut();
-        // There are never more of them than descriptors.
+        // There are never more of them than connections and streams.
         let end = u32::try_from(watchers.len()).unwrap_or(u32::MAX);
         let place = self.worker.free_places.borrow_mut().pop().unwrap_or(end);
         match watchers.get_mut(place as usize) {
@@ -265,16 +297,13 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for Watch {
     fn drop(&mut self) {
-        self.worker.open.set(self.worker.open.get().saturating_sub(1));
-        self.worker.all_open.fetch_sub(1, Relaxed);
-        if let Some(place) = self.place {
-            if let Some(slot) = self.worker.watchers.borrow_mut().get_mut(place as usize) {
-                *slot = None;
-            }
-            self.worker.free_places.borrow_mut().push(place);
+        let Some(place) = self.place else { return };
+        if let Some(slot) = self.worker.watchers.borrow_mut().get_mut(place as usize) {
+            *slot = None;
         }
+        self.worker.free_places.borrow_mut().push(place);
     }
 }
 
