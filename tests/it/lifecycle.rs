@@ -410,3 +410,48 @@ fn a_websocket_lives_until_the_end_of_the_drain_and_is_closed_in_order() {
     assert!(rhumb.log().contains("\"draining\""), "{}", rhumb.log());
     rhumb.end_all();
 }
+
+#[test]
+fn a_grpc_stream_lives_through_reloads_and_an_upgrade() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, port) = (port::free(), port::free());
+    let peer: std::path::PathBuf = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/grpc_peer.py").into();
+    let _server = serve_script(&peer, &["server"], server, &dir.path().join("server.log"));
+    let config = |n: u32| {
+        Config::new()
+            .top("workers: 2")
+            .top("timeouts: {drain: 60s}")
+            .listener("web", port, "")
+            .backend("grpc", &format!("endpoints: ['127.0.0.1:{server}'], protocol: h2c"))
+            .route("match: {path: /test.Echo/*}, to: grpc")
+            .route(&format!("match: {{path: /version}}, respond: {{status: 200, body: 'version {n}'}}"))
+    };
+    let mut rhumb = Rhumb::start(&config(0));
+    let stop = dir.path().join("stop");
+    let mut stream = Program::start(
+        script(&peer, &["hold", &local(port).to_string(), &stop.display().to_string()]),
+        &dir.path().join("stream.log"),
+    );
+    let answered = |stream: &Program| stream.log().matches("answered").count();
+    let goes_on = |stream: &Program| {
+        let before = answered(stream);
+        wait::until("the stream goes on", || (answered(stream) > before + 5).then_some(()));
+    };
+    goes_on(&stream);
+    for n in 1..=5 {
+        rhumb.write(&config(n));
+        rhumb.signal(Signal::HUP);
+        wait::until("the new version", || {
+            (client::get(local(port), "a.test", "/version").text() == format!("version {n}")).then_some(())
+        });
+        goes_on(&stream);
+    }
+    rhumb.upgrade();
+    goes_on(&stream);
+    assert!(rhumb.program().ended().is_none(), "the old process keeps the stream");
+    std::fs::write(&stop, "").expect("a file");
+    assert_eq!(stream.wait().code(), Some(0), "{}", stream.log());
+    assert!(stream.log().contains("ended in order"), "{}", stream.log());
+    assert_eq!(rhumb.program().wait().code(), Some(0), "{}", rhumb.log());
+    rhumb.end_all();
+}

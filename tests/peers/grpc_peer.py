@@ -3,6 +3,7 @@
 grpc_peer.py server PORT
 grpc_peer.py client HOST:PORT DIRECT_HOST:PORT [CA_FILE]
 grpc_peer.py ask HOST:PORT METHOD MESSAGE
+grpc_peer.py hold HOST:PORT STOP_FILE
 
 Messages are plain bytes: no generated code is needed. The client asks the server behind the proxy directly
 (DIRECT) what it saw. It prints one line per check and ends with 1 when one failed. `ask` makes one call and prints
@@ -10,6 +11,7 @@ status and message, or OK and the answer.
 """
 
 import json
+import os
 import sys
 import threading
 import time
@@ -268,10 +270,34 @@ def ask(address, method, message):
         print(error.code().name, error.details())
 
 
+def hold(address, stop):
+    """One stream that goes on, a message and its answer at a time, until the file `stop` is there."""
+    answered = threading.Semaphore(1)
+
+    def ask():
+        n = 0
+        while not os.path.exists(stop):
+            assert answered.acquire(timeout=WAIT)
+            n += 1
+            yield str(n).encode()
+            time.sleep(0.005)
+
+    calls = grpc.insecure_channel(address, options=LIMITS)
+    n = 0
+    for answer in calls.stream_stream("/test.Echo/Chat")(ask()):
+        n += 1
+        assert answer == f"re:{n}".encode(), answer
+        print("answered", n, flush=True)
+        answered.release()
+    print("ended in order", flush=True)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "ask":
         ask(*sys.argv[2:])
     elif sys.argv[1] == "server":
         serve(sys.argv[2])
+    elif sys.argv[1] == "hold":
+        hold(sys.argv[2], sys.argv[3])
     else:
         sys.exit(run(sys.argv[2], sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else None))

@@ -8,9 +8,9 @@ use rhumb_codec::head::{Method, RequestHead, ResponseHead};
 use rhumb_conn::Part;
 use rhumb_net::splice::{Moved, Splice, SpliceError};
 
+use crate::goodbye::{Frames, GOING_AWAY};
 use crate::mirror::Tap;
 use crate::pace::Pace;
-use crate::goodbye::{Frames, GOING_AWAY};
 use crate::replay::Replay;
 use crate::side::{Down, Up};
 

@@ -86,6 +86,8 @@ limits! {
         "The acknowledgement of our SETTINGS. Then GOAWAY with SETTINGS_TIMEOUT.";
     H2StallTime = "h2_stall_time", "", "60s",
         "Content that waits because the client keeps a window shut. Then the stream is reset.";
+    UdpSessions = "udp_sessions", "Policy udp: maxSessions", "16384",
+        "Sessions of a UDP listener. One more ends the session that has rested longest.";
     ReplayTotal = "replay_total", "", "16Mi per worker",
         "Request content that is kept to be sent again, of all requests. One more is not kept, and not tried again.";
     Buffers = "buffers", "overload.buffers", "a quarter of overload.memory",

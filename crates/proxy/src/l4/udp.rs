@@ -21,7 +21,7 @@ use rhumb_net::socket::{send_datagram, send_datagram_to};
 use rhumb_net::timer::Timer;
 use rhumb_plan::{Backend, Port};
 use rhumb_telemetry::metrics::LocalCounter;
-use rhumb_telemetry::{Metric, Protocol};
+use rhumb_telemetry::{Limit, Metric, Protocol};
 use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
@@ -294,7 +294,7 @@ impl Hub {
             evicted
         };
         if let Some(evicted) = evicted {
-            self.worker.metrics.borrow_mut().add(Metric::LimitHits, &["udp_sessions"], 1);
+            self.worker.metrics.borrow_mut().limit(Limit::UdpSessions);
             evicted.end("evicted");
         }
         let limits = Limits { idle: l4.udp.idle, responses: l4.udp.responses };
