@@ -609,6 +609,9 @@ impl<'a> Exchange<'a> {
         };
         let rule = self.rule.as_ref().map(|rule| &rule.value);
         let mut notes = outcome.notes;
+        if pump.has_said_goodbye() {
+            notes.insert(Note::Draining);
+        }
         if pump.has_spliced {
             notes.insert(Note::Spliced);
         }

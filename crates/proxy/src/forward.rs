@@ -17,7 +17,6 @@ use rhumb_policy::chain::ChainState;
 use rhumb_telemetry::Note;
 
 use crate::exchange::{End, Exchange, GaveUp, Tells, elapsed, wait_for};
-use crate::goodbye::Goodbye;
 use crate::limits::{self, Limits};
 use crate::pump::Broken;
 use crate::respond::is_grpc;
@@ -358,19 +357,12 @@ impl Exchange<'_> {
             self.outcome.is_tunnel = true;
             self.outcome.notes.insert(Note::Upgraded);
             self.pump.begin_tunnel(down, &mut up);
+            if self.is_websocket() {
+                self.pump.end_in_order(self.worker);
+            }
         }
-        let mut goodbye = (opens_tunnel && self.is_websocket()).then(|| {
-            self.pump.follow_frames();
-            Box::new(Goodbye::new(self.worker))
-        });
         let mut is_first = true;
         let result = poll_fn(|cx| {
-            if let Some(goodbye) = &mut goodbye
-                && goodbye.poll(cx, self.worker).is_ready()
-            {
-                self.outcome.notes.insert(Note::Draining);
-                self.pump.say_goodbye();
-            }
             if let Poll::Ready(result) = self.pump.poll_content(cx, down, &mut up) {
                 return Poll::Ready(result);
             }

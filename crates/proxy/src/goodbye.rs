@@ -92,12 +92,13 @@ impl Goodbye {
     }
 
     /// Ready once, when it is time.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_said {
             return Poll::Pending;
         }
         self.watch.watch(cx.waker());
         if self.timer.deadline().is_none() {
+            let worker = self.watch.worker();
             let Some((begun, deadline)) = worker.drain() else { return Poll::Pending };
             let lead = deadline.saturating_duration_since(begun) / 10;
             let spread = f64::from(worker.rng.borrow_mut().below(1 << 16)) / f64::from(1 << 16);

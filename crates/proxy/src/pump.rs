@@ -1,6 +1,7 @@
 //! Moving content between the two sides: bounded buffers, back-pressure both ways, both directions at once.
 
 use std::num::NonZeroU64;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use rhumb_base::failure::{Cause, Failure};
@@ -8,11 +9,12 @@ use rhumb_codec::head::{Method, RequestHead, ResponseHead};
 use rhumb_conn::Part;
 use rhumb_net::splice::{Moved, Splice, SpliceError};
 
-use crate::goodbye::{Frames, GOING_AWAY};
+use crate::goodbye::{Frames, GOING_AWAY, Goodbye};
 use crate::mirror::Tap;
 use crate::pace::Pace;
 use crate::replay::Replay;
 use crate::side::{Down, Up};
+use crate::worker::Worker;
 
 /// Content with at least this many bytes to come moves inside the kernel when both sides are plain.
 pub(crate) const SPLICE_MIN: u64 = 64 << 10;
@@ -56,6 +58,7 @@ pub(crate) struct Pump {
     /// The frames that the backend of a WebSocket sends.
     frames: Option<Box<Frames>>,
     goodbye: Said,
+    farewell: Option<Box<Goodbye>>,
     no_pipes: bool,
     /// How fast response content may pass; `None`: as fast as it can.
     pace: Option<Box<Pace>>,
@@ -96,6 +99,7 @@ impl Pump {
             is_tunnel: false,
             frames: None,
             goodbye: Said::Nothing,
+            farewell: None,
             no_pipes: false,
             pace: None,
             tap: None,
@@ -177,18 +181,22 @@ impl Pump {
     }
 
     /// The tunnel is a WebSocket: it can be ended in an orderly way.
-    pub(crate) fn follow_frames(&mut self) {
+    pub(crate) fn end_in_order(&mut self, worker: &Rc<Worker>) {
         self.frames = Some(Box::default());
+        self.farewell = Some(Box::new(Goodbye::new(worker)));
     }
 
-    /// Tells the client of a WebSocket to go, as soon as the border of a frame allows it.
-    pub(crate) fn say_goodbye(&mut self) {
-        if self.goodbye == Said::Nothing {
-            self.goodbye = Said::Wanted;
-        }
+    /// True when the client of a WebSocket was told to go.
+    pub(crate) fn has_said_goodbye(&self) -> bool {
+        self.goodbye == Said::Goodbye
     }
 
     fn try_goodbye(&mut self, cx: &mut Context<'_>, down: &mut Down<'_>) -> Result<(), Broken> {
+        if let Some(farewell) = &mut self.farewell
+            && farewell.poll(cx).is_ready()
+        {
+            self.goodbye = Said::Wanted;
+        }
         if self.goodbye != Said::Wanted || !self.frames.as_ref().is_some_and(|frames| frames.is_between()) {
             return Ok(());
         }

@@ -280,6 +280,10 @@ impl Watch {
         Self { worker: Rc::clone(worker), place: None }
     }
 
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     /// Has this task woken. Its waker must stay the same.
     pub(crate) fn watch(&mut self, waker: &Waker) {
         if self.place.is_some() {
