@@ -3,7 +3,7 @@
 use rhumb_testkit::client::Client;
 use rhumb_testkit::config::Config;
 use rhumb_testkit::port;
-use rhumb_testkit::process::Rhumb;
+use rhumb_testkit::process::{Rhumb, serve_script};
 use rhumb_testkit::wait;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -226,6 +226,171 @@ fn what_all_backends_fail_puts_nobody_out() {
     for index in 0..3 {
         assert_eq!(house.state(index, "state"), "healthy");
     }
+}
+
+/// The states of the endpoints of each backend, in order.
+fn states(rhumb: &Rhumb, backend: &str) -> Vec<(String, String)> {
+    let answer: serde_json::Value = serde_json::from_slice(&rhumb.admin("/endpoints").content).expect("JSON");
+    let backends = answer["backends"].as_array().expect("backends");
+    let backend =
+        backends.iter().find(|b| b["backend"] == *format!("default/{backend}")).expect("the backend");
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let endpoints = backend["endpoints"].as_array().expect("endpoints");
+    endpoints.iter().map(|e| (text(&e["state"]), text(&e["check"]["detail"]))).collect()
+}
+
+#[test]
+fn checks_tell_who_is_well() {
+    let (well, ill, gone) = (Moody::start(), Moody::start(), port::free());
+    ill.fail_every(1, 503);
+    let dir = tempfile::tempdir().expect("a directory");
+    let grpc = port::free();
+    let peer = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/grpc_peer.py");
+    let _server = serve_script(peer.as_ref(), &["server"], grpc, &dir.path().join("server.log"));
+    let endpoints = format!("endpoints: ['{}', '{}', '127.0.0.1:{gone}']", well.address, ill.address);
+    let quick = "interval: 100ms, timeout: 5s, unhealthyThreshold: 2";
+    let of_grpc = |service: &str| {
+        format!(
+            "endpoints: ['127.0.0.1:{grpc}'], protocol: h2c, health: {{type: grpc, service: {service}, {quick}}}"
+        )
+    };
+    let port = port::free();
+    let config = Config::new()
+        .listener("web", port, "")
+        .backend("http", &format!("{endpoints}, health: {{path: /healthz, {quick}}}"))
+        .backend("tcp", &format!("{endpoints}, health: {{type: tcp, {quick}}}"))
+        .backend("says", &format!("{endpoints}, health: {{type: tcp, send: \"GET / HTTP/1.1\\r\\n\\r\\n\", expect: '200 x', {quick}}}"))
+        .backend("serving", &of_grpc("test.Echo"))
+        .backend("not-serving", &of_grpc("test.Ill"))
+        .backend("unknown", &of_grpc("test.Other"));
+    let config = ["http", "tcp", "says", "serving", "not-serving", "unknown"]
+        .into_iter()
+        .fold(config, |config, name| config.route(&format!("match: {{path: /{name}}}, to: {name}")));
+    let rhumb = Rhumb::start(&config);
+    let failing = |why: &str| ("failing check".to_owned(), why.to_owned());
+    let healthy = || ("healthy".to_owned(), String::new());
+    for (backend, expected) in [
+        ("http", vec![healthy(), failing("status 503"), failing("connect_refused")]),
+        ("tcp", vec![healthy(), healthy(), failing("connect_refused")]),
+        ("serving", vec![healthy()]),
+        ("not-serving", vec![failing("NOT_SERVING")]),
+        ("unknown", vec![failing("grpc status 5: it does not know the service")]),
+    ] {
+        let looks = || (states(&rhumb, backend) == expected).then_some(());
+        if wait::poll(Duration::from_secs(20), looks).is_none() {
+            panic!("{backend}: {:?} instead of {expected:?}", states(&rhumb, backend));
+        }
+    }
+    wait::until("the answer to be looked at", || {
+        (states(&rhumb, "says")[1].0 == "failing check").then_some(())
+    });
+    assert_eq!(states(&rhumb, "says")[0], healthy());
+    assert!(
+        rhumb.metric("rhumb_health_checks_total", &["backend=\"default/http\"", "result=\"fail\""]) >= 2.0
+    );
+
+    // Only the one that is well is asked, and who is well again is asked again.
+    let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], port)));
+    for _ in 0..50 {
+        assert_eq!(client.get("x.test", "/http").status(), 200);
+    }
+    ill.fail_every(0, 200);
+    wait::until("the ill one to be well", || (states(&rhumb, "http")[1] == healthy()).then_some(()));
+    // A reload that changes something else keeps what the checks have said.
+    rhumb.write(&config.top("accessLog: {enabled: false}"));
+    rhumb.reload();
+    assert_eq!(states(&rhumb, "http")[2].0, "failing check");
+}
+
+#[test]
+fn a_backup_is_asked_while_the_first_are_ill() {
+    let (mut first, backup) = (Moody::start(), Moody::start());
+    let port = port::free();
+    let endpoints = format!("['{}', {{address: '{}', priority: 1}}]", first.address, backup.address);
+    let config = Config::new()
+        .listener("web", port, "")
+        .backend("b", &format!("endpoints: {endpoints}, health: {{interval: 100ms, unhealthyThreshold: 1}}"))
+        .route("to: b");
+    let rhumb = Rhumb::start(&config);
+    let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], port)));
+    wait::until("the first check", || (first.requests() > 0).then_some(()));
+    let asked = |moody: &Moody, client: &mut Client| {
+        let before = moody.requests();
+        for _ in 0..30 {
+            assert_eq!(client.get("x.test", "/").status(), 200);
+        }
+        moody.requests() - before >= 30
+    };
+    assert!(asked(&first, &mut client));
+    first.die();
+    wait::until("the first to be ill", || (states(&rhumb, "b")[0].0 == "failing check").then_some(()));
+    assert!(asked(&backup, &mut client));
+    first.revive();
+    wait::until("the first to be well", || (states(&rhumb, "b")[0].0 == "healthy").then_some(()));
+    assert!(asked(&first, &mut client));
+}
+
+#[test]
+fn a_backend_has_no_more_requests_and_connections_than_it_may_have() {
+    let peer = rhumb_testkit::backend::Backend::start();
+    let port = port::free();
+    let body =
+        |name: &str, more: &str| (name.to_owned(), format!("endpoints: ['{}'], {more}", peer.address()));
+    let config = [
+        body("few", "maxRequests: 2"),
+        body("one", "maxConnections: 1, maxPendingRequests: 1"),
+        body("none", "maxConnections: 1, maxPendingRequests: 0"),
+    ]
+    .iter()
+    .fold(Config::new().listener("web", port, ""), |config, (name, body)| {
+        let route = format!("match: {{path: '/*', headers: {{b: '{name}'}}}}, to: {name}");
+        config.backend(name, body).route(&route)
+    });
+    let rhumb = Rhumb::start(&config);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let ask = |backend: &str, target: &str| {
+        let mut client = Client::connect(address);
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\nb: {backend}\r\n\r\n"));
+        client
+    };
+    let refused = |mut client: Client, limit: &str| {
+        let answer = client.response();
+        assert_eq!((answer.status(), answer.field("retry-after")), (503, Some("1")), "{limit}");
+        assert!(answer.text().contains("backend_limit"), "{answer:?}");
+    };
+    let refusals = |backend: &str, limit: &str| {
+        let (backend, limit) = (format!("backend=\"default/{backend}\""), format!("limit=\"{limit}\""));
+        rhumb.metric("rhumb_backend_refused_total", &[&backend, &limit])
+    };
+
+    let mut held: Vec<Client> = (0..2).map(|i| ask("few", &format!("/hold/few{i}"))).collect();
+    peer.wait_for("/hold/few0");
+    peer.wait_for("/hold/few1");
+    refused(ask("few", "/bytes/1"), "requests");
+    peer.release("few0");
+    peer.release("few1");
+    held.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+    assert_eq!(ask("few", "/bytes/1").response().status(), 200);
+    assert_eq!(refusals("few", "requests"), 1.0);
+
+    let mut first = ask("one", "/hold/one");
+    peer.wait_for("/hold/one");
+    let mut waits = ask("one", "/bytes/7");
+    wait::until("a request that waits", || {
+        (rhumb.metric("rhumb_backend_pending_requests", &["backend=\"default/one\""]) == 1.0).then_some(())
+    });
+    refused(ask("one", "/bytes/1"), "pending");
+    peer.release("one");
+    assert_eq!(first.response().status(), 200);
+    assert_eq!(waits.response().content.len(), 7);
+    assert_eq!(refusals("one", "connections"), 1.0);
+    assert_eq!(rhumb.metric("rhumb_upstream_connections_open", &["backend=\"default/one\""]), 1.0);
+
+    let mut first = ask("none", "/hold/none");
+    peer.wait_for("/hold/none");
+    refused(ask("none", "/bytes/1"), "pending");
+    peer.release("none");
+    assert_eq!(first.response().status(), 200);
 }
 
 #[test]

@@ -33,6 +33,8 @@ class Echo(grpc.GenericRpcHandler):
         self.lock = threading.Lock()
 
     def service(self, details):
+        if details.method == "/grpc.health.v1.Health/Check":
+            return grpc.unary_unary_rpc_method_handler(self.health)
         name = details.method.removeprefix("/test.Echo/")
         unary = {"Unary": self.unary, "Fail": self.fail, "Metadata": self.metadata, "Large": self.large,
                  "Hang": self.hang, "Hangs": self.hangs, "Remaining": self.remaining}
@@ -50,6 +52,15 @@ class Echo(grpc.GenericRpcHandler):
 
     def unary(self, request, context):
         return request
+
+    def health(self, request, context):
+        """HealthCheckRequest: service is field 1. Serves test.Echo, not test.Ill, and knows no other."""
+        name = request[2:].decode() if request else ""
+        if name in ("", "test.Echo"):
+            return b"\x08\x01"
+        if name == "test.Ill":
+            return b"\x08\x02"
+        context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
 
     def large(self, request, context):
         return b"x" * int(request)

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rhumb_balance::Why;
+use rhumb_plan::Backend;
 use rhumb_proxy::Shared;
 use rhumb_telemetry::Metric;
 use rhumb_tls::{ServerTls, ServerTlsSet};
@@ -20,6 +22,7 @@ pub(crate) fn register(shared: &Shared, workers: usize) {
             }
         }
     });
+    health(shared);
     let current = shared.current.clone();
     registry.collect(Metric::CertificateExpiry, move |emit| {
         let plan = current.load();
@@ -34,6 +37,48 @@ pub(crate) fn register(shared: &Shared, workers: usize) {
             emit(&[&origin], expiry);
         }
     });
+}
+
+/// What the health and the limits of backends have come to.
+fn health(shared: &Shared) {
+    type Value = fn(&Backend, &mut dyn FnMut(&[&str], i64));
+    let metrics: [(Metric, Value); 6] = [
+        (Metric::Ejections, |backend, emit| {
+            let tally = backend.endpoints.tally();
+            let kinds = Why::KINDS.iter().copied().zip(tally.ejections).chain([("spared", tally.spared)]);
+            for (kind, number) in kinds.filter(|(_, number)| *number > 0) {
+                emit(&[backend.name.as_str(), kind], whole(number));
+            }
+        }),
+        (Metric::Panicking, |backend, emit| {
+            emit(&[backend.name.as_str()], backend.endpoints.tally().is_panicking.into());
+        }),
+        (Metric::Panics, |backend, emit| {
+            emit(&[backend.name.as_str()], whole(backend.endpoints.tally().panics));
+        }),
+        (Metric::BackendRefused, |backend, emit| {
+            emit(&[backend.name.as_str(), "requests"], whole(backend.endpoints.tally().refused));
+            emit(&[backend.name.as_str(), "connections"], whole(backend.target.connections.refused()));
+        }),
+        (Metric::BackendPending, |backend, emit| {
+            emit(&[backend.name.as_str()], backend.target.connections.waiting().into());
+        }),
+        (Metric::UpstreamConnectionsOpen, |backend, emit| {
+            emit(&[backend.name.as_str()], backend.target.connections.open().into());
+        }),
+    ];
+    for (metric, value) in metrics {
+        let current = shared.current.clone();
+        shared.registry.collect(metric, move |emit| {
+            for backend in &current.load().backends {
+                value(backend, emit);
+            }
+        });
+    }
+}
+
+fn whole(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 fn count(n: usize) -> i64 {

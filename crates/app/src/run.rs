@@ -16,6 +16,7 @@ use rhumb_plan::Current;
 use rhumb_plan::process::DEFAULT_ADMIN;
 use rhumb_proxy::Shared;
 use rhumb_telemetry::{Metric, Registry};
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -78,8 +79,10 @@ pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit
     if reading.errors() > 0 && !options.partial {
         return Ok(Exit::Invalid);
     }
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("control runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .context("control runtime")?;
     let exit = runtime.block_on(control(config, reading, options, predecessor, inherited, ready));
     // Nothing is left to wait for: a blocked reader of a file would hold the process.
     runtime.shutdown_background();
@@ -164,7 +167,12 @@ async fn control(
     }
     notify.ready(&serving(&live));
     ready();
-    tokio::spawn(ward::watch(shared.current.clone(), shared.origin));
+    tokio::task::spawn_local(rhumb_net::timer::drive());
+    tokio::task::spawn_local(ward::watch(
+        shared.current.clone(),
+        Arc::clone(&shared.registry),
+        shared.origin,
+    ));
 
     let mut tidy = tokio::time::interval(TIDY);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);

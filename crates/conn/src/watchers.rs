@@ -38,6 +38,11 @@ impl Watchers {
         all.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
+    /// Tasks that wait.
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.0.borrow().waiting.len()).unwrap_or(u32::MAX)
+    }
+
     /// True when no task waits.
     pub fn is_empty(&self) -> bool {
         self.0.borrow().waiting.is_empty()

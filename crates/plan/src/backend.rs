@@ -9,7 +9,7 @@ use rhumb_base::rng::Rng;
 use rhumb_codec::field::FieldName;
 use rhumb_codec::head::RequestHead;
 use rhumb_telemetry::metrics::BackendId;
-use rhumb_upstream::Target;
+use rhumb_upstream::{Check, Target};
 
 /// A backend.
 pub struct Backend {
@@ -27,6 +27,8 @@ pub struct Backend {
     pub target: Target,
     /// How many of its requests may be retries. Shared by every revision of the backend.
     pub budget: Arc<RetryBudget>,
+    /// How endpoints are asked whether they are well; `None` when they are not.
+    pub check: Option<Arc<Check>>,
     /// Names in DNS that some or all endpoints are found by, for dumps; empty when every address is written.
     pub dns_names: Box<[Box<str>]>,
     /// The backend's series in the metrics registry, found at its first request.

@@ -7,6 +7,7 @@ use rhumb_balance::Settings;
 use rhumb_policy::Chain;
 use rhumb_route::RequestMatch;
 use rhumb_tls::CertificateInfo;
+use rhumb_upstream::active::Probe;
 use serde_json::{Map, Value, json};
 
 use crate::backend::{Backend, HashOn};
@@ -320,6 +321,32 @@ fn backend_value(backend: &Backend) -> Value {
     value.insert("connectTimeout".into(), duration(backend.target.connect_timeout).into());
     value.insert("idleTimeout".into(), duration(backend.target.idle_timeout).into());
     health(&mut value, backend.endpoints.settings());
+    if let Some(limit) = backend.target.max_connections {
+        value.insert("maxConnections".into(), limit.into());
+        value.insert("maxPendingRequests".into(), backend.target.max_pending.into());
+    }
+    if let Some(check) = &backend.check {
+        let (kind, what) = match &check.probe {
+            Probe::Http { method, path, expected, .. } => {
+                let statuses = expected.iter().map(|range| format!("{}-{}", range.start(), range.end()));
+                ("http", format!("{method} {path}: {}", statuses.collect::<Vec<_>>().join(", ")))
+            }
+            Probe::Tcp { send, expect } => {
+                ("tcp", format!("{} bytes sent, {} expected", send.len(), expect.len()))
+            }
+            Probe::Grpc { service, .. } => ("grpc", format!("service `{service}`")),
+        };
+        let check = json!({
+            "type": kind,
+            "asks": what,
+            "interval": duration(check.interval),
+            "timeout": duration(check.timeout),
+            "healthyThreshold": check.healthy_after,
+            "unhealthyThreshold": check.unhealthy_after,
+            "initially": if backend.endpoints.settings().is_well_at_first { "healthy" } else { "unhealthy" },
+        });
+        value.insert("health".into(), check);
+    }
     if !backend.dns_names.is_empty() {
         value.insert("dns".into(), backend.dns_names.iter().map(|name| (**name).to_owned()).collect());
     }

@@ -19,6 +19,7 @@ pub use current::{Current, Reader};
 pub use dump::dump;
 pub use port::{Port, PortListener, PortSettings};
 pub use rhumb_upstream::target::{self, Target};
+pub use rhumb_upstream::{active, limit};
 pub use rule::{Mirror, Retry, Rule, Timeouts, WeightedBackend};
 pub use session::Session;
 pub use snapshot::Plan;

@@ -316,7 +316,7 @@ impl Exchange<'_> {
         let client = target.proxy_protocol.map(|_| self.connection.ends());
         let lease = pools.open_for(target, address, client).await?;
         self.outcome.timing.connect = Some(elapsed(begun));
-        Ok((Up::H1(lease.connection), false))
+        Ok((Up::H1(lease.connection), lease.is_reused))
     }
 
     /// True for a request that asks for a WebSocket, in either protocol.

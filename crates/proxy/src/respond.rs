@@ -30,7 +30,7 @@ pub(crate) fn refusal(cause: Cause, req: &RequestHead, request_id: &str, proxy_s
         let value = format!("rhumb; error={}; details=\"{}\"", facts.proxy_status, facts.code);
         reply.fields().append(Known::ProxyStatus, value.as_bytes());
     }
-    if matches!(cause, Cause::Overloaded | Cause::ShuttingDown) {
+    if matches!(cause, Cause::Overloaded | Cause::ShuttingDown | Cause::BackendLimit) {
         reply.fields().append(Known::RetryAfter, b"1");
     }
     reply

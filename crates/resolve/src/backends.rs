@@ -16,6 +16,7 @@ use rhumb_model::kind::backend::{
 use rhumb_model::kind::backend_tls::{BackendTlsPolicy, SubjectAltNameKind};
 use rhumb_model::kind::refs::RHUMB_GROUP;
 use rhumb_model::{Diag, Doc, Rule, Span};
+use rhumb_plan::limit::DEFAULT_MAX_PENDING;
 use rhumb_plan::target::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Protocol, Target};
 use rhumb_plan::{self as plan, HashOn, Plan};
 use rhumb_tls::{self as tls, Certificate, ClientSpec, ClientTls, Roots, SubjectName, Verify, Version};
@@ -24,7 +25,7 @@ use crate::certificate::{self, Written, WrittenRoots, ca_of, of_secret};
 use crate::collect::{Docs, Entry, Key, key};
 use crate::health;
 use crate::report::Report;
-use crate::settings::{Surroundings, positive, refuse};
+use crate::settings::{Surroundings, positive};
 use crate::traffic::Traffic;
 
 /// A backend whose endpoints, or some of them, are found by name. Whoever looks the names up publishes the addresses
@@ -194,7 +195,6 @@ impl<'a> Backends<'a> {
         report: &mut Report,
     ) -> Option<(Arc<plan::Backend>, Vec<DnsName>, Vec<EndpointSpec>)> {
         let Entry { doc, spec } = entry;
-        refuse_limits(doc, spec, report);
         let connect_timeout = spec.connect_timeout.as_ref().map_or(DEFAULT_CONNECT_TIMEOUT, |written| {
             positive(doc, written.get(), written.span, DEFAULT_CONNECT_TIMEOUT, report)
         });
@@ -203,6 +203,11 @@ impl<'a> Backends<'a> {
         let (fixed, names) = endpoints(spec);
         let limits = self.traffic.budget(key(doc));
         let health = health::settings(doc, spec, self.zone.as_ref(), report);
+        let check = health::check(doc, spec, report);
+        let count = |written: i64| u32::try_from(written).unwrap_or(u32::MAX);
+        let max_connections = spec.max_connections.as_ref().map(|limit| count(limit.get()));
+        let max_pending =
+            spec.max_pending_requests.as_ref().map_or(DEFAULT_MAX_PENDING, |limit| count(limit.get()));
         let settings = self.tls(entry, identity, speaks_http, (&fixed, &names), report);
         if doc.broken {
             // What could be read of it is not what was meant.
@@ -223,6 +228,7 @@ impl<'a> Backends<'a> {
         hash_written(&fixed, &names, &hash_on, &mut hasher);
         // Few and small: what is shown is what is compared.
         format!("{health:?}").hash(&mut hasher);
+        (&check, max_connections, max_pending).hash(&mut hasher);
         let digest = hasher.finish();
 
         let before = || self.before.get(&*name).into_iter().flatten().copied();
@@ -280,7 +286,12 @@ impl<'a> Backends<'a> {
                 connect_timeout,
                 idle_timeout,
                 limits: h1::Limits::default(),
+                connections: before
+                    .map_or_else(Arc::default, |before| Arc::clone(&before.target.connections)),
+                max_connections,
+                max_pending,
             },
+            check: check.map(Arc::new),
             dns_names,
             metrics_id: OnceLock::new(),
         };
@@ -605,20 +616,6 @@ fn proxy_protocol_of(spec: &Backend) -> Option<proxy_protocol::Version> {
         ProxyProtocolVersion::V1 => proxy_protocol::Version::V1,
         ProxyProtocolVersion::V2 => proxy_protocol::Version::V2,
     })
-}
-
-/// Refuses what would have no effect.
-fn refuse_limits(doc: &Doc, spec: &Backend, report: &mut Report) {
-    let limits = [
-        ("maxConnections", spec.max_connections.as_ref().map(|limit| limit.span)),
-        ("maxPendingRequests", spec.max_pending_requests.as_ref().map(|limit| limit.span)),
-        ("maxRequests", spec.max_requests.as_ref().map(|limit| limit.span)),
-    ];
-    for (field, span) in limits {
-        if let Some(span) = span {
-            refuse(doc, span, field, report);
-        }
-    }
 }
 
 fn balancing(spec: &Backend) -> (Algorithm, HashOn) {

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_balance::{Outlier, Settings};
+use rhumb_model::decode::Whole;
 use rhumb_model::kind::backend::Backend;
+use rhumb_model::kind::health::{CheckType, Initially};
 use rhumb_model::scalar::Duration as WrittenDuration;
 use rhumb_model::{Doc, Spanned};
+use rhumb_plan::active::{self, Check, Probe};
 
 use crate::report::Report;
 use crate::settings::positive;
@@ -23,8 +26,10 @@ pub(crate) fn settings(doc: &Doc, spec: &Backend, zone: Option<&Arc<str>>, repor
             .panic_threshold
             .as_ref()
             .map_or(default.panic_percent, |percent| byte(percent.get())),
+        is_checked: spec.health.is_some(),
+        is_well_at_first: spec.health.as_ref().is_none_or(|health| *health.initially == Initially::Healthy),
         zone: zone.filter(|_| prefers_zone).cloned(),
-        ..default
+        max_requests: spec.max_requests.as_ref().map(|limit| u32::try_from(limit.get()).unwrap_or(u32::MAX)),
     }
 }
 
@@ -72,6 +77,44 @@ fn outlier(doc: &Doc, spec: &Backend, report: &mut Report) -> Option<Outlier> {
         ),
         probes: count(written.probe_requests.as_ref().map(|n| n.get()), default.probes),
         ramp: written.ramp.as_ref().map_or(default.ramp, |time| time.get()),
+    })
+}
+
+/// How endpoints are asked whether they are well; nothing when they are not.
+pub(crate) fn check(doc: &Doc, spec: &Backend, report: &mut Report) -> Option<Check> {
+    let written = spec.health.as_ref()?;
+    let text = |field: &Option<Spanned<Box<str>>>, default: &str| -> Box<str> {
+        field.as_ref().map_or_else(|| default.into(), |field| field.value.clone())
+    };
+    let host = || written.host.as_ref().map(|host| host.value.clone());
+    let probe = match *written.kind {
+        CheckType::Http => Probe::Http {
+            method: text(&written.method, "GET"),
+            path: text(&written.path, "/"),
+            host: host(),
+            expected: match &*written.statuses {
+                [] => vec![200..=299].into(),
+                statuses => statuses.iter().map(|range| range.first..=range.last).collect(),
+            },
+        },
+        CheckType::Tcp => Probe::Tcp {
+            send: text(&written.send, "").into_boxed_bytes(),
+            expect: text(&written.expect, "").into_boxed_bytes(),
+        },
+        CheckType::Grpc => Probe::Grpc { service: text(&written.service, ""), host: host() },
+    };
+    let mut time = |field: &Option<Spanned<WrittenDuration>>, default: Duration| {
+        field.as_ref().map_or(default, |time| positive(doc, time.get(), time.span, default, report))
+    };
+    let count = |field: &Option<Spanned<Whole<1, 100>>>, default: u32| {
+        field.as_ref().map_or(default, |count| u32::try_from(count.get()).unwrap_or(default))
+    };
+    Some(Check {
+        probe,
+        interval: time(&written.interval, active::DEFAULT_INTERVAL),
+        timeout: time(&written.timeout, active::DEFAULT_TIMEOUT),
+        healthy_after: count(&written.healthy_threshold, active::DEFAULT_HEALTHY_AFTER),
+        unhealthy_after: count(&written.unhealthy_threshold, active::DEFAULT_UNHEALTHY_AFTER),
     })
 }
 

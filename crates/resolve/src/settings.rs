@@ -266,15 +266,6 @@ fn path_options(spec: &ProxyConfig) -> Option<Options> {
     normalizes.then_some(Options { encoded_slash, ..Options::default() })
 }
 
-/// Refuses a field that this version cannot honour.
-pub(crate) fn refuse(doc: &Doc, span: Span, field: &str, report: &mut Report) {
-    let what = format!("`{field}` is not supported by this version");
-    let diag = Diag::error(Rule::NotSupported, doc.origin(span), what)
-        .why("it would have no effect")
-        .fix("remove it");
-    report.push(diag);
-}
-
 /// A time limit that cannot be zero.
 pub(crate) fn positive(
     doc: &Doc,

@@ -168,6 +168,18 @@ metrics! {
         "Upstream connections that could not be made.";
     Endpoints = "rhumb_endpoints", Gauge, "", ["backend", "state"],
         "Endpoints by state.";
+    Ejections = "rhumb_endpoint_ejections_total", Counter, "", ["backend", "reason"],
+        "Endpoints put out for failing, by the evidence; spared: too many were out already.";
+    Panicking = "rhumb_backend_panicking", Gauge, "", ["backend"],
+        "1 while too few endpoints can be used, so that all are.";
+    Panics = "rhumb_backend_panics_total", Counter, "", ["backend"],
+        "Times that too few endpoints could be used, so that all were.";
+    HealthChecks = "rhumb_health_checks_total", Counter, "", ["backend", "result"],
+        "Active checks of endpoints that ended.";
+    BackendRefused = "rhumb_backend_refused_total", Counter, "", ["backend", "limit"],
+        "Requests refused because the backend had as many requests, or as many that wait for a connection, as it may have.";
+    BackendPending = "rhumb_backend_pending_requests", Gauge, "", ["backend"],
+        "Requests that wait for a connection, where the number of connections is limited.";
     Resolutions = "rhumb_backend_resolutions_total", Counter, "", ["backend", "result"],
         "DNS resolutions of backends.";
 

@@ -18,6 +18,18 @@ use rhumb_conn::{Part, h1, h2};
 use crate::connect::connect;
 use crate::target::{Protocol, Target};
 
+/// Default of [`Check::interval`].
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Default of [`Check::timeout`].
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Default of [`Check::healthy_after`].
+pub const DEFAULT_HEALTHY_AFTER: u32 = 2;
+
+/// Default of [`Check::unhealthy_after`].
+pub const DEFAULT_UNHEALTHY_AFTER: u32 = 3;
+
 /// Bytes of an answer that a TCP check looks through for what it expects.
 pub const MAX_EXPECTED: usize = 4096;
 

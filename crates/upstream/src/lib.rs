@@ -8,11 +8,14 @@
 )]
 
 pub mod target;
+pub mod limit;
 pub mod connect;
 pub mod pool;
 pub mod active;
 pub mod dns;
 
+pub use active::Check;
 pub use dns::Dns;
+pub use limit::Connections;
 pub use pool::{Lease, Pools};
 pub use target::{Protocol, Target};

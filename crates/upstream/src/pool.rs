@@ -1,6 +1,6 @@
 //! Connections at rest, by target and address.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -17,6 +17,7 @@ use rhumb_conn::{h1, h2};
 use rhumb_net::timer::Timer;
 
 use crate::connect::{connect, connect_for};
+use crate::limit::{self, Got, Permit};
 use crate::target::Target;
 
 /// Connections that one worker keeps at rest for one endpoint; more are closed after use.
@@ -30,7 +31,14 @@ pub const MAX_LINES: usize = 8;
 pub struct Pools {
     h1: RefCell<HashMap<Key, Vec<Resting>, BuildHasherDefault<KeyHasher>>>,
     h2: RefCell<LinesByKey>,
+    /// Requests of this worker that wait for a connection, where their number is limited.
+    waiting: RefCell<HashMap<Key, Watchers, BuildHasherDefault<KeyHasher>>>,
+    /// Connections that were handed on to them.
+    handed: Cell<u32>,
 }
+
+/// While requests of other workers wait too, every so many-th connection is closed for them instead of being handed on.
+const SHARED_EVERY: u32 = 16;
 
 type LinesByKey = HashMap<Key, Lines, BuildHasherDefault<KeyHasher>>;
 
@@ -172,9 +180,55 @@ impl Pools {
         address: SocketAddr,
         client: Option<(SocketAddr, SocketAddr)>,
     ) -> Result<Lease, Failure> {
+        let permit = match self.room(target, address).await? {
+            Got::Room(permit) => permit,
+            Got::Ready(lease) => return Ok(lease),
+        };
         let io = connect_for(target, address, client).await?;
-        let connection = Box::new(h1::Client::new(io, target.limits, Instant::now()));
+        let mut connection = Box::new(h1::Client::new(io, target.limits, Instant::now()));
+        connection.hold(Box::new(permit));
         Ok(Lease { connection, is_reused: false })
+    }
+
+    /// Room for a connection; where none is left, one that becomes free meanwhile.
+    async fn room(&self, target: &Target, address: SocketAddr) -> Result<Got<Lease>, Failure> {
+        if target.max_connections.is_none_or(|limit| target.connections.open() < limit) {
+            return limit::wait(target, |_| None).await;
+        }
+        // Those at rest for other endpoints are in the way.
+        self.close_one(target.key);
+        let key = Key { target: target.key, address };
+        let mut watch = self.waiting.borrow_mut().entry(key).or_default().watch();
+        limit::wait(target, |cx| {
+            let lease = self.take(target, address);
+            if lease.is_none() {
+                while watch.poll(cx).is_ready() {}
+            }
+            lease
+        })
+        .await
+    }
+
+    /// Closes a connection at rest.
+    fn close_one(&self, target: u64) {
+        let mut pools = self.h1.borrow_mut();
+        let of_target = pools.iter_mut().filter(|(key, _)| key.target == target);
+        let closed = of_target.map(|(_, resting)| resting).find_map(Vec::pop);
+        drop(pools);
+        drop(closed);
+    }
+
+    /// True when a connection that has become free goes to a request of this worker that waits for it.
+    #[cold]
+    fn hand_on(&self, target: &Target, key: Key) -> bool {
+        let waiting = self.waiting.borrow();
+        let Some(here) = waiting.get(&key).filter(|here| !here.is_empty()) else { return false };
+        self.handed.set(self.handed.get().wrapping_add(1));
+        if self.handed.get().is_multiple_of(SHARED_EVERY) && target.connections.waiting() > here.len() {
+            return false;
+        }
+        here.wake_one();
+        true
     }
 
     /// Opens a stream on an HTTP/2 connection to the endpoint: one that is there, or a new one. The flag tells whether
@@ -205,6 +259,7 @@ impl Pools {
                 }
                 Candidate::Connect => {
                     let mut turn = Turn { pools: &self.h2, key, is_done: false };
+                    let permit = limit::permit(target).await?;
                     let io = connect(target, address).await?;
                     if io.tls().is_some_and(|tls| tls.alpn() != Some(b"h2")) {
                         // RFC 9113 §3.2: over TLS, HTTP/2 is spoken only when ALPN has chosen it.
@@ -221,7 +276,10 @@ impl Pools {
                     if let Some(lines) = self.h2.borrow_mut().get_mut(&key) {
                         lines.connected(driver.handle());
                     }
-                    tokio::task::spawn_local(async move { poll_fn(|cx| driver.poll_client(cx)).await });
+                    tokio::task::spawn_local(async move {
+                        poll_fn(|cx| driver.poll_client(cx)).await;
+                        drop(permit);
+                    });
                 }
                 // Another request is connecting, or every stream of every connection is in use.
                 Candidate::Wait(mut turn) => {
@@ -248,8 +306,13 @@ impl Pools {
         if target.proxy_protocol.is_some() || !connection.rest(now) {
             return;
         }
+        let key = Key { target: target.key, address };
+        // Whoever waits elsewhere, or for another endpoint, needs the room and not the connection.
+        if target.connections.waiting() > 0 && !self.hand_on(target, key) {
+            return;
+        }
         let mut pools = self.h1.borrow_mut();
-        let resting = pools.entry(Key { target: target.key, address }).or_default();
+        let resting = pools.entry(key).or_default();
         if resting.len() < MAX_IDLE {
             resting.push(Resting { connection, until: now + target.idle_timeout });
         }
@@ -258,10 +321,15 @@ impl Pools {
     /// Closes what rested too long or was closed by its backend. Call it every second or so.
     pub fn sweep(&self, now: Instant) {
         self.h1.borrow_mut().retain(|_, resting| {
-            resting.retain_mut(|resting| resting.until > now && resting.connection.is_usable());
+            resting.retain_mut(|resting| {
+                let permit = resting.connection.held().and_then(|held| held.downcast_ref::<Permit>());
+                let is_wanted = permit.is_some_and(Permit::is_wanted);
+                resting.until > now && !is_wanted && resting.connection.is_usable()
+            });
             resting.shrink_to(resting.len() * 2);
             !resting.is_empty()
         });
+        self.waiting.borrow_mut().retain(|_, waiting| !waiting.is_empty());
         self.h2.borrow_mut().retain(|_, lines| {
             lines.handles.retain(|handle| !handle.is_spent());
             lines.is_connecting || !lines.handles.is_empty() || !lines.waiting.is_empty()

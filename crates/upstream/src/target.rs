@@ -6,6 +6,8 @@ use std::time::Duration;
 use rhumb_codec::{h1, proxy_protocol};
 use rhumb_tls::ClientTls;
 
+use crate::limit::Connections;
+
 /// The protocol spoken with a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -34,6 +36,13 @@ pub struct Target {
     pub idle_timeout: Duration,
     /// Sizes of response heads.
     pub limits: h1::Limits,
+    /// The connections of the backend, of all workers and revisions.
+    pub connections: Arc<Connections>,
+    /// How many there may be. Default: no limit.
+    pub max_connections: Option<u32>,
+    /// Requests that may wait for one when there are so many; more are refused. Default:
+    /// [`crate::limit::DEFAULT_MAX_PENDING`].
+    pub max_pending: u32,
 }
 
 /// Default of [`Target::connect_timeout`].

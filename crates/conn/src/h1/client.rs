@@ -1,5 +1,6 @@
 //! The client side of HTTP/1: a connection to a backend, used by one exchange at a time.
 
+use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -30,6 +31,8 @@ pub struct Client {
     /// A byte of the answer has come.
     has_answer: bool,
     idle_since: Instant,
+    /// See [`Client::hold`].
+    held: Option<Box<dyn Any>>,
 }
 
 impl Client {
@@ -46,7 +49,18 @@ impl Client {
             keep_alive: true,
             has_answer: false,
             idle_since: now,
+            held: None,
         }
+    }
+
+    /// Keeps something for as long as the connection lives: whoever counts connections learns of its end.
+    pub fn hold(&mut self, held: Box<dyn Any>) {
+        self.held = Some(held);
+    }
+
+    /// What is kept with the connection.
+    pub fn held(&self) -> Option<&dyn Any> {
+        self.held.as_deref()
     }
 
     /// The stream.

@@ -1,6 +1,6 @@
 //! Backend: where requests go.
 
-use super::health::OutlierDetection;
+use super::health::{CheckType, HealthCheck, OutlierDetection};
 use super::refs::{LocalRef, check_unique};
 use crate::decode::{Complaint, Decode, Decoder, Defs, List, Whole, choice, object};
 use crate::diag::Rule;
@@ -27,6 +27,8 @@ object! {
         "proxyProtocol" proxy_protocol: Option<Spanned<ProxyProtocolVersion>>,
         /// How one endpoint is chosen for each request.
         "loadBalancing" load_balancing: Option<LoadBalancing>,
+        /// Ask endpoints whether they are well; those that are not get no requests. Default: they are not asked.
+        "health" health: Option<HealthCheck>,
         /// Which endpoints are put out for failing requests, and how they come back. On by default.
         "outlierDetection" outlier_detection: Option<OutlierDetection>,
         /// How long the share of an endpoint that comes new to others grows, from a tenth to all of it. Default: 0s: it
@@ -39,14 +41,14 @@ object! {
         "connectTimeout" connect_timeout: Option<Spanned<Duration>>,
         /// How long an unused connection is kept for the next request. Default: 60s. Zero: not at all.
         "idleTimeout" idle_timeout: Option<Spanned<Duration>>,
-        /// Connections to one endpoint at a time, over all workers. Default: 1024.
+        /// Connections at a time, over all endpoints and workers. Default: no limit.
         "maxConnections" max_connections: Option<Spanned<Whole<1, 1000000>>>,
-        /// Requests that wait for a connection at a time, over all workers. Default: 1024.
+        /// Requests that wait for a connection when there are so many, over all workers; more are answered with 503, and so
+        /// is who waits longer than `connectTimeout`. Default: 1024.
         "maxPendingRequests" max_pending_requests: Option<Spanned<Whole<0, 1000000>>>,
-        /// Requests to the backend at a time, over all workers. Default: no limit.
+        /// Requests at a time, over all endpoints and workers; more are answered with 503. Default: no limit.
         "maxRequests" max_requests: Option<Spanned<Whole<1, 10000000>>>,
     }
-    later { "health": "active health checks come with a later version" }
     check Backend::check;
 }
 
@@ -89,6 +91,7 @@ impl Backend {
             cx,
         );
         self.check_dns(cx);
+        self.check_limits(cx);
         if let Some(written) = &self.proxy_protocol
             && *self.protocol != BackendProtocol::Http1
         {
@@ -120,6 +123,31 @@ impl Backend {
                 cx.push(diag);
             }
             _ => {}
+        }
+    }
+
+    fn check_limits(&self, cx: &mut Decoder<'_>) {
+        if let Some(health) = &self.health
+            && *health.kind == CheckType::Grpc
+            && *self.protocol == BackendProtocol::Http1
+        {
+            let diag = cx
+                .error(
+                    Rule::Conflict,
+                    health.kind.span,
+                    "a health check by gRPC of a backend that speaks `http/1`",
+                )
+                .why("gRPC needs HTTP/2")
+                .fix("write `protocol: h2c` or `h2`, or check by `type: http`")
+                .related(cx.origin(self.protocol.span), "protocol");
+            cx.push(diag);
+        }
+        if let (Some(pending), None) = (&self.max_pending_requests, &self.max_connections) {
+            let diag = cx
+                .error(Rule::Conflict, pending.span, "`maxPendingRequests` without `maxConnections`")
+                .why("requests wait only where the number of connections is limited")
+                .fix("add `maxConnections`");
+            cx.push(diag);
         }
     }
 

@@ -13,6 +13,7 @@ use rhumb_plan::Port;
 use rhumb_plan::l4::{Carries, L4, L4Rule};
 use rhumb_telemetry::{Metric, Note, Protocol};
 use rhumb_tls::TlsStream;
+use rhumb_upstream::limit::Permit;
 use tokio::net::TcpStream;
 
 use crate::downstream;
@@ -66,6 +67,8 @@ struct Opened {
     first: Option<First>,
     /// Counts the connection among those of its endpoint.
     load: InFlight,
+    /// Counts it among those of its backend.
+    permit: Permit,
     rule: Arc<L4Rule>,
 }
 
@@ -89,7 +92,7 @@ async fn open(
     };
     account.rule = Some(Arc::clone(&rule));
     match connect(worker, &rule, &mut account, ends, &io).await {
-        Ok((up, load)) => Some(Opened { account, down: io, up, first, load, rule }),
+        Ok((up, load, permit)) => Some(Opened { account, down: io, up, first, load, permit, rule }),
         Err(failure) => {
             account.fail(failure);
             match (&mut io, &first) {
@@ -177,7 +180,7 @@ async fn connect(
     account: &mut Account,
     ends: Ends,
     down: &Io,
-) -> Result<(Io, InFlight), Failure> {
+) -> Result<(Io, InFlight, Permit), Failure> {
     let invalid: Failure = Cause::ConfigurationInvalid.into();
     if rule.invalid.is_some() {
         return Err(invalid);
@@ -188,6 +191,7 @@ async fn connect(
         let destination = ends.destination.or_else(|| down.socket().local_addr().ok())?;
         Some((ends.client, destination))
     });
+    let permit = rhumb_upstream::limit::permit(&backend.target).await?;
     let mut tried = Vec::new();
     loop {
         account.tries += 1;
@@ -210,7 +214,7 @@ async fn connect(
                 account.connect = Some(took);
                 // The connection goes on counting; how long it lives says nothing about the endpoint.
                 backend.endpoints.note(&mut load, took, Outcome::Success, nanos);
-                return Ok((up, load));
+                return Ok((up, load, permit));
             }
             Err(failure) => {
                 if failure.cause.facts().side == Side::Backend {
@@ -227,13 +231,13 @@ async fn connect(
 }
 
 async fn carry(opened: Opened) {
-    let Opened { mut account, mut down, mut up, first, load, rule } = opened;
+    let Opened { mut account, mut down, mut up, first, load, permit, rule } = opened;
     let limits =
         RelayLimits { idle: rule.tcp.idle, until: rule.tcp.life.map(|life| account.started() + life) };
     drop(rule);
     let first = first.map(|first| first.bytes).unwrap_or_default();
     let end = relay(&mut down, &mut up, first, limits, &mut account.carried).await;
-    drop(load);
+    drop((load, permit));
     account.end = match end {
         RelayEnd::Closed => "closed",
         RelayEnd::ClientReset => "client_reset",

@@ -63,8 +63,12 @@ impl Setup {
             endpoints: Arc::new(Endpoints::new(EndpointSet::new(specs, Algorithm::RoundRobin))),
             budget: Arc::new(RetryBudget::new(self.budget)),
             needs_key: false,
+            check: None,
             hash_on: HashOn::default(),
             target: Target {
+                connections: Arc::default(),
+                max_connections: None,
+                max_pending: 1024,
                 key: 1,
                 protocol: self.protocol,
                 tls: None,
