@@ -47,6 +47,8 @@ object! {
         "policies" policies: Option<Verbatim<Table<Node, 64>>>,
         /// Threads that carry traffic. Default: as many as the process may use CPUs.
         "workers" workers: Option<Verbatim<crate::decode::Whole<1, 1024>>>,
+        /// Where this process runs: endpoints of the same zone are asked first. Default: all are asked alike.
+        "zone" zone: Option<Verbatim<Box<str>>>,
         /// The listener for operators: probes, metrics, configuration. Default: 127.0.0.1:9901.
         "admin" admin: Option<Verbatim<Admin>>,
         /// One line per request. Default: JSON on standard output.
@@ -647,6 +649,7 @@ pub(crate) fn looks_short(node: &Node) -> bool {
         "routes",
         "policies",
         "workers",
+        "zone",
         "admin",
         "accessLog",
         "trustedProxies",

@@ -130,6 +130,7 @@ impl Adapter<'_, '_> {
     fn process(&mut self, node: &Node) {
         const KEYS: &[&str] = &[
             "workers",
+            "zone",
             "admin",
             "accessLog",
             "trustedProxies",
