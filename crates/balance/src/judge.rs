@@ -25,6 +25,9 @@ pub const CHANCE: f64 = 100_000.0;
 /// Peers that an endpoint is compared with.
 pub const PEERS: usize = 64;
 
+/// Requests that peers must have had lately to be a measure: at first nobody knows whether all fail alike.
+pub const PEER_REQUESTS: u32 = 3;
+
 /// Peers that fail at least this share of their requests fail alike: then nobody is out for failing.
 pub const ALIKE: f64 = 0.5;
 
@@ -511,8 +514,8 @@ fn allowed_out(len: usize, limits: &Outlier) -> usize {
 }
 
 /// The share of their last `depth` requests that the peers of an endpoint failed: of all when they are few, else of some
-/// that stand for all. Those that are out are no measure.
-fn peers(set: &EndpointSet, endpoint: &Arc<Endpoint>, depth: u32) -> f64 {
+/// that stand for all. Those that are out are no measure, and neither are fewer than [`PEER_REQUESTS`] requests.
+fn peers(set: &EndpointSet, endpoint: &Arc<Endpoint>, depth: u32) -> Option<f64> {
     let members = set.members();
     let step = members.len().div_ceil(PEERS).max(1);
     // Each has other peers where not all are looked at.
@@ -525,15 +528,20 @@ fn peers(set: &EndpointSet, endpoint: &Arc<Endpoint>, depth: u32) -> f64 {
         .filter(|peer| !Arc::ptr_eq(peer, endpoint) && peer.is_eligible())
         .map(|peer| peer.evidence().read().last(depth))
         .fold((0, 0), |sum, (failures, of)| (sum.0 + failures, sum.1 + of));
-    if of == 0 { 0.0 } else { f64::from(failures) / f64::from(of) }
+    (of >= PEER_REQUESTS).then(|| f64::from(failures) / f64::from(of))
 }
 
 /// Whether what an endpoint did last puts it out. `peers` tells what others did in as many requests: who is compared
 /// with what others did long before is to blame for what has just begun to happen to all.
-fn verdict(reading: Reading, peers: impl Fn(u32) -> f64, baseline: f64, limits: &Outlier) -> Option<Why> {
+fn verdict(
+    reading: Reading,
+    peers: impl Fn(u32) -> Option<f64>,
+    baseline: f64,
+    limits: &Outlier,
+) -> Option<Why> {
     let reaches = |limit: u8, run: u32| {
         // What all fail is nobody's fault: with fewer endpoints it would only be worse.
-        limit > 0 && run >= u32::from(limit) && peers(run) < ALIKE
+        limit > 0 && run >= u32::from(limit) && peers(run).is_some_and(|peers| peers < ALIKE)
     };
     let (any, gateway, local) =
         (reading.failures_in_a_row(), reading.gateway_in_a_row(), reading.local_in_a_row());
@@ -550,7 +558,7 @@ fn verdict(reading: Reading, peers: impl Fn(u32) -> f64, baseline: f64, limits: 
     if limits.recent_failures == 0 || failures < u32::from(limits.recent_failures) {
         return None;
     }
-    let usual = peers(RECENT).max(baseline).max(USUAL_FAILURES);
+    let usual = peers(RECENT)?.max(baseline).max(USUAL_FAILURES);
     let is_evidence = at_least(failures, of, usual) < 1.0 / CHANCE;
     is_evidence.then_some(Why::Recent { failures, of, peers: (usual * 100.0) as f32 })
 }
