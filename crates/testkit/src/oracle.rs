@@ -32,10 +32,14 @@ pub async fn exchange(client: Client, content: Bytes) -> Result<(u16, Vec<u8>), 
     let receive = async {
         let response = response.await?;
         let status = response.status().as_u16();
-        Ok((status, receive(response.into_body()).await?))
+        Ok::<_, h2::Error>((status, receive(response.into_body()).await?))
     };
     let (sent, received) = tokio::join!(send, receive);
-    sent.and(received)
+    // The receiving side hears why a stream was reset, so its error comes first.
+    match (sent, received) {
+        (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
+        (Ok(()), Ok(received)) => Ok(received),
+    }
 }
 
 /// Serves a connection: every request is answered with its own content, as it comes. Ends with the connection.
