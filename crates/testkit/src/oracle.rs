@@ -14,6 +14,9 @@ pub type Client = h2::client::SendRequest<Bytes>;
 /// Speaks HTTP/2 as client; `configure` has the settings. The connection runs in a task of its own.
 pub async fn connect(stream: TcpStream, configure: impl FnOnce(&mut h2::client::Builder)) -> Client {
     let mut builder = h2::client::Builder::new();
+    // Before the server has said how many streams it takes, no more than RFC 9113 §6.5.2 has it offer at least. The crate
+    // would open any number, and what is too much is refused.
+    builder.initial_max_send_streams(100);
     configure(&mut builder);
     let (client, connection) = builder.handshake(stream).await.expect("an HTTP/2 connection");
     tokio::spawn(connection);
