@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Read {
     /// The documents, in order; those with mistakes are marked ([`Doc::broken`]).
-    pub docs: Vec<Doc>,
+    pub docs: Vec<Arc<Doc>>,
     /// Every mistake.
     pub diags: Vec<Diag>,
     /// Listeners that a short form here has.
@@ -43,7 +43,7 @@ pub fn read(source: &Arc<Source>, lookup: Option<&mut dyn Lookup>, others: &[Box
         if let Some(mut doc) = doc {
             // What was wrong before it was decoded breaks the document it stands in, not its neighbours.
             doc.broken |= mistakes.iter().any(|at| node.span.start <= at.start && at.end <= node.span.end);
-            read.docs.push(doc);
+            read.docs.push(Arc::new(doc));
         }
     }
     read

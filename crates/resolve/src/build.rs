@@ -34,7 +34,7 @@ pub struct Resolved {
 
 /// Works out what documents mean. `previous` is the plan in force: what did not change is taken over from it, with its
 /// connections, what is known about endpoints, and TLS sessions. Nothing that runs is changed.
-pub fn resolve(docs: &[Doc], previous: Option<&Plan>, around: &Surroundings) -> Resolved {
+pub fn resolve(docs: &[Arc<Doc>], previous: Option<&Plan>, around: &Surroundings) -> Resolved {
     let mut report = Report::default();
     let docs = Docs::collect(docs);
     let grants = Grants::new(&docs);

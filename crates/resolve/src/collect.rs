@@ -1,6 +1,6 @@
 //! Documents by kind and name.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt, HashSet};
 use std::sync::Arc;
 
 use rhumb_model::kind::backend::Backend;
@@ -100,9 +100,9 @@ pub(crate) struct Docs<'a> {
 }
 
 impl<'a> Docs<'a> {
-    pub(crate) fn collect(docs: &'a [Doc]) -> Self {
+    pub(crate) fn collect(docs: &'a [Arc<Doc>]) -> Self {
         let mut this = Self::default();
-        for doc in docs {
+        for doc in docs.iter().map(|doc| &**doc) {
             match &doc.spec {
                 Spec::GatewayClass(spec) => this.classes.push(doc, spec),
                 Spec::Gateway(spec) => this.gateways.push(doc, spec),

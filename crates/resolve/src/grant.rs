@@ -1,6 +1,6 @@
 //! ReferenceGrants: which references across namespaces are allowed.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use rhumb_model::kind::grant::ReferenceGrant;
 use rhumb_model::{Diag, Origin, Rule};

@@ -1,6 +1,6 @@
 //! TCPRoutes, TLSRoutes and UDPRoutes: what becomes of connections and datagrams that are carried as they are.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::net::SocketAddr;
 use std::sync::Arc;
 

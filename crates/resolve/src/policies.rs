@@ -4,9 +4,9 @@
 //! requests of one backendRef: Backend, backendRef (filters). Of a kind that merges as `MostSpecific` the nearest one
 //! runs, of a `Union` kind all of them, the widest first.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use rhumb_model::kind::policy::PolicyTarget;
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, Origin, Rule, Span, Spanned};

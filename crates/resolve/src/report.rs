@@ -1,6 +1,6 @@
 //! The mistakes that are found, and the words that several kinds of them share.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rhumb_model::decode::nearest;
@@ -22,6 +22,10 @@ pub(crate) struct Report {
     lines: HashMap<*const Source, Box<[u32]>>,
     suggested: usize,
 }
+
+/// In texts up to this length lines are counted each time; of longer ones, where many places are asked for, their starts
+/// are kept. **Unit**: bytes.
+const COUNTED: usize = 4 << 10;
 
 impl Report {
     pub(crate) fn push(&mut self, diag: Diag) {
@@ -63,11 +67,17 @@ impl Report {
         if source.text().is_empty() {
             return source.name().to_string();
         }
+        let line_of =
+            |before: usize| format!("{}:{}", source.name(), source.first_line() as usize + before + 1);
+        if source.text().len() <= COUNTED {
+            let before = source.text().as_bytes().get(..span.start as usize).unwrap_or_default();
+            return line_of(before.iter().filter(|byte| **byte == b'\n').count());
+        }
         let starts = self.lines.entry(Arc::as_ptr(source)).or_insert_with(|| {
             let newlines = source.text().bytes().zip(1u32..).filter(|(byte, _)| *byte == b'\n');
             newlines.map(|(_, next)| next).collect()
         });
         let before = starts.partition_point(|&start| start <= span.start);
-        format!("{}:{}", source.name(), source.first_line() as usize + before + 1)
+        line_of(before)
     }
 }

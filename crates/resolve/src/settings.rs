@@ -1,6 +1,6 @@
 //! ProxyConfig: settings of the process and of ports.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::sync::Arc;
 use std::time::Duration;
 

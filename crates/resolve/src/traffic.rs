@@ -1,9 +1,9 @@
 //! XBackendTrafficPolicy and sessions: retry budgets of backends, and who stays at one endpoint.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::{HashMap, HashMapExt};
 use rhumb_balance::{BudgetLimits, hash};
 use rhumb_codec::field::FieldName;
 use rhumb_model::kind::backend_traffic::{

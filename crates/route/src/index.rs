@@ -3,7 +3,7 @@
 //!
 //! Keys come from configuration, never from a peer: a peer can ask for any key but cannot lengthen a probe.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 
 /// See the module. Never forgets a key; at most three quarters full.
 #[derive(Clone, Debug, Default)]

@@ -1,9 +1,10 @@
 //! A file or directory to documents.
 
 use crate::lookup::{Input, InputKind, Reader, Seen, Surroundings, hash, reason};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, DocId, Origin, Read, Rule, Source, yaml};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub struct Files {
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The documents, by file name and place. Those with mistakes are marked ([`Doc::broken`]).
-    pub docs: Vec<Doc>,
+    pub docs: Vec<Arc<Doc>>,
     /// Every mistake.
     pub diags: Vec<Diag>,
     /// Everything that was read, for [`crate::Watch`].
@@ -170,7 +171,8 @@ impl Cached {
         if !self.read.diags.is_empty() {
             return Err(source);
         }
-        let docs = self.read.docs.into_iter().map(|doc| Doc { source: source.clone(), ..doc }).collect();
+        let moved = |doc: Arc<Doc>| Arc::new(Doc { source: source.clone(), ..Arc::unwrap_or_clone(doc) });
+        let docs = self.read.docs.into_iter().map(moved).collect();
         Ok(Self { source, read: Read { docs, ..self.read }, referenced: self.referenced })
     }
 }
@@ -291,11 +293,11 @@ fn is_address(doc: &Doc) -> bool {
 
 /// Of documents with the same name the first one stays.
 fn drop_duplicates(loaded: &mut Loaded) {
-    let mut first: HashMap<Arc<DocId>, usize> = HashMap::with_capacity(loaded.docs.len());
+    let mut first: HashMap<&DocId, &Doc> = HashMap::with_capacity(loaded.docs.len());
     let mut again = HashSet::new();
     for (index, doc) in loaded.docs.iter().enumerate().filter(|(_, doc)| !doc.name().is_empty()) {
-        let Some(other) = first.get(&doc.id).and_then(|other| loaded.docs.get(*other)) else {
-            first.insert(doc.id.clone(), index);
+        let Some(&other) = first.get(&*doc.id) else {
+            first.insert(&doc.id, doc);
             continue;
         };
         again.insert(index);
@@ -355,7 +357,7 @@ mod tests {
         fs::create_dir(dir.path().join("sub.yaml")).expect("directory");
         let loaded = Files::new(dir.path()).load();
         assert!(loaded.diags.is_empty(), "{:?}", loaded.diags);
-        assert_eq!(loaded.docs.iter().map(Doc::name).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(loaded.docs.iter().map(|doc| doc.name()).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(loaded.inputs.len(), 4);
     }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 const QUIET: Duration = Duration::from_millis(50);
 
 /// The same when files were only renamed or removed: each is complete as it appears, but several may follow each other.
-const QUIET_AFTER_RENAME: Duration = Duration::from_millis(10);
+const QUIET_AFTER_RENAME: Duration = Duration::from_millis(5);
 
 /// How long changes may go on before they count all the same.
 const PATIENCE: Duration = Duration::from_secs(1);
