@@ -42,11 +42,9 @@ fn message(policies: &[(&str, Value)]) -> Message {
 
 fn exchange(message: &mut Message) {
     let mut around = Exchange {
-        client: Ipv4Addr::LOCALHOST.into(),
-        scheme: Scheme::Http,
-        port: 80,
         matched_prefix: Some(9),
         request_id: "0af7651916cd43dd8448eb211c80319c",
+        ..Exchange::new(Ipv4Addr::LOCALHOST.into(), Scheme::Http, 80)
     };
     let Message { chain, state, request, response } = message;
     assert!(matches!(chain.on_request(request, state, &mut around), Step::Done), "no policy answers");
