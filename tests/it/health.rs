@@ -188,11 +188,14 @@ fn a_backend_that_fails_half_of_its_requests_is_out_within_ten_of_them() {
         }
         let before = house.backends[0].requests();
         house.backends[0].fail_every(2, status);
-        for _ in 0..200 {
-            client.get("x.test", "/");
-        }
+        // How soon it gets one of them is the balancer's business; how many it gets is what is asked here.
+        wait::until_within(Duration::from_secs(60), "the endpoint to be ejected", || {
+            for _ in 0..20 {
+                client.get("x.test", "/");
+            }
+            (house.state(0, "state") == "ejected").then_some(())
+        });
         let had = house.backends[0].requests() - before;
-        assert_eq!(house.state(0, "state"), "ejected", "it had {had} requests");
         assert!(had <= 10, "{status}: {had} requests");
         assert!(house.state(0, "why").contains("failed") || house.state(0, "why").contains("failures"));
         // It is well again: tried, taken back bit by bit, and in full use.
