@@ -22,10 +22,12 @@ fuzz_target!(|data: &[u8]| {
     for protocol in hello.alpn() {
         assert!(!protocol.is_empty() && hello.offers(protocol));
     }
-    // The same message in records of one byte, where it is short enough for that.
+    // The same message in records of one byte, where the first record has all of it and it is short enough for that.
     let first = usize::from(u16::from_be_bytes([data[3], data[4]]));
     if let Some(message) = data.get(5..5 + first)
         && message.len() <= 32
+        && let [_, high, middle, low, body @ ..] = message
+        && u32::from_be_bytes([0, *high, *middle, *low]) as usize == body.len()
     {
         let spread: Vec<u8> = message.iter().flat_map(|byte| [22, 3, 1, 0, 1, *byte]).collect();
         assert_eq!(peek_client_hello(&spread), whole);
