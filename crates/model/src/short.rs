@@ -641,25 +641,25 @@ impl<T: Decode, const MAX: usize> Decode for OneOrMany<T, MAX> {
     }
 }
 
-/// The keys of the short form, to tell it from a document that lacks `kind`.
+/// Keys about the process or all of its clients: what adapts to a ProxyConfig.
+const PROCESS_KEYS: &[&str] = &[
+    "workers",
+    "zone",
+    "admin",
+    "accessLog",
+    "trustedProxies",
+    "limits",
+    "timeouts",
+    "paths",
+    "overload",
+    "sessionKey",
+];
+
+/// True when a key of the short form is there, to tell it from a document that lacks `kind`.
 pub(crate) fn looks_short(node: &Node) -> bool {
-    const KEYS: &[&str] = &[
-        "listeners",
-        "backends",
-        "routes",
-        "policies",
-        "workers",
-        "zone",
-        "admin",
-        "accessLog",
-        "trustedProxies",
-        "limits",
-        "timeouts",
-        "paths",
-        "overload",
-        "sessionKey",
-    ];
-    node.as_map().is_some_and(|entries| entries.iter().any(|entry| KEYS.contains(&&*entry.key)))
+    const KEYS: &[&str] = &["listeners", "backends", "routes", "policies"];
+    let is_known = |entry: &Entry| KEYS.contains(&&*entry.key) || PROCESS_KEYS.contains(&&*entry.key);
+    node.as_map().is_some_and(|entries| entries.iter().any(is_known))
 }
 
 /// The mistake of a mapping that is neither a document nor the short form.

@@ -8,6 +8,7 @@ use rhumb_base::name::BackendName;
 use rhumb_base::rng::Rng;
 use rhumb_codec::field::FieldName;
 use rhumb_codec::head::RequestHead;
+use rhumb_route::field::cookie;
 use rhumb_telemetry::metrics::BackendId;
 use rhumb_upstream::{Check, Target};
 
@@ -110,11 +111,4 @@ fn address_key(client: IpAddr) -> u64 {
         IpAddr::V4(v4) => rhumb_balance::hash::key(&v4.octets()),
         IpAddr::V6(v6) => rhumb_balance::hash::key(&v6.octets()),
     }
-}
-
-/// The value of a cookie (RFC 6265 §5.4).
-pub(crate) fn cookie<'a>(req: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
-    let pairs =
-        req.fields.get_all(rhumb_codec::field::Known::Cookie).flat_map(|line| line.split(|&b| b == b';'));
-    pairs.map(<[u8]>::trim_ascii_start).find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }

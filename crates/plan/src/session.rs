@@ -7,7 +7,9 @@ use rhumb_codec::field::{FieldName, Known};
 use rhumb_codec::head::RequestHead;
 use rhumb_tls::TokenKey;
 
-use crate::backend::{Backend, cookie};
+use rhumb_route::field::cookie;
+
+use crate::backend::Backend;
 
 /// Bytes of a token's message: backend, endpoint, when it began, when it was used last.
 const MESSAGE: usize = 24;

@@ -7,6 +7,7 @@ use rhumb_cel::value::{Map, Timestamp};
 use rhumb_cel::{Field, Kind, Object, Schema, Value};
 use rhumb_codec::field::Known;
 use rhumb_codec::head::{Content, RequestHead, Scheme, Version};
+use rhumb_route::field::{cookie, decoded};
 
 use crate::exchange::Exchange;
 
@@ -233,23 +234,22 @@ impl Object for Query<'_> {
 
 impl Cookies<'_> {
     /// RFC 6265 §5.4: pairs separated by `; `.
-    fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    fn cookie_names(&self) -> impl Iterator<Item = &[u8]> {
         let lines = self.0.fields.get_all(Known::Cookie);
         lines.flat_map(|line| line.split(|&b| b == b';')).filter_map(|pair| {
             let pair = pair.trim_ascii();
-            let (name, value) = pair.split_at_checked(memchr::memchr(b'=', pair)?)?;
-            Some((name, value.get(1..).unwrap_or_default()))
+            pair.get(..memchr::memchr(b'=', pair)?)
         })
     }
 }
 
 impl Object for Cookies<'_> {
     fn field(&self, name: &str) -> Option<Value<'_>> {
-        self.pairs().find(|(raw, _)| *raw == name.as_bytes()).map(|(_, value)| Value::text(value))
+        cookie(self.0, name.as_bytes()).map(Value::text)
     }
 
     fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
-        let _ = self.pairs().all(|(name, _)| each(&String::from_utf8_lossy(name)));
+        let _ = self.cookie_names().all(|name| each(&String::from_utf8_lossy(name)));
     }
 }
 
@@ -258,30 +258,6 @@ fn text(bytes: Cow<'_, [u8]>) -> Value<'_> {
         Cow::Borrowed(bytes) => Value::text(bytes),
         Cow::Owned(bytes) => Value::Text(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())),
     }
-}
-
-/// Percent-decoding as in matches of routes: `+` is `+`, and `%` without two hexadecimal digits is itself.
-fn decoded(raw: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr(b'%', raw).is_none() {
-        return Cow::Borrowed(raw);
-    }
-    let digit =
-        |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
-    let mut out = Vec::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some((&first, tail)) = rest.split_first() {
-        match (first, digit(tail.first()), digit(tail.get(1))) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(high << 4 | low);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            _ => {
-                out.push(first);
-                rest = tail;
-            }
-        }
-    }
-    Cow::Owned(out)
 }
 
 #[cfg(test)]

@@ -248,7 +248,8 @@ fn equals_decoded(raw: &[u8], wanted: &[u8]) -> bool {
     raw.len() >= wanted.len() && (raw == wanted || Decoded(raw).eq(wanted.iter().copied()))
 }
 
-fn decoded(raw: &[u8]) -> Cow<'_, [u8]> {
+/// Percent-decoded as matches compare: `%` without two hexadecimal digits is itself, and so is `+`.
+pub fn decoded(raw: &[u8]) -> Cow<'_, [u8]> {
     if raw.contains(&b'%') { Cow::Owned(Decoded(raw).collect()) } else { Cow::Borrowed(raw) }
 }
 

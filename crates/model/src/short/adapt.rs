@@ -1,8 +1,9 @@
 //! The short form to documents, as value trees whose spans point into the short form.
 
 use super::{
-    ClientAuthMode, RESPOND_POLICY, ShortCertificate, ShortForm, ShortHeaders, ShortListener, ShortMatch,
-    ShortPath, ShortRedirect, ShortRewrite, ShortRoute, ShortTarget, ShortTls, looks_short, neither,
+    ClientAuthMode, PROCESS_KEYS, RESPOND_POLICY, ShortCertificate, ShortForm, ShortHeaders, ShortListener,
+    ShortMatch, ShortPath, ShortRedirect, ShortRewrite, ShortRoute, ShortTarget, ShortTls, looks_short,
+    neither,
 };
 use crate::decode::{Decode, Decoder, Table};
 use crate::diag::{Diag, Rule};
@@ -128,23 +129,11 @@ impl Adapter<'_, '_> {
 
     /// Everything that is about the process or all of its clients.
     fn process(&mut self, node: &Node) {
-        const KEYS: &[&str] = &[
-            "workers",
-            "zone",
-            "admin",
-            "accessLog",
-            "trustedProxies",
-            "limits",
-            "timeouts",
-            "paths",
-            "overload",
-            "sessionKey",
-        ];
         let spec: Vec<Entry> = node
             .as_map()
             .unwrap_or(&[])
             .iter()
-            .filter(|entry| KEYS.contains(&&*entry.key))
+            .filter(|entry| PROCESS_KEYS.contains(&&*entry.key))
             .cloned()
             .collect();
         if let Some(first) = spec.first() {
