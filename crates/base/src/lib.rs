@@ -5,6 +5,7 @@
 
 pub mod name;
 pub mod unit;
+pub mod words;
 pub mod cidr;
 pub mod failure;
 pub mod rng;

@@ -127,45 +127,5 @@ impl std::error::Error for CompileError {}
 
 /// A hint to the name that was probably meant; empty when none is near.
 pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
-    let wanted = name.to_ascii_lowercase();
-    let best = known.map(|known| (distance(&wanted, &known.to_ascii_lowercase()), known)).min();
-    match best {
-        Some((distance, known)) if distance <= 1 + name.len() / 4 => format!("did you mean `{known}`?"),
-        _ => String::new(),
-    }
-}
-
-/// Insertions, deletions, replacements and swaps of neighbours between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
-    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        for (j, cell) in row.iter_mut().enumerate() {
-            *cell = if i == 0 {
-                j
-            } else if j == 0 {
-                i
-            } else {
-                0
-            };
-        }
-    }
-    let cell = |rows: &[Vec<usize>], i: usize, j: usize| {
-        rows.get(i).and_then(|row| row.get(j)).copied().unwrap_or(0)
-    };
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let is_same = a.get(i - 1) == b.get(j - 1);
-            let mut best = (cell(&rows, i - 1, j) + 1)
-                .min(cell(&rows, i, j - 1) + 1)
-                .min(cell(&rows, i - 1, j - 1) + usize::from(!is_same));
-            if i > 1 && j > 1 && a.get(i - 1) == b.get(j - 2) && a.get(i - 2) == b.get(j - 1) {
-                best = best.min(cell(&rows, i - 2, j - 2) + 1);
-            }
-            if let Some(place) = rows.get_mut(i).and_then(|row| row.get_mut(j)) {
-                *place = best;
-            }
-        }
-    }
-    cell(&rows, a.len(), b.len())
+    rhumb_base::words::nearest(name, known).map_or_else(String::new, |near| format!("did you mean `{near}`?"))
 }
