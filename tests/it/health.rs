@@ -429,7 +429,8 @@ fn backends_that_are_killed_cost_no_repeatable_request() {
     let address = SocketAddr::from(([127, 0, 0, 1], house.port));
     let (is_done, sent, lost) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     house.backends.iter().for_each(|backend| backend.mood.delay_ms.store(1, Relaxed));
-    let first_loss = Mutex::new(None);
+    // By the code of the answer, with the first of each.
+    let losses = Mutex::new(HashMap::<String, (u64, String)>::new());
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -439,7 +440,11 @@ fn backends_that_are_killed_cost_no_repeatable_request() {
                     sent.fetch_add(1, Relaxed);
                     if answer.status() != 200 {
                         lost.fetch_add(1, Relaxed);
-                        first_loss.lock().expect("no panic while held").get_or_insert(answer);
+                        let problem: serde_json::Value =
+                            serde_json::from_slice(&answer.content).unwrap_or_default();
+                        let code = problem["code"].as_str().unwrap_or_default().to_owned();
+                        let mut losses = losses.lock().expect("no panic while held");
+                        losses.entry(code).or_insert_with(|| (0, answer.text())).0 += 1;
                     }
                 }
             });
@@ -461,5 +466,5 @@ fn backends_that_are_killed_cost_no_repeatable_request() {
     });
     let (sent, lost) = (sent.into_inner(), lost.into_inner());
     eprintln!("{lost} of {sent} requests lost");
-    assert!(lost * 10_000 <= sent, "{lost} of {sent} requests lost: {first_loss:?}");
+    assert!(lost * 10_000 <= sent, "{lost} of {sent} requests lost: {losses:?}");
 }

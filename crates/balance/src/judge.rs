@@ -242,12 +242,31 @@ impl Endpoints {
             story.window.clear();
             if !is_allowed {
                 self.shared.spared.fetch_add(1, Relaxed);
-                return;
+                drop(story);
+                return self.make_room(judge, set, now);
             }
             story.eject(why, endpoint.identity(), endpoint.succeeded(), limits, now);
         }
         self.shared.count(why);
         judge.tell(Event { at: now, endpoint: Arc::clone(endpoint), phase: Phase::Ejected, why: Some(why) });
+        self.refresh(set, now);
+    }
+
+    /// Somebody has to go and too many are out: the one that has waited longest is tried now. If it is well there is room
+    /// for the next evidence; if not, nothing is lost but one request that may be sent elsewhere.
+    fn make_room(&self, judge: &mut Judge, set: &Arc<EndpointSet>, now: Nanos) {
+        let ejected = set.members().iter().filter_map(|member| {
+            let story = member.endpoint().story();
+            (story.phase == Phase::Ejected).then_some((story.since, member.endpoint()))
+        });
+        let mut ejected: Vec<(Nanos, &Arc<Endpoint>)> = ejected.collect();
+        ejected.sort_by_key(|(since, _)| *since);
+        let Some((_, endpoint)) =
+            ejected.into_iter().find(|(_, endpoint)| endpoint.story().try_early(&self.settings, now))
+        else {
+            return;
+        };
+        judge.tell(Event { at: now, endpoint: Arc::clone(endpoint), phase: Phase::Probing, why: None });
         self.refresh(set, now);
     }
 

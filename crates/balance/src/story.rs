@@ -156,6 +156,10 @@ pub enum Check {
     Failing(Arc<str>),
 }
 
+/// An endpoint that was put out, or tried in vain, this long ago may be tried before its time when another one has to go
+/// and not more may be out.
+pub const EARLY: Duration = Duration::from_millis(250);
+
 /// The story of one endpoint.
 #[derive(Debug)]
 pub(crate) struct Story {
@@ -170,6 +174,8 @@ pub(crate) struct Story {
     pub(crate) passed: u8,
     /// Any request may try it: none that may be repeated came for a long time.
     pub(crate) takes_any: bool,
+    /// Tried before its time, because another one has to go: when it was to be over.
+    pub(crate) early_for: Option<Nanos>,
     /// Its successes when it came back in full.
     pub(crate) successes_then: u64,
     /// The last evidence, and when.
@@ -206,6 +212,7 @@ impl Story {
             relapses: 0,
             passed: 0,
             takes_any: false,
+            early_for: None,
             successes_then: 0,
             why: None,
             throttle: None,
@@ -221,10 +228,16 @@ impl Story {
         (self.phase, self.since, self.until) = (phase, now, until);
         self.passed = 0;
         self.takes_any = false;
+        self.early_for = None;
     }
 
     /// Out it goes. `succeeded` is its count of successes, by which relapses are forgiven.
     pub(crate) fn eject(&mut self, why: Why, identity: u64, succeeded: u64, limits: &Outlier, now: Nanos) {
+        if let Some(until) = self.early_for {
+            // It was asked before its time: that it is not well yet is no relapse.
+            self.why = Some((why, now));
+            return self.enter(Phase::Ejected, now, until.max(after(now, EARLY)));
+        }
         match self.phase {
             Phase::Probing | Phase::Ramping => self.relapses = (self.relapses + 1).min(RELAPSES_MAX),
             Phase::Full | Phase::Warming | Phase::Ejected => {
@@ -240,6 +253,25 @@ impl Story {
         let jitter = (u128::from(mix(identity ^ self.ejections)) * u128::from(out / 4)) >> 64;
         let jitter = u64::try_from(jitter).unwrap_or(0);
         self.enter(Phase::Ejected, now, Nanos(now.0.saturating_add(out + jitter)));
+    }
+
+    /// Who has to go finds no room: this one is tried now, if it has been out for [`EARLY`]. True when it is.
+    pub(crate) fn try_early(&mut self, settings: &Settings, now: Nanos) -> bool {
+        let is_due = self.phase == Phase::Ejected && after(self.since, EARLY) <= now;
+        if !is_due || !self.has_passed_check(settings) {
+            return false;
+        }
+        let until = self.until;
+        let patience = settings.outlier.as_ref().map_or(Duration::ZERO, |limits| limits.base_ejection);
+        self.enter(Phase::Probing, now, after(now, patience));
+        self.early_for = Some(until);
+        true
+    }
+
+    /// Who checks can tell before any request does.
+    fn has_passed_check(&self, settings: &Settings) -> bool {
+        !settings.is_checked
+            || self.check == Check::Passing && self.passed_at.is_some_and(|at| at > self.since)
     }
 
     /// A request that tried it succeeded. True when it is on its way back.
@@ -271,15 +303,10 @@ impl Story {
             self.throttle = None;
         }
         match self.phase {
-            Phase::Ejected if self.until <= now => {
-                // Who checks can tell before any request does.
-                let is_well = !settings.is_checked
-                    || self.check == Check::Passing && self.passed_at.is_some_and(|at| at > self.since);
-                if is_well {
-                    let patience =
-                        settings.outlier.as_ref().map_or(Duration::ZERO, |limits| limits.base_ejection);
-                    self.enter(Phase::Probing, now, after(now, patience));
-                }
+            Phase::Ejected if self.until <= now && self.has_passed_check(settings) => {
+                let patience =
+                    settings.outlier.as_ref().map_or(Duration::ZERO, |limits| limits.base_ejection);
+                self.enter(Phase::Probing, now, after(now, patience));
             }
             Phase::Probing if self.until <= now => {
                 self.takes_any = true;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rhumb_balance::set::Member;
 use rhumb_balance::{Endpoint, Nanos};
 use rhumb_base::failure::{Cause, Failure, Retry as Repeat};
 use rhumb_codec::field::Known;
@@ -42,6 +43,13 @@ struct Want {
     was_seen: bool,
     /// What the response says to wait.
     asked: Option<Duration>,
+}
+
+impl Want {
+    /// The endpoint has not even taken the connection, and said so at once.
+    fn is_refused(&self) -> bool {
+        matches!(self.reason, RetryReason::Failure(Cause::ConnectRefused))
+    }
 }
 
 /// Why one that is wanted is not made, as a label of metrics.
@@ -160,9 +168,12 @@ impl<'a> Tries<'a> {
         self.retry.is_on(on).then_some(Want { reason, was_seen, asked: None })
     }
 
-    /// Endpoints are there that have not been tried.
-    fn has_others(&self, backend: &Backend) -> bool {
-        backend.endpoints.load().members().len() > self.tried.len()
+    /// Endpoints are there that have not been tried, and are no worse than others. `failed` is the last one.
+    fn has_others(&self, backend: &Backend, failed: Option<&Arc<Endpoint>>) -> bool {
+        backend.endpoints.load().members().iter().map(Member::endpoint).any(|endpoint| {
+            let is_tried = self.tried.iter().chain(failed).any(|tried| Arc::ptr_eq(tried, endpoint));
+            !is_tried && endpoint.is_eligible()
+        })
     }
 }
 
@@ -226,13 +237,14 @@ impl Exchange<'_> {
             if !self.pump.can_replay() {
                 break 'refused Refused::Content;
             }
+            let has_others = tries.has_others(backend, self.outcome.endpoint.as_ref());
             let back_off = tries.retry.back_off;
             let mut wait = back_off.wait(tries.made, &mut self.worker.rng.borrow_mut());
             match want.asked {
                 Some(asked) if asked > tries.retry.max_retry_after => break 'refused Refused::RetryAfter,
                 Some(asked) => wait = wait.max(asked),
                 // What one endpoint has not seen, another one may get at once.
-                None if !want.was_seen && back_off.least.is_zero() && tries.has_others(backend) => {
+                None if !want.was_seen && back_off.least.is_zero() && has_others => {
                     wait = Duration::ZERO;
                 }
                 None => {}
@@ -244,7 +256,11 @@ impl Exchange<'_> {
             if tries.left == Some(0) {
                 break 'refused Refused::Tree;
             }
-            if !backend.budget.spend(Nanos::since(self.worker.origin, now)) {
+            // Who is refused a connection goes on to the next endpoint: nobody has had any work from it, and endpoints that
+            // were not tried by this request are not asked more than they would be without the one that is gone. A
+            // budget would be used up in no time by one that is gone and cannot be put out.
+            let is_redirected = has_others && want.is_refused();
+            if !is_redirected && !backend.budget.spend(Nanos::since(self.worker.origin, now)) {
                 // What the hop in front would send again would come here: its budget is not for that.
                 tries.left = tries.left.map(|_| 0);
                 break 'refused Refused::Budget;

@@ -436,3 +436,43 @@ fn requests_beyond_the_limit_are_refused() {
     assert!(story.cell.begin(Ask::default(), &mut story.rng).is_ok());
     assert_eq!((story.cell.tally().requests, story.cell.tally().refused), (0, 1));
 }
+
+#[test]
+fn who_is_out_is_tried_early_when_another_has_to_go() {
+    let mut story = Story::new(3, Algorithm::RoundRobin);
+    let fails = |story: &mut Story, index: usize| {
+        for _ in 0..3 {
+            story.tell(index, Outcome::LocalFailure);
+        }
+    };
+    fails(&mut story, 0);
+    // It relapses twice, so that it would be out for long.
+    for _ in 0..2 {
+        while story.phase(0) != Phase::Probing {
+            story.wait(Duration::from_millis(100));
+        }
+        while story.ask(|index| if index == 0 { Outcome::LocalFailure } else { Outcome::Success }) != 0 {}
+    }
+    let out_until = story.cell.state(&story.endpoint(0)).until.unwrap();
+    // Another one fails at once: too soon to ask again.
+    fails(&mut story, 1);
+    assert_eq!([0, 1].map(|index| story.phase(index)), [Phase::Ejected, Phase::Full]);
+    story.wait(Duration::from_millis(300));
+    fails(&mut story, 1);
+    assert_eq!([0, 1].map(|index| story.phase(index)), [Phase::Probing, Phase::Full]);
+    // It is not well yet, which is no relapse: out until it would have been.
+    while story.ask(|index| if index == 2 { Outcome::Success } else { Outcome::LocalFailure }) != 0 {}
+    let state = story.cell.state(&story.endpoint(0));
+    assert_eq!((state.phase, state.relapses, state.until), (Phase::Ejected, 2, Some(out_until)));
+    // The next time it is, and makes room.
+    story.wait(Duration::from_millis(300));
+    fails(&mut story, 1);
+    while story.phase(0) == Phase::Probing {
+        story.ask(|index| if index == 1 { Outcome::LocalFailure } else { Outcome::Success });
+    }
+    assert!(story.now < out_until && story.phase(0) == Phase::Ramping);
+    while story.phase(1) != Phase::Ejected {
+        story.ask(|index| if index == 1 { Outcome::LocalFailure } else { Outcome::Success });
+    }
+    assert_eq!([0, 1].map(|index| story.phase(index)), [Phase::Ramping, Phase::Ejected]);
+}

@@ -5,4 +5,5 @@ mod keys;
 mod lifetime;
 mod load;
 mod simulation;
+mod killed;
 mod world;
