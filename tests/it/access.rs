@@ -64,6 +64,26 @@ fn conditions_allow_and_refuse_and_the_log_says_which() {
 }
 
 #[test]
+fn in_shadow_mode_a_policy_is_counted_and_logged_and_not_obeyed() {
+    let gate = Gate::with(|config| {
+        config
+            .top("policies: {authorization: {rules: [{when: 'request.method != \"PUT\"'}]}}")
+            .route("match: {path: '/shadow/*'}, to: peer, policies: {authorization: {shadow: true, rules: [{when: 'false'}]}}")
+    });
+    assert_eq!(ask(&gate, "GET", "/shadow/bytes/1", "").status(), 200);
+    // The gateway's own, which is obeyed, is not replaced by it.
+    assert_eq!(ask(&gate, "PUT", "/shadow/bytes/1", "Content-Length: 0\r\n").status(), 403);
+    let records = records(&gate.rhumb, 2);
+    assert_eq!(records[0]["shadow_refusals"], "authorization");
+    let count = |mode: &str| {
+        let labels = ["policy=\"authorization\"", "code=\"access_denied\"", mode];
+        gate.rhumb.metric("rhumb_policy_refusals_total", &labels)
+    };
+    wait::until("the counts", || (count("mode=\"enforce\"") == 1.0).then_some(()));
+    assert!(count("mode=\"shadow\"") >= 1.0);
+}
+
+#[test]
 fn a_route_narrows_what_everything_else_allows_and_never_widens_it() {
     let gate = Gate::with(|config| {
         config

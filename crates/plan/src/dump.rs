@@ -155,7 +155,13 @@ fn rule_value(rule: &Rule) -> Map<String, Value> {
 fn put_chain(value: &mut Map<String, Value>, chain: &Chain) {
     if !chain.is_empty() {
         let items = chain.items().iter();
-        let items = items.map(|item| json!({ "kind": item.policy.kind(), "from": &*item.origin }));
+        let items = items.map(|item| {
+            let mut value = json!({ "kind": item.policy.kind(), "from": &*item.origin });
+            if item.is_shadow {
+                value["shadow"] = true.into();
+            }
+            value
+        });
         value.insert("policies".into(), items.collect());
     }
 }

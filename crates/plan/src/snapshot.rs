@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rhumb_policy::Keeper;
+
 use crate::backend::Backend;
 use crate::port::Port;
 
@@ -15,8 +17,10 @@ pub struct Plan {
     pub ports: Vec<Arc<Port>>,
     /// Every socket for datagrams, by address: UDP has port numbers of its own.
     pub udp_ports: Vec<Arc<Port>>,
-    /// Every backend that a rule names, by name.
+    /// Every backend that a rule or policy names, by name.
     pub backends: Vec<Arc<Backend>>,
+    /// What policies keep from revision to revision.
+    pub keeper: Keeper,
     /// Some backend is told of clients by the PROXY protocol: connections ask where they were made to.
     pub names_clients: bool,
 }
@@ -30,6 +34,12 @@ impl Plan {
     /// Every socket, those for datagrams last.
     pub fn all_ports(&self) -> impl Iterator<Item = &Arc<Port>> {
         self.ports.iter().chain(&self.udp_ports)
+    }
+
+    /// The backend of this name; one of them where it is used with several client certificates.
+    pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
+        let at = self.backends.partition_point(|backend| backend.name.as_str() < name);
+        self.backends.get(at).filter(|backend| backend.name.as_str() == name)
     }
 
     /// The port that takes datagrams on `address`.

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::attributes::{Attributes, SCHEMA};
+use crate::context::Context;
 use crate::exchange::{Exchange, Reply};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 
@@ -78,7 +79,7 @@ impl HttpPolicy for Authorization {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         if spec.rules.is_empty() {
             return Err(Invalid::new("rules", "is empty", "write a rule, or remove the policy"));
         }
@@ -135,11 +136,12 @@ impl HttpPolicy for Authorization {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use rhumb_codec::head::Scheme;
 
     fn decide(rules: serde_json::Value, method: &str) -> (bool, Option<Arc<str>>) {
         let spec = serde_json::from_value(serde_json::json!({ "rules": rules })).unwrap();
-        let policy = Authorization::compile(spec).unwrap();
+        let policy = compile_alone::<Authorization>(spec).unwrap();
         let mut req = RequestHead::new();
         req.set_method(method.as_bytes());
         let mut cx = Exchange::new([10, 0, 0, 1].into(), Scheme::Http, 80);
@@ -173,7 +175,7 @@ mod tests {
     fn mistakes_are_named() {
         let compile = |rules| {
             let spec = serde_json::from_value(serde_json::json!({ "rules": rules })).unwrap();
-            Authorization::compile(spec).err().unwrap()
+            compile_alone::<Authorization>(spec).err().unwrap()
         };
         assert_eq!(compile(serde_json::json!([])).field, "rules");
         let invalid = compile(serde_json::json!([{ "when": "true" }, { "when": "request.metod == 'GET'" }]));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rhumb_codec::head::{RequestHead, ResponseHead};
 
-use crate::exchange::{Exchange, Reply};
+use crate::exchange::{Exchange, Refusal, Reply};
 use crate::list::{Policy, State};
 use crate::policy::{Edit, Hooks, Outcome, Verdict};
 
@@ -18,6 +18,8 @@ pub struct Item {
     pub policy: Arc<Policy>,
     /// Which document attached it, for `rhumb explain` and dumps.
     pub origin: Arc<str>,
+    /// Shadow mode: it runs and is counted, and what it decides is not done.
+    pub is_shadow: bool,
 }
 
 /// The policies of one rule, in order. Immutable.
@@ -102,6 +104,14 @@ impl Chain {
         match outcome {
             Outcome::Respond(reply) => Step::Respond(reply),
             Outcome::Reset => Step::Reset,
+            Outcome::Apply(apply) => {
+                let waited = state.reached.checked_sub(1).and_then(|at| self.items.get(usize::from(at)));
+                let Some(item) = waited else { return self.run(req, state, cx) };
+                match settle(item, req, cx, apply) {
+                    Verdict::Continue => self.run(req, state, cx),
+                    verdict => step(verdict),
+                }
+            }
             Outcome::Continue(edits) => {
                 for edit in edits {
                     match edit {
@@ -123,12 +133,9 @@ impl Chain {
             let Some(item) = self.items.get(usize::from(index)) else { break };
             state.reached = index + 1;
             let slot = state.slots.get_mut(usize::from(index)).unwrap_or(&mut unused);
-            match item.policy.on_request(req, slot, cx) {
+            match settle(item, req, cx, |req, cx| item.policy.on_request(req, slot, cx)) {
                 Verdict::Continue => {}
-                Verdict::Respond(reply) => return Step::Respond(reply),
-                Verdict::Reset => return Step::Reset,
-                Verdict::Delay(time, then) => return Step::Delay(time, then),
-                Verdict::Wait(future) => return Step::Wait(future),
+                verdict => return step(verdict),
             }
         }
         state.reached = u16::MAX;
@@ -142,21 +149,101 @@ impl Chain {
         for &index in self.response.iter().filter(|&&index| index < state.reached) {
             let Some(item) = self.items.get(usize::from(index)) else { continue };
             let slot = state.slots.get_mut(usize::from(index)).unwrap_or(&mut unused);
-            item.policy.on_response(rsp, slot, cx);
+            if item.is_shadow {
+                rehearse(cx, |cx| item.policy.on_response(&mut rsp.clone(), slot, cx));
+            } else {
+                item.policy.on_response(rsp, slot, cx);
+            }
         }
     }
+}
+
+fn step(verdict: Verdict) -> Step {
+    match verdict {
+        Verdict::Continue => Step::Done,
+        Verdict::Respond(reply) => Step::Respond(reply),
+        Verdict::Reset => Step::Reset,
+        Verdict::Delay(time, then) => Step::Delay(time, then),
+        Verdict::Wait(future) => Step::Wait(future),
+    }
+}
+
+/// Takes a policy's verdict, and takes down a refusal. In shadow mode what it does to the request is undone, and it
+/// decides nothing.
+#[inline]
+fn settle(
+    item: &Item,
+    req: &mut RequestHead,
+    cx: &mut Exchange<'_>,
+    decide: impl FnOnce(&mut RequestHead, &mut Exchange<'_>) -> Verdict,
+) -> Verdict {
+    if item.is_shadow {
+        return in_shadow(item, req, cx, decide);
+    }
+    let verdict = decide(req, cx);
+    if let Verdict::Respond(reply) = &verdict
+        && reply.cause.is_some()
+    {
+        let policy = item.policy.kind();
+        cx.found.refusals.push(Refusal { policy, is_shadow: false, cause: reply.cause });
+    }
+    verdict
+}
+
+#[cold]
+fn in_shadow(
+    item: &Item,
+    req: &RequestHead,
+    cx: &mut Exchange<'_>,
+    decide: impl FnOnce(&mut RequestHead, &mut Exchange<'_>) -> Verdict,
+) -> Verdict {
+    let mut copy = req.clone();
+    let cause = match rehearse(cx, |cx| decide(&mut copy, cx)) {
+        Verdict::Continue | Verdict::Delay(..) => return Verdict::Continue,
+        // What it waits for is waited for; its outcome comes back here.
+        Verdict::Wait(future) => return Verdict::Wait(Box::pin(async { hold_back(future.await) })),
+        Verdict::Respond(reply) => reply.cause,
+        Verdict::Reset => None,
+    };
+    cx.found.refusals.push(Refusal { policy: item.policy.kind(), is_shadow: true, cause });
+    Verdict::Continue
+}
+
+/// An outcome that is settled where verdicts are.
+fn hold_back(outcome: Outcome) -> Outcome {
+    Outcome::Apply(match outcome {
+        Outcome::Apply(apply) => apply,
+        Outcome::Continue(_) => Box::new(|_, _| Verdict::Continue),
+        Outcome::Respond(reply) => Box::new(|_, _| Verdict::Respond(reply)),
+        Outcome::Reset => Box::new(|_, _| Verdict::Reset),
+    })
+}
+
+/// Lets a policy in shadow mode see what other policies in shadow mode found, and leaves nothing of what it does but that.
+fn rehearse<T>(cx: &mut Exchange<'_>, run: impl FnOnce(&mut Exchange<'_>) -> T) -> T {
+    let (principal, effects, decision) = (cx.found.principal.take(), cx.effects, cx.decision.take());
+    cx.found.principal = cx.found.rehearsed.take().or_else(|| principal.clone());
+    let result = run(cx);
+    cx.found.rehearsed = std::mem::replace(&mut cx.found.principal, principal);
+    (cx.effects, cx.decision) = (effects, decision);
+    result
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::{Context, Keeper, NoDocuments};
     use crate::parse;
+    use rhumb_base::failure::Cause;
     use rhumb_codec::field::Known;
     use rhumb_codec::head::Scheme;
     use serde_json::json;
 
     fn item(kind: &str, body: serde_json::Value) -> Item {
-        Item { policy: Arc::new(parse(kind, &body).unwrap().unwrap()), origin: "test".into() }
+        let (mut documents, keeper) = (NoDocuments, Keeper::default());
+        let mut cx = Context::new("default", "test", &mut documents, &keeper);
+        let parsed = parse(kind, &body, &mut cx).unwrap().unwrap();
+        Item { policy: Arc::new(parsed.policy), origin: "test".into(), is_shadow: parsed.is_shadow }
     }
 
     fn exchange() -> Exchange<'static> {
@@ -185,6 +272,25 @@ mod tests {
             !reply.head.fields.has(Known::Server),
             "a policy that never saw the request changed the response"
         );
+    }
+
+    #[test]
+    fn in_shadow_mode_a_policy_is_asked_and_not_obeyed() {
+        let chain = Chain::new(vec![
+            item("authorization", json!({ "shadow": true, "rules": [{ "when": "false" }] })),
+            item("headerModifier", json!({ "request": { "set": [{ "name": "via", "value": "x" }] } })),
+        ]);
+        let (mut req, mut state, mut cx) = (RequestHead::new(), ChainState::default(), exchange());
+        assert!(matches!(chain.on_request(&mut req, &mut state, &mut cx), Step::Done));
+        assert!(req.fields.has(Known::Via) && cx.decision.is_none());
+        assert_eq!(
+            cx.found.refusals,
+            [Refusal { policy: "authorization", is_shadow: true, cause: Some(Cause::AccessDenied) }]
+        );
+        let chain = Chain::new(vec![item("authorization", json!({ "rules": [{ "when": "false" }] }))]);
+        let mut cx = exchange();
+        assert!(matches!(chain.on_request(&mut req, &mut state, &mut cx), Step::Respond(_)));
+        assert!(!cx.found.refusals[0].is_shadow);
     }
 
     #[test]

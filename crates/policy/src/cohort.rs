@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::condition::check_cookie_name;
+use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 
@@ -71,7 +72,7 @@ impl HttpPolicy for Cohort {
     type Spec = Spec;
     type State = Fresh;
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         if spec.by != By::Cookie && spec.lifetime.is_some() {
             return Err(Invalid::new(
                 "lifetime",
@@ -188,12 +189,13 @@ pub fn choose<'n>(cohort: u64, items: impl Iterator<Item = (&'n str, u32)> + Clo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use rhumb_base::rng::Rng;
     use serde_json::json;
     use std::cell::RefCell;
 
     fn cohort(body: serde_json::Value) -> Result<Cohort, Invalid> {
-        Cohort::compile(serde_json::from_value(body).unwrap())
+        compile_alone::<Cohort>(serde_json::from_value(body).unwrap())
     }
 
     fn shares(items: &[(&str, u32)]) -> Vec<usize> {

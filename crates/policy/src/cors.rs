@@ -9,6 +9,7 @@ use rhumb_codec::head::{Method, RequestHead, ResponseHead};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::exchange::{Exchange, Reply};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 
@@ -82,7 +83,7 @@ impl HttpPolicy for Cors {
     type Spec = Spec;
     type State = Allowed;
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         if spec.allow_origins.is_empty() {
             return Err(Invalid::new("allowOrigins", "is empty", "list the origins, or * for all"));
         }
@@ -242,11 +243,13 @@ impl List {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use rhumb_codec::head::Scheme;
     use serde_json::json;
 
     fn cors(body: serde_json::Value) -> Cors {
-        Cors::compile(serde_json::from_value(body).unwrap()).unwrap_or_else(|invalid| panic!("{invalid}"))
+        compile_alone::<Cors>(serde_json::from_value(body).unwrap())
+            .unwrap_or_else(|invalid| panic!("{invalid}"))
     }
 
     fn request(method: &[u8], origin: &[u8]) -> RequestHead {

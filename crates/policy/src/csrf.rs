@@ -10,6 +10,7 @@ use rhumb_codec::head::RequestHead;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::exchange::{Exchange, Reply};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 
@@ -37,7 +38,7 @@ impl HttpPolicy for Csrf {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         let origin = |(at, text): (usize, &String)| {
             let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
                 matches!(scheme, "http" | "https")
@@ -98,10 +99,11 @@ fn is_own(origin: &[u8], req: &RequestHead) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use rhumb_codec::head::Scheme;
 
     fn passes(spec: serde_json::Value, method: &str, fields: &[(&str, &str)]) -> bool {
-        let policy = Csrf::compile(serde_json::from_value(spec).unwrap()).unwrap();
+        let policy = compile_alone::<Csrf>(serde_json::from_value(spec).unwrap()).unwrap();
         let mut req = RequestHead::new();
         req.set_method(method.as_bytes());
         req.set_authority(b"shop.example.com");
@@ -146,7 +148,7 @@ mod tests {
     fn an_origin_has_no_path() {
         for text in ["app.example.com", "https://app.example.com/", "https://*.example.com", "ftp://a"] {
             let spec = serde_json::from_value(serde_json::json!({ "allowOrigins": [text] })).unwrap();
-            assert_eq!(Csrf::compile(spec).err().unwrap().field, "allowOrigins[0]", "{text}");
+            assert_eq!(compile_alone::<Csrf>(spec).err().unwrap().field, "allowOrigins[0]", "{text}");
         }
     }
 }

@@ -5,6 +5,7 @@ use rhumb_codec::head::RequestHead;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::exchange::{Exchange, Reply};
 use crate::header_modifier::{FieldSpec, read_fields};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
@@ -45,7 +46,7 @@ impl HttpPolicy for DirectResponse {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         if !(200..=599).contains(&spec.status) {
             return Err(Invalid::new(
                 "status",
@@ -92,6 +93,7 @@ impl HttpPolicy for DirectResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use serde_json::json;
 
     #[test]
@@ -103,7 +105,7 @@ mod tests {
             json!({ "status": 200, "contentType": "a\nb" }),
         ] {
             assert!(
-                DirectResponse::compile(serde_json::from_value(body.clone()).unwrap()).is_err(),
+                compile_alone::<DirectResponse>(serde_json::from_value(body.clone()).unwrap()).is_err(),
                 "{body}"
             );
         }

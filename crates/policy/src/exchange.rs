@@ -1,14 +1,19 @@
 //! What a policy sees of the exchange around the message, and the replies it can make.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rhumb_base::failure::Cause;
 use rhumb_base::rng::Rng;
 use rhumb_codec::field::Fields;
 use rhumb_codec::head::{ResponseHead, Scheme};
+
+use crate::call::Out;
+use crate::principal::Principal;
 
 /// The exchange as policies see it.
 pub struct Exchange<'a> {
@@ -30,6 +35,36 @@ pub struct Exchange<'a> {
     pub effects: Effects,
     /// The rule that decided whether the request may pass, for the access log.
     pub decision: Option<Arc<str>>,
+    /// When the exchange began; `None` when a request is only thought through.
+    pub began: Option<Instant>,
+    /// What policies found out, and left behind for each other.
+    pub found: Findings,
+    /// The way to other services. `None` when a request is only thought through: what would be asked is not known then.
+    pub out: Option<&'a Out>,
+}
+
+/// What policies found out about one exchange, from its first hook to its last. Dropped with the exchange.
+#[derive(Default)]
+pub struct Findings {
+    /// Who asks.
+    pub principal: Option<Arc<Principal>>,
+    /// Who asks, as policies in shadow mode found: seen by policies in shadow mode only.
+    pub(crate) rehearsed: Option<Arc<Principal>>,
+    /// Requests for a refusal, in order; one that was not in shadow mode is the last.
+    pub refusals: Vec<Refusal>,
+    /// Lives as long as the exchange, however it ends: a place in a queue, a share of a limit.
+    pub guards: Vec<Box<dyn Any>>,
+}
+
+/// A policy's wish to answer instead of a backend because the request may not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kind of the policy.
+    pub policy: &'static str,
+    /// In shadow mode: the request passed.
+    pub is_shadow: bool,
+    /// Why.
+    pub cause: Option<Cause>,
 }
 
 /// What policies ask of the engine beyond changing messages. Outlives the [`Exchange`] that it was set in.
@@ -58,6 +93,27 @@ impl Exchange<'_> {
             rng: None,
             effects: Effects::default(),
             decision: None,
+            began: None,
+            found: Findings::default(),
+            out: None,
+        }
+    }
+
+    /// Time since the exchange began.
+    pub fn elapsed(&self, now: Instant) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began))
+    }
+
+    /// Who asks.
+    pub fn principal(&self) -> Option<&Principal> {
+        self.found.principal.as_deref()
+    }
+
+    /// Takes down who asks, or what else was proven of who asks.
+    pub fn prove(&mut self, proven: Arc<Principal>) {
+        match &mut self.found.principal {
+            Some(principal) => Arc::make_mut(principal).join(&proven),
+            none => *none = Some(proven),
         }
     }
 

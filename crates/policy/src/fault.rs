@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::condition::{self, Condition};
+use crate::context::Context;
 use crate::exchange::{Exchange, Reply, Share};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Outcome, Verdict};
 
@@ -143,7 +144,7 @@ impl HttpPolicy for Fault {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         if spec.delay.is_none() && spec.abort.is_none() && spec.reset.is_none() && spec.bandwidth.is_none() {
             return Err(Invalid::new("", "names no fault", "add delay, abort, reset or bandwidth"));
         }
@@ -295,13 +296,16 @@ fn share(field: &str, percentage: f64) -> Result<Share, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use rhumb_base::rng::Rng;
     use rhumb_codec::head::Scheme;
     use serde_json::json;
     use std::cell::RefCell;
 
     fn fault(body: serde_json::Value) -> Result<Fault, Invalid> {
-        serde_json::from_value(body).map_err(|e| Invalid::new("", e.to_string(), "")).and_then(Fault::compile)
+        serde_json::from_value(body)
+            .map_err(|e| Invalid::new("", e.to_string(), ""))
+            .and_then(compile_alone::<Fault>)
     }
 
     fn run(fault: &Fault, req: &mut RequestHead, rng: Option<&RefCell<Rng>>) -> (Verdict, crate::Effects) {
@@ -339,7 +343,7 @@ mod tests {
                     aborts += 1;
                 }
                 Outcome::Reset => resets += 1,
-                Outcome::Continue(_) => {}
+                Outcome::Continue(_) | Outcome::Apply(_) => {}
             }
             slow += u32::from(effects.bytes_per_second.is_some());
         }

@@ -8,6 +8,7 @@ use rhumb_codec::head::{RequestHead, ResponseHead};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 
@@ -84,7 +85,7 @@ impl HttpPolicy for HeaderModifier {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         let change =
             |side: &str, spec: Option<ChangeSpec>| spec.map(|spec| Change::compile(side, spec)).transpose();
         Ok(Self { request: change("request", spec.request)?, response: change("response", spec.response)? })
@@ -170,10 +171,11 @@ fn read_name(field: &str, text: &str) -> Result<FieldName, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use serde_json::json;
 
     fn compile(body: serde_json::Value) -> Result<HeaderModifier, Invalid> {
-        HeaderModifier::compile(serde_json::from_value(body).unwrap())
+        compile_alone::<HeaderModifier>(serde_json::from_value(body).unwrap())
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rhumb_codec::head::RequestHead;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::exchange::{Exchange, Reply};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 
@@ -40,7 +41,7 @@ impl HttpPolicy for IpAccess {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         if spec.allow.is_empty() && spec.deny.is_empty() {
             return Err(Invalid::new(
                 "",
@@ -76,10 +77,11 @@ fn blocks(field: &str, list: &[String]) -> Result<Box<[Cidr]>, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use rhumb_codec::head::Scheme;
 
     fn passes(spec: serde_json::Value, client: &str) -> bool {
-        let policy = IpAccess::compile(serde_json::from_value(spec).unwrap()).unwrap();
+        let policy = compile_alone::<IpAccess>(serde_json::from_value(spec).unwrap()).unwrap();
         let mut cx = Exchange::new(client.parse().unwrap(), Scheme::Http, 80);
         matches!(policy.on_request(&mut RequestHead::new(), &mut (), &mut cx), Verdict::Continue)
     }
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        let compile = |spec| IpAccess::compile(serde_json::from_value(spec).unwrap()).err().unwrap();
+        let compile = |spec| compile_alone::<IpAccess>(serde_json::from_value(spec).unwrap()).err().unwrap();
         assert_eq!(compile(serde_json::json!({ "allow": ["10.0.0.0/8", "10.0.0/8"] })).field, "allow[1]");
         assert!(compile(serde_json::json!({})).why.contains("neither"));
     }

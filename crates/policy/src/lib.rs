@@ -12,6 +12,9 @@
 mod list;
 
 pub mod policy;
+pub mod context;
+pub mod principal;
+pub mod call;
 pub mod chain;
 pub mod exchange;
 pub mod condition;
@@ -36,10 +39,13 @@ pub mod tcp;
 pub mod udp;
 pub mod priority;
 
+pub use call::{Answer, Call, Caller, Out};
 pub use chain::{Chain, ChainState, Item, Step};
-pub use exchange::{Effects, Exchange, Reply, Share};
-pub use list::{KINDS, Kind, Policy, Rank, parse};
-pub use policy::{Attach, Edit, Hooks, HttpPolicy, Invalid, Merge, Outcome, Verdict};
+pub use context::{Context, Documents, Keeper, NoDocuments, Origin, Remote, Want};
+pub use exchange::{Effects, Exchange, Findings, Refusal, Reply, Share};
+pub use list::{KINDS, Kind, Parsed, Policy, Rank, parse};
+pub use policy::{Attach, Edit, Hooks, HttpPolicy, Invalid, Merge, Outcome, Resumed, Verdict};
+pub use principal::{Consumer, Principal};
 pub use priority::Priority;
 pub use retry::{BackOff, On, Retry};
 pub use timeouts::Timeouts;

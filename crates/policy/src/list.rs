@@ -1,9 +1,12 @@
 //! The list of policies, and everything that is derived from it.
 
+use std::borrow::Cow;
+
 use rhumb_codec::head::{RequestHead, ResponseHead};
 use schemars::Schema;
 use serde_json::Value;
 
+use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
@@ -22,6 +25,17 @@ pub struct Kind {
     /// JSON Schema of its body.
     pub schema: fn() -> Schema,
 }
+
+/// A compiled policy, and what holds for it whatever its kind.
+pub struct Parsed {
+    /// The policy.
+    pub policy: Policy,
+    /// `shadow: true` in its body: see [`crate::Item::is_shadow`].
+    pub is_shadow: bool,
+}
+
+/// The member of a body that asks for shadow mode.
+const SHADOW: &str = "shadow";
 
 macro_rules! policies {
     ($($name:ident = $ty:ty,)*) => {
@@ -42,13 +56,17 @@ macro_rules! policies {
             name: <$ty as HttpPolicy>::KIND,
             attach: <$ty as HttpPolicy>::ATTACH,
             merge: <$ty as HttpPolicy>::MERGE,
-            schema: || schemars::schema_for!(<$ty as HttpPolicy>::Spec),
+            schema: || schema_of::<$ty>(),
         },)*];
 
         /// Compiles the body of a policy of `kind`; `None` when there is no such kind.
-        pub fn parse(kind: &str, body: &Value) -> Option<Result<Policy, Invalid>> {
+        pub fn parse(kind: &str, body: &Value, cx: &mut Context<'_>) -> Option<Result<Parsed, Invalid>> {
             $(if kind == <$ty as HttpPolicy>::KIND {
-                return Some(read::<<$ty as HttpPolicy>::Spec>(body).and_then(<$ty as HttpPolicy>::compile).map(Policy::$name));
+                return Some(shadow::<$ty>(body).and_then(|(is_shadow, body)| {
+                    let spec = read::<<$ty as HttpPolicy>::Spec>(&body)?;
+                    let policy = <$ty as HttpPolicy>::compile(spec, cx)?;
+                    Ok(Parsed { policy: Policy::$name(policy), is_shadow })
+                }));
             })*
             None
         }
@@ -118,6 +136,35 @@ policies! {
 // A chain is walked per request: big policies box their parts.
 const _: () = assert!(size_of::<Policy>() <= 256);
 
+/// Splits off whether a body asks for shadow mode.
+fn shadow<P: HttpPolicy>(body: &Value) -> Result<(bool, Cow<'_, Value>), Invalid> {
+    let Some(written) = body.get(SHADOW) else { return Ok((false, Cow::Borrowed(body))) };
+    if !P::HOOKS.has(Hooks::REQUEST) {
+        let why = format!("`{}` decides nothing about requests", P::KIND);
+        return Err(Invalid::new(SHADOW, why, "remove `shadow`"));
+    }
+    let Value::Bool(is_shadow) = written else {
+        return Err(Invalid::new(SHADOW, "is neither true nor false", ""));
+    };
+    let mut rest = body.clone();
+    if let Value::Object(members) = &mut rest {
+        members.shift_remove(SHADOW);
+    }
+    Ok((*is_shadow, Cow::Owned(rest)))
+}
+
+fn schema_of<P: HttpPolicy>() -> Schema {
+    let mut schema = schemars::schema_for!(P::Spec);
+    if P::HOOKS.has(Hooks::REQUEST)
+        && let Some(Value::Object(properties)) = schema.get_mut("properties")
+    {
+        let about = "Shadow mode: evaluate, count and log, but let every request pass unchanged.";
+        let member = serde_json::json!({ "type": "boolean", "default": false, "description": about });
+        properties.insert(SHADOW.to_owned(), member);
+    }
+    schema
+}
+
 fn read<S: serde::de::DeserializeOwned>(body: &Value) -> Result<S, Invalid> {
     serde_path_to_error::deserialize(body).map_err(|error| {
         let path = error.path().to_string();
@@ -129,6 +176,7 @@ fn read<S: serde::de::DeserializeOwned>(body: &Value) -> Result<S, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::{Keeper, NoDocuments};
 
     #[test]
     fn kinds_are_unique() {
@@ -141,8 +189,10 @@ mod tests {
     #[test]
     fn an_unknown_field_is_named_with_its_path() {
         let body = serde_json::json!({ "path": { "type": "ReplaceFullPath", "replaceFullPaht": "/x" } });
-        let Some(Err(invalid)) = parse("rewrite", &body) else { panic!("accepted") };
+        let (mut documents, keeper) = (NoDocuments, Keeper::default());
+        let mut cx = Context::new("default", "test", &mut documents, &keeper);
+        let Some(Err(invalid)) = parse("rewrite", &body, &mut cx) else { panic!("accepted") };
         assert!(invalid.to_string().contains("replaceFullPaht"), "{invalid}");
-        assert!(parse("rewrit", &body).is_none());
+        assert!(parse("rewrit", &body, &mut cx).is_none());
     }
 }

@@ -10,6 +10,7 @@ use rhumb_codec::head::{RequestHead, ResponseHead};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use crate::context::Context;
 use crate::exchange::{Exchange, Reply};
 
 /// A policy of the HTTP request path.
@@ -31,7 +32,7 @@ pub trait HttpPolicy: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Invalid`] names the field and says how to mend it.
-    fn compile(spec: Self::Spec) -> Result<Self, Invalid>;
+    fn compile(spec: Self::Spec, cx: &mut Context<'_>) -> Result<Self, Invalid>;
 
     /// Runs after routing, before a backend is chosen.
     fn on_request(
@@ -65,11 +66,16 @@ pub enum Verdict {
 pub enum Outcome {
     /// Change the request so, then go on.
     Continue(Vec<Edit>),
+    /// Do this with the request and what is known of the exchange, and take its verdict.
+    Apply(Resumed),
     /// Answer now.
     Respond(Box<Reply>),
     /// Reset the stream, or the connection where there are no streams.
     Reset,
 }
+
+/// What a policy does with what it waited for. Owns it.
+pub type Resumed = Box<dyn FnOnce(&mut RequestHead, &mut Exchange<'_>) -> Verdict>;
 
 /// A change of the request's fields.
 pub enum Edit {
@@ -187,3 +193,10 @@ impl fmt::Display for Invalid {
 }
 
 impl std::error::Error for Invalid {}
+
+/// Compiles a policy that needs no other documents.
+#[cfg(test)]
+pub(crate) fn compile_alone<P: HttpPolicy>(spec: P::Spec) -> Result<P, Invalid> {
+    let (mut documents, keeper) = (crate::context::NoDocuments, crate::context::Keeper::default());
+    P::compile(spec, &mut Context::new("default", "test", &mut documents, &keeper))
+}

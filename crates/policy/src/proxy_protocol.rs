@@ -9,6 +9,7 @@ use rhumb_base::cidr::Cidr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge};
 
 /// How long the header may take when nothing is written.
@@ -44,7 +45,7 @@ impl HttpPolicy for ProxyProtocol {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         if spec.from.is_empty() || spec.from.len() > MAX_SOURCES {
             return Err(Invalid::new(
                 "from",
@@ -77,11 +78,12 @@ pub(crate) fn limit(field: &str, text: Option<&str>) -> Result<Option<Duration>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use serde_json::json;
 
     #[test]
     fn sources_are_blocks_and_there_is_at_least_one() {
-        let compile = |body| ProxyProtocol::compile(serde_json::from_value(body).unwrap());
+        let compile = |body| compile_alone::<ProxyProtocol>(serde_json::from_value(body).unwrap());
         let good = compile(json!({ "from": ["10.0.0.0/8", "::1"], "timeout": "500ms" })).unwrap();
         assert_eq!((good.from.len(), good.timeout), (2, Duration::from_millis(500)));
         for body in [

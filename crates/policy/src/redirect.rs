@@ -7,6 +7,7 @@ use rhumb_codec::head::{RequestHead, Scheme};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::exchange::{Exchange, Reply};
 use crate::path_modifier::{PathModifier, PathModifierSpec};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
@@ -49,7 +50,7 @@ impl HttpPolicy for Redirect {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         let scheme = match spec.scheme.as_deref() {
             None => None,
             Some("http") => Some(Scheme::Http),
@@ -128,6 +129,7 @@ pub(crate) fn check_hostname(hostname: &str) -> Result<(), Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use serde_json::json;
 
     fn location(
@@ -138,7 +140,7 @@ mod tests {
         prefix: Option<usize>,
     ) -> (u16, String) {
         let spec = serde_json::from_value(body).unwrap();
-        let redirect = Redirect::compile(spec).unwrap_or_else(|invalid| panic!("{invalid}"));
+        let redirect = compile_alone::<Redirect>(spec).unwrap_or_else(|invalid| panic!("{invalid}"));
         let mut req = RequestHead::new();
         req.set_authority(b"a.example:8080");
         req.set_target(target.as_bytes());
@@ -183,7 +185,10 @@ mod tests {
             json!({ "hostname": "a b" }),
             json!({ "port": 0 }),
         ] {
-            assert!(Redirect::compile(serde_json::from_value(body.clone()).unwrap()).is_err(), "{body}");
+            assert!(
+                compile_alone::<Redirect>(serde_json::from_value(body.clone()).unwrap()).is_err(),
+                "{body}"
+            );
         }
     }
 }

@@ -9,6 +9,7 @@ use rhumb_base::rng::Rng;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge};
 use crate::quantity::{self, Size};
 
@@ -307,7 +308,7 @@ impl HttpPolicy for Retry {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         let mut retry = Self::written();
         if let Some(attempts) = spec.attempts {
             if attempts > MAX_ATTEMPTS {
@@ -356,11 +357,12 @@ impl HttpPolicy for Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use serde_json::{Value, json};
 
     fn compile(body: Value) -> Result<Retry, String> {
         let spec = serde_json::from_value(body).map_err(|error| error.to_string())?;
-        Retry::compile(spec).map_err(|invalid| invalid.to_string())
+        compile_alone::<Retry>(spec).map_err(|invalid| invalid.to_string())
     }
 
     #[test]

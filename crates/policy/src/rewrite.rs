@@ -6,6 +6,7 @@ use rhumb_codec::head::RequestHead;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::path_modifier::{PathModifier, PathModifierSpec};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
@@ -37,7 +38,7 @@ impl HttpPolicy for Rewrite {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         if let Some(hostname) = &spec.hostname {
             check_hostname(hostname)?;
         }
@@ -65,13 +66,14 @@ impl HttpPolicy for Rewrite {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use rhumb_codec::head::Scheme;
     use serde_json::json;
 
     #[test]
     fn host_and_path_change_and_the_query_stays() {
         let body = json!({ "hostname": "b.example", "path": { "type": "ReplacePrefixMatch", "replacePrefixMatch": "/" } });
-        let rewrite = Rewrite::compile(serde_json::from_value(body).unwrap())
+        let rewrite = compile_alone::<Rewrite>(serde_json::from_value(body).unwrap())
             .unwrap_or_else(|invalid| panic!("{invalid}"));
         let mut req = RequestHead::new();
         req.set_authority(b"a.example");

@@ -5,6 +5,7 @@ use rhumb_codec::head::{RequestHead, ResponseHead, Scheme};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 
@@ -64,7 +65,7 @@ impl HttpPolicy for SecurityFields {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         let one_of = |field: &str, value: &Option<String>, allowed: &[&str]| match value {
             Some(text) if text != OFF && !allowed.contains(&text.as_str()) => {
                 let fix = format!("write {} or {OFF}", allowed.join(", "));
@@ -168,9 +169,10 @@ const RESOURCE_POLICIES: &[&str] = &["same-origin", "same-site", "cross-origin"]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
 
     fn fields(spec: serde_json::Value, scheme: Scheme) -> Vec<String> {
-        let policy = SecurityFields::compile(serde_json::from_value(spec).unwrap()).unwrap();
+        let policy = compile_alone::<SecurityFields>(serde_json::from_value(spec).unwrap()).unwrap();
         let mut rsp = ResponseHead::with_status(200);
         policy.on_response(&mut rsp, &mut (), &mut Exchange::new([127, 0, 0, 1].into(), scheme, 80));
         let line = |line: rhumb_codec::field::FieldLine<'_>| {
@@ -210,7 +212,8 @@ mod tests {
             (serde_json::json!({ "contentSecurityPolicy": "a\nb" }), "contentSecurityPolicy"),
             (serde_json::json!({ "hsts": { "preload": true } }), "hsts.preload"),
         ] {
-            let invalid = SecurityFields::compile(serde_json::from_value(spec).unwrap()).err().unwrap();
+            let invalid =
+                compile_alone::<SecurityFields>(serde_json::from_value(spec).unwrap()).err().unwrap();
             assert_eq!(invalid.field, field);
         }
     }

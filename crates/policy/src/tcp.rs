@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge};
 use crate::proxy_protocol::limit;
 
@@ -47,7 +48,7 @@ impl HttpPolicy for Tcp {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         let idle = limit("idleTimeout", spec.idle_timeout.as_deref())?.unwrap_or(DEFAULT_IDLE);
         let life = limit("maxDuration", spec.max_duration.as_deref())?;
         Ok(Self {
@@ -60,11 +61,12 @@ impl HttpPolicy for Tcp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use serde_json::json;
 
     #[test]
     fn zero_is_no_limit() {
-        let compile = |body| Tcp::compile(serde_json::from_value(body).unwrap());
+        let compile = |body| compile_alone::<Tcp>(serde_json::from_value(body).unwrap());
         assert_eq!(compile(json!({})).unwrap(), Tcp::default());
         let none = compile(json!({ "idleTimeout": "0s", "maxDuration": "0s" })).unwrap();
         assert_eq!(none, Tcp { idle: None, life: None });

@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge};
 use crate::quantity;
 
@@ -66,7 +67,7 @@ impl HttpPolicy for Timeouts {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         let timeouts = Self {
             request: quantity::duration("request", spec.request.as_deref())?,
             backend_request: quantity::duration("backendRequest", spec.backend_request.as_deref())?,
@@ -86,11 +87,12 @@ impl HttpPolicy for Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use serde_json::{Value, json};
 
     fn compile(body: Value) -> Result<Timeouts, String> {
         let spec = serde_json::from_value(body).map_err(|error| error.to_string())?;
-        Timeouts::compile(spec).map_err(|invalid| invalid.to_string())
+        compile_alone::<Timeouts>(spec).map_err(|invalid| invalid.to_string())
     }
 
     #[test]

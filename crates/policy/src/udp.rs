@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::context::Context;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge};
 use crate::proxy_protocol::limit;
 
@@ -58,7 +59,7 @@ impl HttpPolicy for Udp {
     type Spec = Spec;
     type State = ();
 
-    fn compile(spec: Spec) -> Result<Self, Invalid> {
+    fn compile(spec: Spec, _: &mut Context<'_>) -> Result<Self, Invalid> {
         let idle = limit("idleTimeout", spec.idle_timeout.as_deref())?.unwrap_or(DEFAULT_IDLE);
         if idle.is_zero() {
             return Err(Invalid::new("idleTimeout", "is zero", "leave it out for 60s"));
@@ -78,11 +79,12 @@ impl HttpPolicy for Udp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::compile_alone;
     use serde_json::json;
 
     #[test]
     fn bounds_are_bounded() {
-        let compile = |body| Udp::compile(serde_json::from_value(body).unwrap());
+        let compile = |body| compile_alone::<Udp>(serde_json::from_value(body).unwrap());
         assert_eq!(compile(json!({})).unwrap(), Udp::default());
         for body in [
             json!({ "idleTimeout": "0s" }),

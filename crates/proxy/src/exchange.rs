@@ -15,7 +15,7 @@ use rhumb_net::timer::Timer;
 use rhumb_plan::rule::DEFAULT_REQUEST_TIMEOUT;
 use rhumb_plan::{Backend, Port, Rule};
 use rhumb_policy::chain::{ChainState, Step};
-use rhumb_policy::{Chain, Effects, Priority, Reply};
+use rhumb_policy::{Chain, Effects, Findings, Priority, Reply};
 use rhumb_route::{Lookup, normalize};
 use rhumb_telemetry::metrics::RuleId;
 use rhumb_telemetry::record::{Timing, TlsRecord};
@@ -131,6 +131,7 @@ pub(crate) struct Exchange<'a> {
     matched_prefix: Option<usize>,
     chain_state: ChainState,
     pub(crate) effects: Effects,
+    found: Findings,
     pub(crate) pump: Pump,
     pub(crate) outcome: Outcome,
 }
@@ -242,6 +243,7 @@ impl<'a> Exchange<'a> {
             matched_prefix: None,
             chain_state: ChainState::default(),
             effects: Effects::default(),
+            found: Findings::default(),
             pump,
             outcome: Outcome { notes, ..Outcome::default() },
         }))
@@ -365,7 +367,7 @@ impl<'a> Exchange<'a> {
         if chain.is_empty() {
             return Ok(());
         }
-        let mut step = self.with_policy_view(|req, cx| chain.on_request(req, state, cx));
+        let mut step = self.with_policy_view(|req, _, cx| chain.on_request(req, state, cx));
         loop {
             let outcome = match step {
                 Step::Done => return Ok(()),
@@ -377,7 +379,7 @@ impl<'a> Exchange<'a> {
                 }
                 Step::Wait(future) => self.wait(down, timer, DEFAULT_REQUEST_TIMEOUT, future).await?,
             };
-            step = self.with_policy_view(|req, cx| chain.resume(outcome, req, state, cx));
+            step = self.with_policy_view(|req, _, cx| chain.resume(outcome, req, state, cx));
         }
     }
 
@@ -404,8 +406,9 @@ impl<'a> Exchange<'a> {
     /// Runs hooks on the request, and keeps what they ask of the engine.
     fn with_policy_view<T>(
         &mut self,
-        run: impl FnOnce(&mut RequestHead, &mut rhumb_policy::Exchange<'_>) -> T,
+        run: impl FnOnce(&mut RequestHead, &mut ResponseHead, &mut rhumb_policy::Exchange<'_>) -> T,
     ) -> T {
+        let known = self.found.refusals.len();
         let mut cx = rhumb_policy::Exchange {
             client: self.client,
             scheme: self.connection.scheme,
@@ -416,30 +419,35 @@ impl<'a> Exchange<'a> {
             rng: Some(&self.worker.rng),
             effects: self.effects,
             decision: None,
+            began: Some(self.started),
+            found: std::mem::take(&mut self.found),
+            out: Some(&self.worker.out),
         };
-        let result = run(&mut self.req, &mut cx);
-        let (effects, decision) = (cx.effects, cx.decision);
-        self.effects = effects;
-        if decision.is_some() {
-            self.outcome.decision = decision;
+        let result = run(&mut self.req, &mut self.rsp, &mut cx);
+        (self.effects, self.found) = (cx.effects, cx.found);
+        if cx.decision.is_some() {
+            self.outcome.decision = cx.decision;
+        }
+        if self.found.refusals.len() > known {
+            self.count_refusals(known);
         }
         result
     }
 
+    /// Counts what policies refused, or would have refused.
+    #[cold]
+    fn count_refusals(&self, known: usize) {
+        let mut metrics = self.worker.metrics.borrow_mut();
+        for refusal in self.found.refusals.iter().skip(known) {
+            let mode = if refusal.is_shadow { "shadow" } else { "enforce" };
+            let code = refusal.cause.map_or("", |cause| cause.facts().code);
+            metrics.add(Metric::PolicyRefusals, &[refusal.policy, code, mode], 1);
+        }
+    }
+
     /// Runs the response hooks of a chain on the response head.
     pub(crate) fn run_response_chain(&mut self, chain: &Chain, state: &mut ChainState) {
-        let mut cx = rhumb_policy::Exchange {
-            client: self.client,
-            scheme: self.connection.scheme,
-            port: self.connection.address.port(),
-            matched_prefix: self.matched_prefix,
-            request_id: self.request_id.as_str(),
-            unix_nanos: self.worker.unix_nanos(self.started),
-            rng: Some(&self.worker.rng),
-            effects: self.effects,
-            decision: None,
-        };
-        chain.on_response(&mut self.rsp, state, &mut cx);
+        self.with_policy_view(|_, rsp, cx| chain.on_response(rsp, state, cx));
     }
 
     /// Runs the rule's response hooks and sets the fields that every response has.
@@ -588,6 +596,13 @@ impl<'a> Exchange<'a> {
         After::Cut
     }
 
+    /// Names of the policies in shadow mode that would have refused.
+    fn shadow_refusals(&self) -> String {
+        let shadows = self.found.refusals.iter().filter(|refusal| refusal.is_shadow);
+        let names: Vec<&str> = shadows.map(|refusal| refusal.policy).collect();
+        names.join(",")
+    }
+
     /// Makes the record, the only place where one is made.
     fn finish(mut self) {
         let now = Instant::now();
@@ -608,6 +623,7 @@ impl<'a> Exchange<'a> {
             None => (target, None),
         };
         let rule = self.rule.as_ref().map(|rule| &rule.value);
+        let principal = self.found.principal.as_deref();
         let mut notes = outcome.notes;
         if pump.has_said_goodbye() {
             notes.insert(Note::Draining);
@@ -668,6 +684,9 @@ impl<'a> Exchange<'a> {
             upstream_status: outcome.upstream_status,
             grpc_status: outcome.grpc_status,
             policy_decision: outcome.decision.as_deref().unwrap_or_default(),
+            principal: principal.map_or("", |principal| &principal.subject),
+            consumer: principal.and_then(|principal| principal.consumer.as_ref()).map_or("", |c| &c.name),
+            shadow: &self.shadow_refusals(),
             tries: outcome.tries,
             retries: &outcome.retries,
             request_id: self.request_id.as_str().as_bytes(),

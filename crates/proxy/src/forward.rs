@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rhumb_balance::{Endpoint, InFlight, Nanos, NotPicked, Outcome};
 use rhumb_base::failure::{Cause, Failure, Side};
 use rhumb_codec::field::Known;
-use rhumb_codec::head::{Content, Method, RequestHead, Version};
+use rhumb_codec::head::{Content, Method, RequestHead, ResponseHead, Version};
 use rhumb_conn::Part;
 use rhumb_net::timer::Timer;
 use rhumb_plan::Backend;
@@ -147,7 +147,7 @@ impl Exchange<'_> {
         let Attempt { mut up, load, endpoint, first_byte, .. } = attempt;
         let now = Instant::now();
         let at = Nanos::since(self.worker.origin, now);
-        backend.endpoints.finish(load, first_byte, self.judge_head(), at);
+        backend.endpoints.finish(load, first_byte, judge_head(&self.rsp), at);
         let is_read = poll_fn(|cx| {
             let mut left = DRAIN_MAX;
             loop {
@@ -276,15 +276,6 @@ impl Exchange<'_> {
         backend.endpoints.finish(load, latency, outcome, Nanos::since(self.worker.origin, now));
     }
 
-    /// What the head of a response says about the endpoint.
-    fn judge_head(&self) -> Outcome {
-        let fields = &self.rsp.fields;
-        if let Some(status) = fields.get(Known::GrpcStatus) {
-            return number(status).map_or(Outcome::Success, Outcome::of_grpc);
-        }
-        Outcome::of_status(self.rsp.status, || fields.get(Known::RetryAfter).and_then(retry_after))
-    }
-
     /// A connection or stream to the endpoint.
     async fn connect(
         &mut self,
@@ -339,7 +330,7 @@ impl Exchange<'_> {
         first: Instant,
     ) -> Result<(), End> {
         let Attempt { mut up, load, endpoint, first_byte, begun } = attempt;
-        let verdict = self.judge_head();
+        let verdict = judge_head(&self.rsp);
         let opens_tunnel = self.opens_tunnel()?;
         // What a backend runs is nobody's business; a policy may say something else.
         self.rsp.fields.remove(Known::Server);
@@ -460,6 +451,14 @@ impl Exchange<'_> {
             self.rsp.fields.set(Known::SecWebsocketAccept, accept.as_bytes());
         }
     }
+}
+
+/// What the head of a response says about the endpoint.
+pub(crate) fn judge_head(rsp: &ResponseHead) -> Outcome {
+    if let Some(status) = rsp.fields.get(Known::GrpcStatus) {
+        return number(status).map_or(Outcome::Success, Outcome::of_grpc);
+    }
+    Outcome::of_status(rsp.status, || rsp.fields.get(Known::RetryAfter).and_then(retry_after))
 }
 
 pub(crate) fn refuse_pick(none: NotPicked) -> Failure {

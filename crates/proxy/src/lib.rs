@@ -23,6 +23,7 @@ mod session;
 mod retry_after;
 mod replay;
 mod side;
+mod call;
 mod mirror;
 mod pace;
 mod pump;

@@ -6,28 +6,20 @@
 //! copies teaches the balancer nothing.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
 use std::net::IpAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rhumb_balance::{Endpoint, Nanos};
-use rhumb_base::failure::{Failure, Retry};
 use rhumb_codec::field::Fields;
-use rhumb_codec::head::{Content, Method, RequestHead, ResponseHead};
-use rhumb_conn::Part;
-use rhumb_net::timer::Timer;
+use rhumb_codec::head::{Content, Method, RequestHead};
 use rhumb_plan::rule::DEFAULT_REQUEST_TIMEOUT;
 use rhumb_plan::{Backend, Rule};
 use rhumb_telemetry::metrics::Metric;
 use rhumb_upstream::Pools;
 
+use crate::call;
 use crate::exchange::Exchange;
-use crate::forward::refuse_pick;
-use crate::side::Up;
 use crate::worker::Worker;
 
 /// Largest request content that is copied, in bytes. Larger requests are not mirrored.
@@ -38,12 +30,6 @@ pub(crate) const HELD_MAX: usize = 16 << 20;
 
 /// Copies that one worker has under way at once, those whose content still comes included.
 pub(crate) const AT_ONCE: u32 = 256;
-
-/// Response content that is read so that a connection can be used again, in bytes. After more it is closed.
-const DRAIN_MAX: u64 = 1 << 20;
-
-/// Content is handed to a connection in pieces of this size.
-const PIECE: usize = 16 << 10;
 
 /// What the mirrors of one worker have under way.
 pub(crate) struct Mirrors {
@@ -235,112 +221,18 @@ struct Message {
 
 impl Copy {
     async fn run(mut self, message: Rc<Message>) {
-        let mut deadline = Timer::new();
-        deadline.set(Instant::now() + self.limit);
-        let fate = {
-            let mut sending = pin!(self.send(&message));
-            poll_fn(|cx| {
-                if let Poll::Ready(result) = sending.as_mut().poll(cx) {
-                    return Poll::Ready(if result.is_ok() { Fate::Answered } else { Fate::Failed });
-                }
-                deadline.poll(cx).map(|()| Fate::Timeout)
-            })
-            .await
+        let copy = call::Message {
+            head: &self.head,
+            content: &message.content.content,
+            trailers: message.trailers.as_ref(),
+            client: self.client,
         };
-        self.fate = fate;
-    }
-
-    /// Sends the copy, once more when a connection that rested turns out to be dead.
-    async fn send(&self, message: &Message) -> Result<(), Failure> {
-        match self.attempt(message, false).await {
-            Err(failure) if failure.retry == Retry::IfConnectionWasReused => {
-                self.attempt(message, true).await
-            }
-            result => result,
-        }
-    }
-
-    async fn attempt(&self, message: &Message, fresh: bool) -> Result<(), Failure> {
-        let worker = &self.worker;
-        let now = Nanos::since(worker.origin, Instant::now());
-        let picked = self.backend.begin(&self.head, self.client, now, &mut worker.rng.borrow_mut(), &[]);
-        // Dropped without an outcome: only the load is known to the balancer.
-        let load = picked.map_err(refuse_pick)?;
-        let endpoint = load.endpoint();
-        let mut up = self.connect(endpoint, fresh).await?;
-        up.send_head(&self.head);
-        let is_sent = self.exchange(&mut up, message).await?;
-        if let (Up::H1(connection), true) = (up, is_sent) {
-            let (target, address) = (self.backend.target(), endpoint.address());
-            worker.mirrors.pools.put(target, address, connection, Instant::now());
-        }
-        Ok(())
-    }
-
-    async fn connect(&self, endpoint: &Endpoint, fresh: bool) -> Result<Up, Failure> {
         let pools = &self.worker.mirrors.pools;
-        let (target, address) = (self.backend.target(), endpoint.address());
-        if target.protocol == rhumb_upstream::Protocol::Http2 {
-            let (stream, _) = pools.open_stream(target, address, &self.head).await?;
-            return Ok(Up::H2(Box::new(stream)));
-        }
-        if !fresh && let Some(lease) = pools.take(target, address) {
-            return Ok(Up::H1(lease.connection));
-        }
-        Ok(Up::H1(pools.open(target, address).await?.connection))
-    }
-
-    /// Sends content and reads the answer to its end; true when the connection can be used again.
-    async fn exchange(&self, up: &mut Up, message: &Message) -> Result<bool, Failure> {
-        let mut left = message.content.content.as_slice();
-        let mut is_sent = self.head.content.is_empty();
-        let mut rsp = ResponseHead::default();
-        loop {
-            poll_fn(|cx| {
-                while !is_sent && up.poll_ready(cx).is_ready() {
-                    if left.is_empty() {
-                        up.send_end(message.trailers.as_ref());
-                        is_sent = true;
-                        break;
-                    }
-                    let (piece, rest) = left.split_at(left.len().min(PIECE));
-                    left = rest;
-                    if up.send_data(cx, piece).is_err() {
-                        // It does not read on; it may have answered before.
-                        break;
-                    }
-                }
-                let _ = up.poll_flush(cx);
-                up.poll_response(cx, &mut rsp)
-            })
-            .await?;
-            if !rsp.is_interim() {
-                break;
-            }
-            if rsp.status == 101 {
-                return Ok(false);
-            }
-        }
-        let mut read = 0u64;
-        loop {
-            let more = poll_fn(|cx| {
-                let _ = up.poll_flush(cx);
-                up.poll_body(cx).map(|part| match part {
-                    Ok(Part::Data(data)) => {
-                        read += data.len() as u64;
-                        Ok(true)
-                    }
-                    Ok(Part::End(_)) => Ok(false),
-                    Err(failure) => Err(failure),
-                })
-            })
-            .await?;
-            if !more {
-                return Ok(is_sent);
-            }
-            if read > DRAIN_MAX {
-                return Ok(false);
-            }
-        }
+        let sending = call::send(&self.worker, pools, &self.backend, &copy, &call::Reading::Dropped);
+        self.fate = match call::within(self.limit, sending).await {
+            Some(Ok(_)) => Fate::Answered,
+            Some(Err(_)) => Fate::Failed,
+            None => Fate::Timeout,
+        };
     }
 }

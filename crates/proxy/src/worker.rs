@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rhumb_base::rng::Rng;
 use rhumb_codec::head::{RequestHead, ResponseHead};
 use rhumb_plan::{Current, Plan, Reader};
+use rhumb_policy::Out;
 use rhumb_telemetry::metrics::LocalGauge;
 use rhumb_telemetry::{AccessLog, IdSource, Metric, Registry, WorkerLog, WorkerMetrics};
 use rhumb_upstream::Pools;
@@ -18,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 
+use crate::call;
 use crate::l4::udp::Hub;
 use crate::listener;
 use crate::mirror::Mirrors;
@@ -94,6 +96,8 @@ pub struct Worker {
     /// Connections that rest since before this time are closed.
     rest_limit: Cell<Option<Instant>>,
     pub(crate) mirrors: Mirrors,
+    /// The way out for policies.
+    pub(crate) out: Out,
     // Boxed as they are handed on: a head does not move with its exchange.
     #[allow(clippy::vec_box)]
     requests: RefCell<Vec<Box<RequestHead>>>,
@@ -116,18 +120,21 @@ pub struct Worker {
 
 impl Worker {
     fn new(shared: &Shared) -> std::io::Result<Rc<Self>> {
-        Ok(Rc::new(Self {
+        let reserve = reserve();
+        let ids = RefCell::new(IdSource::from_os()?);
+        Ok(Rc::new_cyclic(|this| Self {
+            out: call::way_out(Weak::clone(this)),
             reader: RefCell::new(shared.current.reader()),
             pools: Pools::new(),
             metrics: RefCell::new(shared.registry.worker()),
             registry: Arc::clone(&shared.registry),
             logs: RefCell::default(),
-            ids: RefCell::new(IdSource::from_os()?),
+            ids,
             origin: shared.origin,
             rng: RefCell::new(Rng::from_os()),
             stripe: STRIPE.fetch_add(1, Relaxed),
             gauge: Gauge::new(&shared.pressure),
-            reserve: RefCell::new(reserve()),
+            reserve: RefCell::new(reserve),
             rest_limit: Cell::new(None),
             mirrors: Mirrors::default(),
             requests: RefCell::default(),

@@ -1,6 +1,7 @@
 //! Backends: endpoints, how one is chosen, and how connections are made.
 
 use foldhash::{HashMap, HashMapExt, HashSet};
+use std::cell::OnceCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -15,10 +16,11 @@ use rhumb_model::kind::backend::{
 };
 use rhumb_model::kind::backend_tls::{BackendTlsPolicy, SubjectAltNameKind};
 use rhumb_model::kind::refs::RHUMB_GROUP;
-use rhumb_model::{Diag, Doc, Rule, Span};
+use rhumb_model::{Diag, Doc, Origin, Rule, Source, Span, Spec};
 use rhumb_plan::limit::DEFAULT_MAX_PENDING;
 use rhumb_plan::target::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Protocol, Target};
 use rhumb_plan::{self as plan, HashOn, Plan};
+use rhumb_policy::Want;
 use rhumb_tls::{self as tls, Certificate, ClientSpec, ClientTls, Roots, SubjectName, Verify, Version};
 
 use crate::certificate::{self, Written, WrittenRoots, ca_of, of_secret};
@@ -163,7 +165,7 @@ impl<'a> Backends<'a> {
         if let Some(made) = self.made.get(&id) {
             return made.clone();
         }
-        let made = self.make(entry, identity, speaks_http, report);
+        let made = self.make(entry, label(entry.doc), identity, speaks_http, report);
         if let Some((backend, names, fixed)) = &made {
             self.used.push(Arc::clone(backend));
             if !names.is_empty() {
@@ -182,7 +184,68 @@ impl<'a> Backends<'a> {
         let docs = self.docs;
         for (position, entry) in docs.backends.all.iter().enumerate() {
             if !used.contains(&position) {
-                self.make(*entry, None, true, report);
+                self.make(*entry, label(entry.doc), None, true, report);
+            }
+        }
+    }
+
+    /// Adds the backends that policies will ask. `origins` keeps documents for those that only a URL names.
+    pub(crate) fn serve_policies(
+        &mut self,
+        wants: Vec<(Want, Origin)>,
+        origins: &'a OnceCell<Vec<Option<Arc<Doc>>>>,
+        report: &mut Report,
+    ) {
+        let mut named: Vec<&Want> = Vec::new();
+        for (want, at) in wants.iter().filter(|(want, _)| want.origin.is_none()) {
+            let (namespace, name) = want.backend.split_once('/').unwrap_or(("", &want.backend));
+            match self.docs.backends.position((namespace, name)) {
+                // A mistake in it was told.
+                Some(position) => {
+                    self.get(position, None, report);
+                }
+                None if self.docs.is_unreadable("Backend", (namespace, name)) => {}
+                None => {
+                    let what = format!("no Backend `{name}` in namespace `{namespace}`");
+                    let names: Vec<&str> = self.docs.backends.names(namespace).collect();
+                    let diag = report.unknown(at.clone(), what, name, names.into_iter());
+                    report.push(diag);
+                }
+            }
+        }
+        let mut places = Vec::new();
+        for (want, at) in &wants {
+            if want.origin.is_some() && !named.iter().any(|other| other.backend == want.backend) {
+                named.push(want);
+                places.push(at);
+            }
+        }
+        let docs = origins.get_or_init(|| named.iter().map(|want| document(want)).collect());
+        for ((doc, at), want) in docs.iter().zip(places).zip(&named) {
+            let (doc, spec) = match doc {
+                Some(doc)
+                    if !doc.broken
+                        && let Spec::Backend(spec) = &doc.spec =>
+                {
+                    (&**doc, &**spec)
+                }
+                _ => {
+                    let what = format!("nothing can be asked at `{}`", want.backend);
+                    report.push(Diag::error(Rule::UnknownReference, at.clone(), what).fix("mend the host"));
+                    continue;
+                }
+            };
+            let mut own = Report::default();
+            let entry = Entry { doc, spec };
+            let made = self.make(entry, want.backend.to_string(), None, true, &mut own);
+            for diag in own.diags {
+                // The document is nobody's: what is wrong with it is wrong with what names it.
+                report.push(Diag::error(diag.rule, at.clone(), diag.what));
+            }
+            let Some((backend, names, fixed)) = made else { continue };
+            self.used.push(Arc::clone(&backend));
+            if !names.is_empty() {
+                self.dns.push(DnsBackend { backend, fixed, names });
             }
         }
     }
@@ -190,6 +253,7 @@ impl<'a> Backends<'a> {
     fn make(
         &mut self,
         entry: Entry<'a, Backend>,
+        name: String,
         identity: Option<&Identity>,
         speaks_http: bool,
         report: &mut Report,
@@ -215,7 +279,6 @@ impl<'a> Backends<'a> {
         }
         let settings = settings?;
 
-        let name = format!("{}/{}", doc.namespace(), doc.name());
         let has_tls = settings.is_some();
         let protocol = match *spec.protocol {
             BackendProtocol::Http1 => Protocol::Http1,
@@ -680,4 +743,26 @@ fn hash_written(fixed: &[EndpointSpec], names: &[DnsName], hash_on: &HashOn, has
         HashOn::Header(name) => (2, name.as_bytes()).hash(hasher),
         HashOn::Cookie(name) => (3, name).hash(hasher),
     }
+}
+
+/// The name of a Backend document's backend in the plan.
+fn label(doc: &Doc) -> String {
+    format!("{}/{}", doc.namespace(), doc.name())
+}
+
+/// A Backend document for the origin of a URL: its host is the one endpoint's, or a DNS name.
+fn document(want: &Want) -> Option<Arc<Doc>> {
+    let origin = want.origin.as_ref()?;
+    let bare = origin.host.trim_start_matches('[').trim_end_matches(']');
+    let at = format!("{}:{}", origin.host, origin.port);
+    let place = match bare.parse::<IpAddr>() {
+        Ok(_) => format!("endpoints: [\"{at}\"]"),
+        Err(_) => format!("dns: \"{at}\""),
+    };
+    let tls = if origin.is_tls { ", tls: {}" } else { "" };
+    let text = format!(
+        "apiVersion: rhumb.dev/v1alpha1\nkind: Backend\nmetadata: {{name: origin}}\nspec: {{{place}{tls}}}\n"
+    );
+    let source = Arc::new(Source::new(&*want.backend, 1, text));
+    rhumb_model::read(&source, None, &[]).docs.pop()
 }

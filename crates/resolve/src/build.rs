@@ -1,5 +1,6 @@
 //! Everything together.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use rhumb_model::kind::gateway::Protocol;
@@ -36,9 +37,12 @@ pub struct Resolved {
 /// connections, what is known about endpoints, and TLS sessions. Nothing that runs is changed.
 pub fn resolve(docs: &[Arc<Doc>], previous: Option<&Plan>, around: &Surroundings) -> Resolved {
     let mut report = Report::default();
+    let origins = OnceCell::new();
     let docs = Docs::collect(docs);
     let grants = Grants::new(&docs);
-    let mut policies = Policies::new(&docs, &mut report);
+    let keeper = previous.map(|plan| plan.keeper.clone()).unwrap_or_default();
+    keeper.tidy();
+    let mut policies = Policies::new(&docs, &keeper, &mut report);
     let servers = Servers::new(&docs, &grants, previous, around.unix_seconds);
     let (mut doors, settings) = Doors::open(&docs, &grants, &policies, around, servers, &mut report);
     let mut backends = Backends::new(&docs, previous, *around, settings.process.zone.clone(), &mut report);
@@ -59,7 +63,9 @@ pub fn resolve(docs: &[Arc<Doc>], previous: Option<&Plan>, around: &Surroundings
         maker.grpc(entry.doc, entry.spec, &mut made);
     }
     let mut l4 = maker.l4(settings.process.workers.unwrap_or(around.workers));
+    let wants = std::mem::take(&mut policies.wants);
     policies.report_unused(&docs, &mut report);
+    backends.serve_policies(wants, &origins, &mut report);
     backends.check_unused(&mut report);
 
     let ports = std::mem::take(&mut doors.ports);
@@ -85,7 +91,7 @@ pub fn resolve(docs: &[Arc<Doc>], previous: Option<&Plan>, around: &Surroundings
     let revision = previous.map_or(0, |plan| plan.revision) + 1;
     let names_clients = used.iter().any(|backend| backend.target.proxy_protocol.is_some());
     Resolved {
-        plan: Plan { revision, ports, udp_ports, backends: used, names_clients },
+        plan: Plan { revision, ports, udp_ports, backends: used, keeper, names_clients },
         process: settings.process,
         diagnostics: report.diags,
         dns: backends.dns,

@@ -10,7 +10,10 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use rhumb_model::kind::policy::PolicyTarget;
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, Origin, Rule, Span, Spanned};
-use rhumb_policy::{Attach, Chain, Hooks, Invalid, Item, KINDS, Merge, Policy, Priority, Retry, Timeouts};
+use rhumb_policy::{
+    Attach, Chain, Context, Documents, Hooks, Invalid, Item, KINDS, Keeper, Merge, Parsed, Policy, Priority,
+    Retry, Timeouts, Want,
+};
 use serde_json::Value;
 
 use crate::collect::{Docs, Entry, Key, key};
@@ -26,6 +29,8 @@ pub(crate) struct Attached {
     /// Which document attached it, in words.
     origin: Arc<str>,
     at: Origin,
+    /// It is asked, and not obeyed.
+    is_shadow: bool,
     /// It replaces the prefix that a rule matched, so the rule must match one.
     replaces_prefix: bool,
 }
@@ -34,23 +39,37 @@ impl Attached {
     /// A policy that was compiled, or the reason why it was not.
     pub(crate) fn new(
         kind: &str,
-        policy: Result<Arc<Policy>, Arc<str>>,
+        policy: Result<Parsed, Arc<str>>,
         origin: Arc<str>,
         at: Origin,
         body: &Value,
     ) -> Option<Self> {
         let kind = KINDS.iter().position(|known| known.name == kind)?;
         let replaces_prefix = body.pointer("/path/type").is_some_and(|kind| kind == "ReplacePrefixMatch");
-        Some(Self { kind, policy, origin, at, replaces_prefix })
+        let is_shadow = policy.as_ref().is_ok_and(|parsed| parsed.is_shadow);
+        let policy = policy.map(|parsed| Arc::new(parsed.policy));
+        Some(Self { kind, policy, origin, at, is_shadow, replaces_prefix })
     }
 
     /// Something that is asked for and not there: what asks for it refuses traffic.
     pub(crate) fn missing(reason: String, origin: Arc<str>, at: Origin) -> Self {
-        Self { kind: UNKNOWN, policy: Err(reason.into()), origin, at, replaces_prefix: false }
+        Self {
+            kind: UNKNOWN,
+            policy: Err(reason.into()),
+            origin,
+            at,
+            is_shadow: false,
+            replaces_prefix: false,
+        }
     }
 }
 
 impl Attached {
+    /// True when only one of the two is to run. One in shadow mode takes the place of none that is obeyed.
+    fn is_same_kind(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.is_shadow == other.is_shadow
+    }
+
     /// The key of its kind; empty for one that is not known.
     pub(crate) fn kind(&self) -> &'static str {
         KINDS.get(self.kind).map_or("", |kind| kind.name)
@@ -82,7 +101,7 @@ pub(crate) type Level = Vec<Attached>;
 /// Adds to a level. Of two policies of one kind that does not combine, the first stays and the other is told of.
 fn add(level: &mut Level, attached: Attached, report: &mut Report) {
     let combines = KINDS.get(attached.kind).is_some_and(|kind| kind.merge == Merge::Union);
-    let before = level.iter().find(|other| other.kind == attached.kind && !combines);
+    let before = level.iter().find(|other| attached.is_same_kind(other) && !combines);
     match before {
         Some(before) => overruled(&attached, before, report),
         None => level.push(attached),
@@ -99,6 +118,24 @@ fn overruled(loser: &Attached, winner: &Attached, report: &mut Report) {
     report.push(diag);
 }
 
+/// Secrets for policies.
+struct Secrets<'d, 'a> {
+    docs: &'d Docs<'a>,
+}
+
+impl Documents for Secrets<'_, '_> {
+    fn secret(&mut self, namespace: &str, name: &str, key: &str) -> Result<Box<[u8]>, String> {
+        let Some(entry) = self.docs.secrets.get((namespace, name)) else {
+            return Err(format!("no Secret `{name}` in namespace `{namespace}`"));
+        };
+        let content = entry.spec.get(key).ok_or_else(|| format!("Secret `{name}` has no key `{key}`"))?;
+        if entry.doc.broken {
+            return Err(format!("Secret `{name}` has mistakes"));
+        }
+        Ok(content.value.into())
+    }
+}
+
 /// All Policy documents.
 pub(crate) struct Policies<'a> {
     gateways: HashMap<Key<'a>, Level>,
@@ -110,11 +147,13 @@ pub(crate) struct Policies<'a> {
     by_name: HashMap<Key<'a>, Level>,
     /// Those that a filter named.
     used: HashSet<Key<'a>>,
+    /// Backends that policies will ask, and where they are named.
+    pub(crate) wants: Vec<(Want, Origin)>,
     nothing: Level,
 }
 
 impl<'a> Policies<'a> {
-    pub(crate) fn new(docs: &Docs<'a>, report: &mut Report) -> Self {
+    pub(crate) fn new(docs: &Docs<'a>, keeper: &Keeper, report: &mut Report) -> Self {
         let mut this = Self {
             gateways: HashMap::new(),
             listeners: HashMap::new(),
@@ -123,11 +162,13 @@ impl<'a> Policies<'a> {
             backends: HashMap::new(),
             by_name: HashMap::new(),
             used: HashSet::new(),
+            wants: Vec::new(),
             nothing: Level::new(),
         };
         // The older first, so that it wins.
         for entry in &docs.policies.all {
-            let bodies = bodies(*entry, report);
+            let mut secrets = Secrets { docs };
+            let bodies = bodies(*entry, &mut secrets, keeper, &mut this.wants, report);
             for target in entry.spec.target_refs.iter().filter(|target| !target.broken) {
                 this.attach(docs, entry.doc, target, &bodies, report);
             }
@@ -307,14 +348,22 @@ pub(crate) fn at_place(attached: &Attached, place: Attach, what: &str, report: &
 }
 
 /// The policies of a document, compiled once for all of its targets.
-fn bodies(entry: Entry<'_, rhumb_model::kind::policy::Policy>, report: &mut Report) -> Level {
+fn bodies(
+    entry: Entry<'_, rhumb_model::kind::policy::Policy>,
+    documents: &mut Secrets<'_, '_>,
+    keeper: &Keeper,
+    wants: &mut Vec<(Want, Origin)>,
+    report: &mut Report,
+) -> Level {
     let doc = entry.doc;
     let mut level = Level::new();
     for (name, node) in &entry.spec.policies.entries {
         let place = report.place(doc, name.span);
         let origin: Arc<str> = format!("Policy {}/{} ({place})", doc.namespace(), doc.name()).into();
         let body = node.to_json();
-        let policy = match rhumb_policy::parse(&name.value, &body) {
+        let place = format!("{}/{}/{}", doc.namespace(), doc.name(), name.value);
+        let mut cx = Context::new(doc.namespace(), &place, documents, keeper);
+        let policy = match rhumb_policy::parse(&name.value, &body, &mut cx) {
             None => {
                 let what = format!("unknown policy `{}`", name.value);
                 let kinds = KINDS.iter().map(|kind| kind.name);
@@ -324,7 +373,14 @@ fn bodies(entry: Entry<'_, rhumb_model::kind::policy::Policy>, report: &mut Repo
                 // What asked for it refuses traffic: as a policy of every rank it cannot be overruled by another kind.
                 let reason = Err(format!("{origin} has the unknown policy `{}`", name.value).into());
                 let at = doc.origin(name.span);
-                level.push(Attached { kind: UNKNOWN, policy: reason, origin, at, replaces_prefix: false });
+                level.push(Attached {
+                    kind: UNKNOWN,
+                    policy: reason,
+                    origin,
+                    at,
+                    is_shadow: false,
+                    replaces_prefix: false,
+                });
                 continue;
             }
             Some(Err(invalid)) => {
@@ -333,8 +389,11 @@ fn bodies(entry: Entry<'_, rhumb_model::kind::policy::Policy>, report: &mut Repo
             }
             // A body with mistakes that were told, such as a file that is missing, is not what was meant.
             Some(Ok(_)) if doc.broken => Err(format!("{origin} has mistakes").into()),
-            Some(Ok(policy)) => Ok(Arc::new(policy)),
+            Some(Ok(parsed)) => Ok(parsed),
         };
+        for want in cx.take_wants() {
+            wants.push((want.clone(), doc.origin(span_of_field(&want.field, node, name.span))));
+        }
         let at = doc.origin(name.span);
         level.extend(Attached::new(&name.value, policy, origin, at, &body));
     }
@@ -347,6 +406,7 @@ fn bodies(entry: Entry<'_, rhumb_model::kind::policy::Policy>, report: &mut Repo
             policy,
             origin,
             at: doc.origin(doc.span),
+            is_shadow: false,
             replaces_prefix: false,
         });
     }
@@ -358,7 +418,11 @@ const UNKNOWN: usize = usize::MAX;
 
 /// Where a mistake in a body is, with the body itself for what is missing in it.
 fn span_of(invalid: &Invalid, body: &Node, key: Span) -> Span {
-    let node = body.find(&invalid.field);
+    span_of_field(&invalid.field, body, key)
+}
+
+fn span_of_field(field: &str, body: &Node, key: Span) -> Span {
+    let node = body.find(field);
     if std::ptr::eq(node, body) { key } else { node.span }
 }
 
@@ -426,7 +490,7 @@ pub(crate) fn chains(front: &[&Level], backends: &[[&Level; 2]]) -> Chains {
     // A kind that a backendRef has as well is nearer there: it then runs behind the choice of the backend, for all.
     let moves = |attached: &Attached| {
         KINDS.get(attached.kind).is_some_and(|kind| kind.merge == Merge::MostSpecific)
-            && backends.iter().flatten().any(|level| level.iter().any(|other| other.kind == attached.kind))
+            && backends.iter().flatten().any(|level| level.iter().any(|other| other.is_same_kind(attached)))
     };
     if front.iter().any(|level| !level.is_empty()) {
         let chosen = choose(front.iter().copied());
@@ -463,7 +527,7 @@ fn choose<'l>(levels: impl Iterator<Item = &'l Level>) -> Vec<&'l Attached> {
     let mut chosen: Vec<&Attached> = Vec::new();
     for attached in levels.flatten() {
         if KINDS.get(attached.kind).is_some_and(|kind| kind.merge == Merge::MostSpecific) {
-            chosen.retain(|other| other.kind != attached.kind);
+            chosen.retain(|other| !other.is_same_kind(attached));
         }
         chosen.push(attached);
     }
@@ -477,7 +541,7 @@ fn chain<'l>(chosen: impl Iterator<Item = &'l Attached>) -> Chain {
         if policy.hooks() == Hooks::NONE {
             return None;
         }
-        Some(Item { policy, origin: Arc::clone(&attached.origin) })
+        Some(Item { policy, origin: Arc::clone(&attached.origin), is_shadow: attached.is_shadow })
     });
     Chain::new(items.collect())
 }
@@ -488,7 +552,7 @@ pub(crate) fn filters(level: Level, others: &Level, report: &mut Report) -> Leve
     for attached in level {
         let combines = KINDS.get(attached.kind).is_none_or(|kind| kind.merge == Merge::Union);
         if let Some(before) =
-            filters.iter().find(|other: &&Attached| other.kind == attached.kind && !combines)
+            filters.iter().find(|other: &&Attached| attached.is_same_kind(other) && !combines)
         {
             let kind = KINDS.get(attached.kind).map_or("", |kind| kind.name);
             let what = format!("`{kind}` twice in the filters of one place");
@@ -501,7 +565,7 @@ pub(crate) fn filters(level: Level, others: &Level, report: &mut Report) -> Leve
             filters.push(Attached { policy: reason, ..attached });
             continue;
         }
-        if let Some(other) = others.iter().find(|other| other.kind == attached.kind && !combines) {
+        if let Some(other) = others.iter().find(|other| attached.is_same_kind(other) && !combines) {
             overruled(other, &attached, report);
         }
         filters.push(attached);

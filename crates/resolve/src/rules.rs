@@ -12,7 +12,7 @@ use rhumb_model::kind::refs::{GATEWAY_GROUP, ParentRef, RHUMB_GROUP};
 use rhumb_model::scalar::{Group, Hostname, KindName, Name, Namespace};
 use rhumb_model::{Diag, Doc, Rule as Broken, Span, Spanned};
 use rhumb_plan::{Mirror, Retry, Rule, Session, Timeouts, WeightedBackend};
-use rhumb_policy::{Attach, BackOff, Chain, Share};
+use rhumb_policy::{Attach, BackOff, Chain, Context, Keeper, NoDocuments, Share};
 use rhumb_route::path::PathMatch;
 use rhumb_route::{Host, RequestMatch};
 
@@ -376,8 +376,11 @@ impl<'a> Maker<'a, '_> {
                 Filter::Policy { kind, body } => {
                     let line = self.report.place(doc, span);
                     let origin: Arc<str> = format!("{} {path}.filters[{index}] ({line})", doc.id).into();
-                    let policy = match rhumb_policy::parse(kind, &body) {
-                        Some(Ok(policy)) => Ok(Arc::new(policy)),
+                    // What filters can say needs no other documents, and keeps nothing.
+                    let (mut documents, keeper) = (NoDocuments, Keeper::default());
+                    let mut cx = Context::new(doc.namespace(), &origin, &mut documents, &keeper);
+                    let policy = match rhumb_policy::parse(kind, &body, &mut cx) {
+                        Some(Ok(parsed)) => Ok(parsed),
                         Some(Err(invalid)) => {
                             self.report.push(policies::mistake(&invalid, at.clone(), kind));
                             Err(format!("{origin} is wrong: {invalid}").into())

@@ -109,6 +109,8 @@ metrics! {
         "Attempts after the first of an exchange, by why they were made.";
     RetriesRefused = "rhumb_upstream_retries_refused_total", Counter, "", ["backend", "reason"],
         "Retries that were wanted and not made: the budget of the backend or of the request tree was spent, content was not kept, or time was over.";
+    PolicyRefusals = "rhumb_policy_refusals_total", Counter, "", ["policy", "code", "mode"],
+        "Requests that a policy refused (mode enforce), or would have refused (mode shadow).";
     Mirrored = "rhumb_mirrored_requests_total", Counter, "", ["backend", "result"],
         "Requests that a mirror was to get, by what became of the copy.";
 

@@ -64,6 +64,12 @@ pub struct Record<'a> {
     pub grpc_status: Option<u32>,
     /// The rule of an authorization policy that decided; empty when none had to.
     pub policy_decision: &'a str,
+    /// Who asked, as authentication found; empty when nobody did.
+    pub principal: &'a str,
+    /// Name of the consumer that asked; empty when it is none that is registered.
+    pub consumer: &'a str,
+    /// Policies in shadow mode that would have refused the request, separated by commas.
+    pub shadow: &'a str,
     /// How many endpoints were tried, retries included. 0: answered without a backend.
     pub tries: u16,
     /// Why it was tried again, in order; what came after the first [`RETRY_REASONS_MAX`] is only counted in `tries`.

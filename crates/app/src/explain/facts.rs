@@ -50,6 +50,7 @@ pub(super) fn policies(chain: &Chain) -> Vec<Value> {
         json!({
             "kind": item.policy.kind(),
             "origin": *item.origin,
+            "shadow": item.is_shadow,
             "hooks": sides.iter().filter(|(hook, _)| hooks.has(*hook)).map(|(_, name)| *name).collect::<Vec<_>>(),
         })
     });

@@ -107,9 +107,10 @@ fn policies(out: &mut Page, name: &str, chain: &Chain) {
             .map(|(_, side)| *side)
             .collect();
         let (kind, sides) = (item.policy.kind(), sides.join(", "));
+        let shadow = if item.is_shadow { " (shadow mode: not obeyed)" } else { "" };
         out.row(
             if index == 0 { name } else { "" },
-            &format!("{}. {kind:<16} on {sides:<18} from {}", index + 1, item.origin),
+            &format!("{}. {kind:<16} on {sides:<18} from {}{shadow}", index + 1, item.origin),
         );
     }
 }

@@ -122,7 +122,14 @@ impl Setup {
         };
         let udp_ports = Vec::new();
         let (ports, backends) = (vec![Arc::new(port)], vec![backend]);
-        Arc::new(Plan { revision: self.revision, ports, udp_ports, backends, names_clients: false })
+        Arc::new(Plan {
+            revision: self.revision,
+            ports,
+            udp_ports,
+            backends,
+            keeper: rhumb_policy::Keeper::default(),
+            names_clients: false,
+        })
     }
 
     /// Starts a worker with this plan.

@@ -90,6 +90,15 @@ impl Json<'_> {
         if !r.policy_decision.is_empty() {
             self.bytes(b",\"policy_decision\":\"", r.policy_decision.as_bytes());
         }
+        if !r.principal.is_empty() {
+            self.bytes(b",\"principal\":\"", r.principal.as_bytes());
+        }
+        if !r.consumer.is_empty() {
+            self.bytes(b",\"consumer\":\"", r.consumer.as_bytes());
+        }
+        if !r.shadow.is_empty() {
+            self.bytes(b",\"shadow_refusals\":\"", r.shadow.as_bytes());
+        }
         if r.tries != 0 {
             self.number(b",\"tries\":", r.tries);
         }
@@ -426,6 +435,9 @@ fields! {
     Endpoint = "endpoint",
     UpstreamStatus = "upstream_status",
     PolicyDecision = "policy_decision",
+    Principal = "principal",
+    Consumer = "consumer",
+    ShadowRefusals = "shadow_refusals",
     Tries = "tries",
     TlsVersion = "tls.version",
     TlsCipher = "tls.cipher",
@@ -488,6 +500,9 @@ impl Field {
             Self::Endpoint => value(out, r.endpoint.as_bytes()),
             Self::UpstreamStatus => known(out, r.upstream_status),
             Self::PolicyDecision => value(out, r.policy_decision.as_bytes()),
+            Self::Principal => value(out, r.principal.as_bytes()),
+            Self::Consumer => value(out, r.consumer.as_bytes()),
+            Self::ShadowRefusals => value(out, r.shadow.as_bytes()),
             Self::Tries => text::number(out, r.tries),
             Self::TlsVersion => value(out, tls.version.as_bytes()),
             Self::TlsCipher => value(out, tls.cipher.as_bytes()),
@@ -559,6 +574,9 @@ mod tests {
             upstream_status: Some(200),
             grpc_status: None,
             policy_decision: "readers",
+            principal: "ann@example.com",
+            consumer: "default/acme",
+            shadow: "rateLimit",
             tries: 3,
             retries: &[RetryReason::Failure(Cause::BackendReset), RetryReason::Grpc(14)],
             request_id: b"019c9d2e-5f6b-7abc-8def-0123456789ab",
@@ -616,7 +634,7 @@ mod tests {
                 r#""bytes_out":1024,"duration_ms":{"total":12.345,"gateway":0.345,"request_body":0.020,"connect":0.800,"#,
                 r#""upstream_first_byte":9.000,"upstream_total":12.000},"listener":"web","route":"default/users","#,
                 r#""rule":"/users/*","backend":"default/users","endpoint":"10.0.0.3:9001","upstream_status":200,"#,
-                r#""policy_decision":"readers","tries":3,"retries":["backend_reset","grpc_14"],"tls":{"version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","sni":"api.example.com","#,
+                r#""policy_decision":"readers","principal":"ann@example.com","consumer":"default/acme","shadow_refusals":"rateLimit","tries":3,"retries":["backend_reset","grpc_14"],"tls":{"version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","sni":"api.example.com","#,
                 r#""client_subject":"CN=me"},"user_agent":"curl/8.5.0","referer":"https://example.com/start","#,
                 r#""node":"edge-1","config_revision":42}"#,
             )
