@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod curl;
 mod documents;
+mod ext_authz;
 mod gate;
 mod grpc;
 mod h2_attacks;

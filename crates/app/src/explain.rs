@@ -296,7 +296,7 @@ fn serve<'p>(
             Step::Delay(_, then) => {
                 step = rule.chain.resume(then, &mut head, &mut state, &mut exchange);
             }
-            Step::Wait(_) => break Outcome::Waits,
+            Step::Wait(_) | Step::Read(_) => break Outcome::Waits,
             Step::Done => break Outcome::Forwarded(request(&head)),
         }
     };

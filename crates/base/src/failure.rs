@@ -116,6 +116,8 @@ causes! {
     Denied = 403, 7, Gateway, "denied", "http_request_denied", "A policy refused this request.";
     /// No rule of an authorization policy allows the request, or one refuses it.
     AccessDenied = 403, 7, Client, "access_denied", "http_request_denied", "This request is not allowed.";
+    /// The service that decides who may pass could not be asked.
+    AuthorizationUnavailable = 503, 14, Gateway, "authorization_unavailable", "proxy_internal_response", "Whether this request is allowed could not be found out; try again later.";
     /// The client's address is not among those that may ask.
     AddressDenied = 403, 7, Client, "address_denied", "http_request_denied", "Requests from this address are not allowed.";
     /// A page of another origin made a browser send it.

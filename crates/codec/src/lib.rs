@@ -12,5 +12,6 @@ pub mod head;
 pub mod authority;
 
 pub mod proxy_protocol;
+pub mod protobuf;
 pub mod h1;
 pub mod h2;

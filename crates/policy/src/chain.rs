@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rhumb_codec::head::{RequestHead, ResponseHead};
 
-use crate::exchange::{Exchange, Refusal, Reply};
+use crate::exchange::{Exchange, Mode, Refusal, Reply};
 use crate::list::{Policy, State};
-use crate::policy::{Edit, Hooks, Outcome, Verdict};
+use crate::policy::{Hooks, Outcome, Verdict};
 
 /// A policy in a chain with the place that attached it.
 #[derive(Clone)]
@@ -49,6 +49,8 @@ pub enum Step {
     Reset,
     /// One wants this time to pass; then give the outcome to [`Chain::resume`].
     Delay(Duration, Outcome),
+    /// One wants to see so much of the request's content; then call [`Chain::proceed`].
+    Read(usize),
     /// One waits; give its outcome to [`Chain::resume`].
     Wait(Pin<Box<dyn Future<Output = Outcome>>>),
 }
@@ -109,21 +111,23 @@ impl Chain {
                 let Some(item) = waited else { return self.run(req, state, cx) };
                 match settle(item, req, cx, apply) {
                     Verdict::Continue => self.run(req, state, cx),
+                    Verdict::Read(limit) => {
+                        state.reached = state.reached.saturating_sub(1);
+                        Step::Read(limit)
+                    }
                     verdict => step(verdict),
                 }
             }
             Outcome::Continue(edits) => {
-                for edit in edits {
-                    match edit {
-                        Edit::Set(name, value) => req.fields.set_named(&name, &value),
-                        Edit::Remove(name) => {
-                            req.fields.remove_named(&name);
-                        }
-                    }
-                }
+                edits.iter().for_each(|edit| edit.apply(&mut req.fields));
                 self.run(req, state, cx)
             }
         }
+    }
+
+    /// Goes on where [`Step::Read`] stopped.
+    pub fn proceed(&self, req: &mut RequestHead, state: &mut ChainState, cx: &mut Exchange<'_>) -> Step {
+        self.run(req, state, cx)
     }
 
     fn run(&self, req: &mut RequestHead, state: &mut ChainState, cx: &mut Exchange<'_>) -> Step {
@@ -135,6 +139,10 @@ impl Chain {
             let slot = state.slots.get_mut(usize::from(index)).unwrap_or(&mut unused);
             match settle(item, req, cx, |req, cx| item.policy.on_request(req, slot, cx)) {
                 Verdict::Continue => {}
+                Verdict::Read(limit) => {
+                    state.reached = index;
+                    return Step::Read(limit);
+                }
                 verdict => return step(verdict),
             }
         }
@@ -164,6 +172,7 @@ fn step(verdict: Verdict) -> Step {
         Verdict::Respond(reply) => Step::Respond(reply),
         Verdict::Reset => Step::Reset,
         Verdict::Delay(time, then) => Step::Delay(time, then),
+        Verdict::Read(limit) => Step::Read(limit),
         Verdict::Wait(future) => Step::Wait(future),
     }
 }
@@ -185,7 +194,7 @@ fn settle(
         && reply.cause.is_some()
     {
         let policy = item.policy.kind();
-        cx.found.refusals.push(Refusal { policy, is_shadow: false, cause: reply.cause });
+        cx.found.refusals.push(Refusal { policy, mode: Mode::Enforce, cause: reply.cause });
     }
     verdict
 }
@@ -200,12 +209,13 @@ fn in_shadow(
     let mut copy = req.clone();
     let cause = match rehearse(cx, |cx| decide(&mut copy, cx)) {
         Verdict::Continue | Verdict::Delay(..) => return Verdict::Continue,
+        Verdict::Read(limit) => return Verdict::Read(limit),
         // What it waits for is waited for; its outcome comes back here.
         Verdict::Wait(future) => return Verdict::Wait(Box::pin(async { hold_back(future.await) })),
         Verdict::Respond(reply) => reply.cause,
         Verdict::Reset => None,
     };
-    cx.found.refusals.push(Refusal { policy: item.policy.kind(), is_shadow: true, cause });
+    cx.found.refusals.push(Refusal { policy: item.policy.kind(), mode: Mode::Shadow, cause });
     Verdict::Continue
 }
 
@@ -285,12 +295,12 @@ mod tests {
         assert!(req.fields.has(Known::Via) && cx.decision.is_none());
         assert_eq!(
             cx.found.refusals,
-            [Refusal { policy: "authorization", is_shadow: true, cause: Some(Cause::AccessDenied) }]
+            [Refusal { policy: "authorization", mode: Mode::Shadow, cause: Some(Cause::AccessDenied) }]
         );
         let chain = Chain::new(vec![item("authorization", json!({ "rules": [{ "when": "false" }] }))]);
         let mut cx = exchange();
         assert!(matches!(chain.on_request(&mut req, &mut state, &mut cx), Step::Respond(_)));
-        assert!(!cx.found.refusals[0].is_shadow);
+        assert_eq!(cx.found.refusals[0].mode, Mode::Enforce);
     }
 
     #[test]

@@ -249,7 +249,9 @@ pub struct Remote {
 
 /// Things that live from revision to revision as long as some revision holds them: counters, keys that were fetched.
 #[derive(Clone, Default)]
-pub struct Keeper(Arc<Mutex<HashMap<Box<str>, Weak<dyn Any + Send + Sync>>>>);
+pub struct Keeper(Arc<Mutex<Kept>>);
+
+type Kept = HashMap<Box<str>, Weak<dyn Any + Send + Sync>>;
 
 impl Keeper {
     fn keep<T: Any + Send + Sync>(&self, name: &str, make: impl FnOnce() -> T) -> Arc<T> {

@@ -13,6 +13,7 @@ use rhumb_codec::field::Fields;
 use rhumb_codec::head::{ResponseHead, Scheme};
 
 use crate::call::Out;
+use crate::policy::Edit;
 use crate::principal::Principal;
 
 /// The exchange as policies see it.
@@ -39,8 +40,19 @@ pub struct Exchange<'a> {
     pub began: Option<Instant>,
     /// What policies found out, and left behind for each other.
     pub found: Findings,
+    /// The beginning of the request's content, once a policy asked for it.
+    pub content: Option<Ahead<'a>>,
     /// The way to other services. `None` when a request is only thought through: what would be asked is not known then.
     pub out: Option<&'a Out>,
+}
+
+/// Request content that was read before a backend was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead<'a> {
+    /// As much as was asked for, or a little more.
+    pub bytes: &'a [u8],
+    /// There is no more.
+    pub is_whole: bool,
 }
 
 /// What policies found out about one exchange, from its first hook to its last. Dropped with the exchange.
@@ -54,6 +66,8 @@ pub struct Findings {
     pub refusals: Vec<Refusal>,
     /// Lives as long as the exchange, however it ends: a place in a queue, a share of a limit.
     pub guards: Vec<Box<dyn Any>>,
+    /// What the response to the client gets, whoever makes it, behind all response hooks.
+    pub response_edits: Vec<Edit>,
 }
 
 /// A policy's wish to answer instead of a backend because the request may not pass.
@@ -61,10 +75,32 @@ pub struct Findings {
 pub struct Refusal {
     /// The kind of the policy.
     pub policy: &'static str,
-    /// In shadow mode: the request passed.
-    pub is_shadow: bool,
+    /// What became of the wish.
+    pub mode: Mode,
     /// Why.
     pub cause: Option<Cause>,
+}
+
+/// What becomes of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The request was refused.
+    Enforce,
+    /// In shadow mode: the request passed.
+    Shadow,
+    /// What the policy needs was away, and it is told to let requests pass then.
+    FailOpen,
+}
+
+impl Mode {
+    /// The word for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+            Self::FailOpen => "fail_open",
+        }
+    }
 }
 
 /// What policies ask of the engine beyond changing messages. Outlives the [`Exchange`] that it was set in.
@@ -95,6 +131,7 @@ impl Exchange<'_> {
             decision: None,
             began: None,
             found: Findings::default(),
+            content: None,
             out: None,
         }
     }
@@ -181,6 +218,8 @@ pub struct Reply {
     pub cause: Option<Cause>,
     /// What to tell the client instead of the cause's own sentence.
     pub detail: Option<Box<str>>,
+    /// Without content it stays without: no problem document is written.
+    pub is_complete: bool,
 }
 
 impl Reply {

@@ -10,8 +10,8 @@ use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
-    authorization, cohort, cors, csrf, direct_response, fault, header_modifier, ip_access, priority,
-    proxy_protocol, redirect, retry, rewrite, security_fields, tcp, timeouts, udp,
+    authorization, cohort, cors, csrf, direct_response, ext_authz, fault, header_modifier, ip_access,
+    priority, proxy_protocol, redirect, retry, rewrite, security_fields, tcp, timeouts, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
@@ -122,6 +122,7 @@ policies! {
     Cors           = cors::Cors,                     // a preflight carries no credentials: before every authentication
     IpAccess       = ip_access::IpAccess,            // the cheapest refusal first
     Csrf           = csrf::Csrf,
+    ExtAuthz       = ext_authz::ExtAuthz,            // after our own authentication, so that it is asked about fewer requests
     Authorization  = authorization::Authorization,   // sees the client's request, before anything changes it
     Fault          = fault::Fault,                   // after who may ask, before everything that answers
     Redirect       = redirect::Redirect,             // ends the exchange: after everything that may refuse

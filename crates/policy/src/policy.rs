@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use rhumb_codec::field::{FieldName, FieldValue};
+use rhumb_codec::field::{FieldName, FieldValue, Fields};
 use rhumb_codec::head::{RequestHead, ResponseHead};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -58,6 +58,9 @@ pub enum Verdict {
     Reset,
     /// Let this time pass, then do this. The policy keeps no clock; the request's deadline is not moved.
     Delay(Duration, Outcome),
+    /// Read so much of the request's content first, in bytes, and run this hook again with [`Exchange::content`]. What
+    /// is read is held until the request is sent.
+    Read(usize),
     /// Wait for something outside of this worker. The future owns what it needs and is dropped when the client leaves.
     Wait(Pin<Box<dyn Future<Output = Outcome>>>),
 }
@@ -77,12 +80,28 @@ pub enum Outcome {
 /// What a policy does with what it waited for. Owns it.
 pub type Resumed = Box<dyn FnOnce(&mut RequestHead, &mut Exchange<'_>) -> Verdict>;
 
-/// A change of the request's fields.
+/// A change of a message's fields.
+#[derive(Clone, Debug)]
 pub enum Edit {
     /// Replace every line of that name.
     Set(FieldName, FieldValue),
+    /// Add a line.
+    Append(FieldName, FieldValue),
     /// Remove every line of that name.
     Remove(FieldName),
+}
+
+impl Edit {
+    /// Changes fields so.
+    pub fn apply(&self, fields: &mut Fields) {
+        match self {
+            Self::Set(name, value) => fields.set_named(name, value),
+            Self::Append(name, value) => fields.append_named(name, value),
+            Self::Remove(name) => {
+                fields.remove_named(name);
+            }
+        }
+    }
 }
 
 /// The hooks a policy has.

@@ -15,7 +15,7 @@ use rhumb_net::timer::Timer;
 use rhumb_plan::rule::DEFAULT_REQUEST_TIMEOUT;
 use rhumb_plan::{Backend, Port, Rule};
 use rhumb_policy::chain::{ChainState, Step};
-use rhumb_policy::{Chain, Effects, Findings, Priority, Reply};
+use rhumb_policy::{Chain, Effects, Findings, Mode, Priority, Reply};
 use rhumb_route::{Lookup, normalize};
 use rhumb_telemetry::metrics::RuleId;
 use rhumb_telemetry::record::{Timing, TlsRecord};
@@ -26,7 +26,7 @@ use rhumb_telemetry::{
 use crate::downstream::Connection;
 use crate::fields;
 use crate::limits::Digits;
-use crate::pump::Pump;
+use crate::pump::{Broken, Pump};
 use crate::respond;
 use crate::side::Down;
 use crate::worker::Worker;
@@ -377,9 +377,34 @@ impl<'a> Exchange<'a> {
                     self.wait(down, timer, time + time, pause(Instant::now() + time)).await?;
                     then
                 }
+                Step::Read(limit) => {
+                    self.read_ahead(down, timer, limit).await?;
+                    step = self.with_policy_view(|req, _, cx| chain.proceed(req, state, cx));
+                    continue;
+                }
                 Step::Wait(future) => self.wait(down, timer, DEFAULT_REQUEST_TIMEOUT, future).await?,
             };
             step = self.with_policy_view(|req, _, cx| chain.resume(outcome, req, state, cx));
+        }
+    }
+
+    /// Reads the beginning of the request's content for a policy, within the request's time.
+    async fn read_ahead(&mut self, down: &mut Down<'_>, timer: &mut Timer, limit: usize) -> Result<(), End> {
+        // RFC 9110 §10.1.1: the client waits to be asked; who reads asks, and nobody has to a second time.
+        if std::mem::take(&mut self.req.expect_continue) && self.req.version != Version::Http10 {
+            down.send_head(&ResponseHead::with_status(100), true);
+        }
+        timer.set(self.started + self.request_limit(DEFAULT_REQUEST_TIMEOUT));
+        let Self { req, pump, .. } = self;
+        let read = poll_fn(|cx| match pump.poll_ahead(cx, req, down, limit) {
+            Poll::Ready(result) => Poll::Ready(Ok(result)),
+            Poll::Pending => timer.poll(cx).map(Err),
+        });
+        match read.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Broken::Client(failure))) => Err(End::Cut(failure)),
+            Ok(Err(Broken::Request(failure) | Broken::Backend(failure))) => Err(End::Refuse(failure)),
+            Err(()) => Err(refuse(Cause::RequestTimeout)),
         }
     }
 
@@ -391,16 +416,20 @@ impl<'a> Exchange<'a> {
         longest: Duration,
         work: impl Future<Output = T>,
     ) -> Result<T, End> {
-        let limit = match self.rule.as_ref().and_then(|rule| rule.value.timeouts.request) {
-            None => DEFAULT_REQUEST_TIMEOUT,
-            Some(Duration::ZERO) => longest,
-            Some(limit) => limit,
-        };
-        timer.set(self.started + limit);
+        timer.set(self.started + self.request_limit(longest));
         wait_for(down, timer, work).await.map_err(|gave_up| match gave_up {
             GaveUp::ClientGone => End::Cut(Cause::ClientClosed.into()),
             GaveUp::Late => refuse(Cause::BackendTimeout),
         })
+    }
+
+    /// The request's time; `longest` when that has no end.
+    fn request_limit(&self, longest: Duration) -> Duration {
+        match self.rule.as_ref().and_then(|rule| rule.value.timeouts.request) {
+            None => DEFAULT_REQUEST_TIMEOUT,
+            Some(Duration::ZERO) => longest,
+            Some(limit) => limit,
+        }
     }
 
     /// Runs hooks on the request, and keeps what they ask of the engine.
@@ -421,6 +450,7 @@ impl<'a> Exchange<'a> {
             decision: None,
             began: Some(self.started),
             found: std::mem::take(&mut self.found),
+            content: self.pump.ahead(),
             out: Some(&self.worker.out),
         };
         let result = run(&mut self.req, &mut self.rsp, &mut cx);
@@ -439,9 +469,8 @@ impl<'a> Exchange<'a> {
     fn count_refusals(&self, known: usize) {
         let mut metrics = self.worker.metrics.borrow_mut();
         for refusal in self.found.refusals.iter().skip(known) {
-            let mode = if refusal.is_shadow { "shadow" } else { "enforce" };
             let code = refusal.cause.map_or("", |cause| cause.facts().code);
-            metrics.add(Metric::PolicyRefusals, &[refusal.policy, code, mode], 1);
+            metrics.add(Metric::PolicyRefusals, &[refusal.policy, code, refusal.mode.as_str()], 1);
         }
     }
 
@@ -458,6 +487,9 @@ impl<'a> Exchange<'a> {
             let mut state = std::mem::take(&mut self.chain_state);
             self.run_response_chain(&rule.value.chain, &mut state);
             self.chain_state = state;
+        }
+        if !self.found.response_edits.is_empty() {
+            self.found.response_edits.iter().for_each(|edit| edit.apply(&mut self.rsp.fields));
         }
         let seconds = self.worker.unix_nanos(self.started) / 1_000_000_000;
         fields::finish_response(&mut self.rsp, self.request_id.as_str(), seconds);
@@ -598,7 +630,7 @@ impl<'a> Exchange<'a> {
 
     /// Names of the policies in shadow mode that would have refused.
     fn shadow_refusals(&self) -> String {
-        let shadows = self.found.refusals.iter().filter(|refusal| refusal.is_shadow);
+        let shadows = self.found.refusals.iter().filter(|refusal| refusal.mode == Mode::Shadow);
         let names: Vec<&str> = shadows.map(|refusal| refusal.policy).collect();
         names.join(",")
     }

@@ -2,12 +2,14 @@
 
 use std::num::NonZeroU64;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rhumb_base::failure::{Cause, Failure};
+use rhumb_codec::field::Fields;
 use rhumb_codec::head::{Method, RequestHead, ResponseHead};
 use rhumb_conn::Part;
 use rhumb_net::splice::{Moved, Splice, SpliceError};
+use rhumb_policy::Ahead;
 
 use crate::goodbye::{Frames, GOING_AWAY, Goodbye};
 use crate::mirror::Tap;
@@ -18,6 +20,9 @@ use crate::worker::Worker;
 
 /// Content with at least this many bytes to come moves inside the kernel when both sides are plain.
 pub(crate) const SPLICE_MIN: u64 = 64 << 10;
+
+/// Room for the last piece of content that is read ahead, in bytes.
+const AHEAD_ROOM: usize = 64 << 10;
 
 /// What one direction does next.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,6 +77,10 @@ pub(crate) struct Pump {
     pub(crate) max_content: u64,
     /// Request content for another attempt; given up once it is too much, was not wanted, or has trailers behind it.
     pub(crate) replay: Replay,
+    /// Content was read before there was anybody to send it to.
+    is_ahead: bool,
+    /// Trailers behind content that was read so.
+    trailers: Option<Box<Fields>>,
     /// Something moved since the last look: timers start anew.
     pub(crate) has_moved: bool,
     pub(crate) has_spliced: bool,
@@ -107,6 +116,8 @@ impl Pump {
             bytes_out: 0,
             max_content: max_content.unwrap_or(u64::MAX),
             replay: Replay::new(),
+            is_ahead: false,
+            trailers: None,
             has_moved: false,
             has_spliced: false,
         }
@@ -135,9 +146,63 @@ impl Pump {
         }
         self.replay.set_limit(keep);
         if self.request != Flow::Open {
-            up.send_end(None);
+            up.send_end(self.trailers.as_deref());
         }
         Ok(())
+    }
+
+    /// Takes content from the client before there is anybody to send it to, until there are `limit` bytes of it or all of
+    /// it. Ready at once when that was done before.
+    pub(crate) fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        req: &RequestHead,
+        down: &mut Down<'_>,
+        limit: usize,
+    ) -> Poll<Result<(), Broken>> {
+        self.is_ahead = true;
+        if req.content.is_empty() || req.method() == Method::Connect {
+            return Poll::Ready(Ok(()));
+        }
+        // The last piece may go beyond the limit: it is not cut, and no larger than a buffer.
+        self.replay.set_limit(limit.saturating_add(AHEAD_ROOM));
+        loop {
+            let read = self.replay.whole().map_or(0, <[u8]>::len);
+            if self.request != Flow::Open || read >= limit {
+                return Poll::Ready(Ok(()));
+            }
+            // 100 (Continue) may still wait in the output.
+            if let Poll::Ready(Err(_)) = down.poll_flush(cx) {
+                return Poll::Ready(Err(Broken::Client(Cause::ClientClosed.into())));
+            }
+            match ready!(down.poll_body(cx)) {
+                Err(failure) if failure.cause == Cause::ClientClosed => {
+                    return Poll::Ready(Err(Broken::Client(failure)));
+                }
+                Err(failure) => return Poll::Ready(Err(Broken::Request(failure))),
+                Ok(Part::Data(data)) => {
+                    self.bytes_in += data.len() as u64;
+                    if self.bytes_in > self.max_content {
+                        return Poll::Ready(Err(Broken::Request(Cause::ContentTooLarge.into())));
+                    }
+                    self.replay.push(data);
+                    if self.replay.whole().is_none() {
+                        // What was taken would be lost.
+                        return Poll::Ready(Err(Broken::Request(Cause::Overloaded.into())));
+                    }
+                }
+                Ok(Part::End(trailers)) => {
+                    self.trailers = trailers;
+                    self.request = Flow::Done;
+                }
+            }
+        }
+    }
+
+    /// What was read for policies, if any was asked for.
+    pub(crate) fn ahead(&self) -> Option<Ahead<'_>> {
+        let bytes = self.replay.whole().filter(|_| self.is_ahead)?;
+        Some(Ahead { bytes, is_whole: self.request != Flow::Open || bytes.is_empty() })
     }
 
     /// True while everything that was taken from the client could be sent again.
@@ -161,8 +226,15 @@ impl Pump {
     }
 
     /// Request content is copied there.
-    pub(crate) fn set_tap(&mut self, tap: Tap) {
-        self.tap = Some(Box::new(tap));
+    pub(crate) fn set_tap(&mut self, mut tap: Tap) {
+        // What policies had read is copied first.
+        if self.replay.whole().is_some_and(|read| !tap.copy(read)) {
+            return;
+        }
+        match self.request {
+            Flow::Open => self.tap = Some(Box::new(tap)),
+            Flow::Closing | Flow::Done => tap.finish(self.trailers.as_deref()),
+        }
     }
 
     /// True when response content is slowed down.

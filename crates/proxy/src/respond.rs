@@ -40,6 +40,7 @@ pub(crate) fn refusal(cause: Cause, req: &RequestHead, request_id: &str, proxy_s
 pub(crate) fn complete(reply: &mut Reply, req: &RequestHead, request_id: &str) {
     if let Some(cause) = reply.cause
         && reply.content.is_empty()
+        && !reply.is_complete
         // A gRPC status of the policy's own says it all.
         && !reply.head.fields.has(Known::GrpcStatus)
     {
