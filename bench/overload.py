@@ -3,21 +3,22 @@
 
     bench/overload.py RHUMB [SECONDS]
 
-One worker of RHUMB (an optimised build) in front of nginx, load by wrk, everything on this machine. Steps:
+One worker of RHUMB (an optimised build) on one core; the bench's own backend and load generators on the others. Steps:
 
-1. capacity: as many connections as bring the most requests per second;
-2. overload: three times these connections, and 2 000 more that ask for 256 KiB and read 2 KiB per second;
-3. after: the connections of step 1 again, two seconds after the overload has ended.
+1. capacity: as many connections in a closed loop as bring the most requests per second;
+2. overload: TIMES (3) times that rate in an open loop, over at most CLIENTS (4000) connections, and SLOW (2000) clients more
+   that ask for 256 KiB and read 2 KiB per second;
+3. after: the load of step 1 again, two seconds after the overload has ended.
 
-CONNECTIONS fixes those of step 1, QUEUE_DELAY (100ms) is the limit that the configuration sets: with a short one and
-many connections requests are refused.
+So that RHUMB is what is overloaded, and not the generator beside it, each request has a path of 1500 letters
+that is compared with RULES (40) regular expressions before it finds its route. QUEUE_DELAY (100ms) is the limit that the configuration sets, TOOLS where the bench's tools are (see setup.sh).
 
-Prints goodput (answers with 200), p99 of them as wrk sees it, refused requests, resident memory and the state.
+Prints goodput (answers with 200), the latency of those from when they were sent, refused requests, those that found no
+connection within a second, resident memory and the state.
 """
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -26,16 +27,19 @@ import threading
 import time
 import urllib.request
 
-SLOW = 2000
+SLOW = int(os.environ.get("SLOW", "2000"))
 SLOW_BYTES = 2048
+RULES = int(os.environ.get("RULES", "40"))
+PATH = "/" + "a" * 1500 + "/b/500"
+TOOLS = os.environ.get("TOOLS") or os.path.join(
+    os.environ.get("CARGO_TARGET_DIR") or os.path.expanduser("~/.cache/rhumb/bench-target"), "release")
 
-NGINX = """
-worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.log;
-events {{ worker_connections 16384; }}
-http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
-  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-  server {{ listen 127.0.0.1:{port} backlog=8192; root {dir}/www; location = /small {{ return 200 "{small}"; }} }} }}
-"""
+
+def pinned(cores, *command):
+    """The command on the first core alone, or on all others; on one core everything shares it."""
+    count = os.cpu_count() or 1
+    cores = "0" if count == 1 else cores if cores == "0" else f"1-{count - 1}"
+    return ["taskset", "-c", cores, *command]
 
 RHUMB = """
 admin: {{address: '127.0.0.1:{admin}'}}
@@ -45,16 +49,8 @@ limits: {{connections: 100000}}
 overload: {{memory: 1Gi, queueDelay: {delay}}}
 listeners: {{web: {{address: 127.0.0.1, port: {port}}}}}
 backends: {{peer: '127.0.0.1:{backend}'}}
-routes: [{{on: web, to: peer}}]
+routes: [{rules}{{on: web, to: peer}}]
 """
-
-SCRIPT = """
-done = function(summary, latency, requests)
-  io.write(string.format("RESULT %d %d %d %d %d\\n", summary.requests, summary.duration,
-    latency:percentile(50), latency:percentile(99), summary.errors.status))
-end
-"""
-
 
 def free():
     with socket.socket() as sock:
@@ -71,7 +67,7 @@ class Slow(threading.Thread):
         self.sockets = []
 
     def run(self):
-        request = b"GET /large HTTP/1.1\r\nHost: a.test\r\n\r\n"
+        request = b"GET /b/262144 HTTP/1.1\r\nHost: a.test\r\n\r\n"
         for _ in range(SLOW):
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -98,20 +94,14 @@ class Bench:
     def __init__(self, rhumb, seconds, directory):
         self.seconds, self.dir = seconds, directory
         self.port, self.admin, self.backend = free(), free(), free()
-        os.makedirs(f"{directory}/www")
-        with open(f"{directory}/www/large", "wb") as file:
-            file.write(b"x" * (256 << 10))
-        with open(f"{directory}/nginx.conf", "w") as file:
-            file.write(NGINX.format(dir=directory, port=self.backend, small="x" * 500))
         with open(f"{directory}/rhumb.yaml", "w") as file:
             delay = os.environ.get("QUEUE_DELAY", "100ms")
-            file.write(RHUMB.format(port=self.port, admin=self.admin, backend=self.backend, delay=delay))
-        with open(f"{directory}/report.lua", "w") as file:
-            file.write(SCRIPT)
-        self.nginx = subprocess.Popen(["nginx", "-c", f"{directory}/nginx.conf", "-p", directory])
+            rules = "".join(f"{{on: web, match: {{path: '~/[a-z]+[0-9]x{i}'}}, to: peer}}, " for i in range(RULES))
+            file.write(RHUMB.format(port=self.port, admin=self.admin, backend=self.backend, delay=delay, rules=rules))
+        self.peer = subprocess.Popen(pinned("1-", f"{TOOLS}/backend", "--addr", f"127.0.0.1:{self.backend}"))
         self.log = open(f"{directory}/rhumb.log", "w")
         command = [rhumb, "run", "-c", f"{directory}/rhumb.yaml", "--admin-token-file", f"{directory}/token"]
-        self.rhumb = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        self.rhumb = subprocess.Popen(pinned("0", *command), stdout=self.log, stderr=self.log)
         for _ in range(200):
             try:
                 if self.status()["state"] == "ready":
@@ -129,20 +119,34 @@ class Bench:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return json.load(answer)
 
-    def wrk(self, connections, seconds=None):
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds or self.seconds}s", "--timeout", "20s"]
-        command += ["-s", f"{self.dir}/report.lua", f"http://127.0.0.1:{self.port}/small"]
+    def tool(self, name, *arguments):
+        command = pinned("1-", f"{TOOLS}/{name}", "--addr", f"127.0.0.1:{self.port}", "--path", PATH, *arguments)
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        count, micros, p50, p99, wrong = map(int, re.search(r"RESULT (.*)", output).group(1).split())
-        good = (count - wrong) / micros * 1e6
-        errors = re.search(r"Socket errors: .*", output)
-        return {"good": good, "refused": wrong / micros * 1e6, "p50": p50 / 1000, "p99": p99 / 1000,
-                "errors": errors.group(0) if errors else ""}
+        return json.loads(output.splitlines()[-1])
+
+    def closed(self, connections, seconds=None):
+        """As many requests as that many connections bring."""
+        result = self.tool("load", "--length", "500", "--conns", f"{connections}", "--warm", "0.5",
+                           "--dur", f"{seconds or self.seconds}")
+        return {"good": result["rps"], "p50": result["p50_us"] / 1000, "p99": result["p99_us"] / 1000,
+                "refused": 0, "given_up": 0}
+
+    def open(self, rate, connections):
+        result = self.tool("load_open", "--rate", f"{rate:.0f}", "--conns", f"{connections}", "--warm", "2",
+                           "--dur", f"{self.seconds}")
+        return {**result, "p50": result["sent_p50"], "p99": result["sent_p99"]}
+
+    def cpu(self):
+        """Seconds of CPU that RHUMB has used."""
+        with open(f"/proc/{self.rhumb.pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def watch(self, work):
         """The largest memory and the worst state while `work` runs."""
         seen = {"rss": 0, "buffers": 0, "delay": 0, "states": set()}
         ended = threading.Event()
+        cpu, begun = self.cpu(), time.monotonic()
 
         def look():
             while not ended.wait(0.1):
@@ -155,47 +159,53 @@ class Bench:
         thread = threading.Thread(target=look)
         thread.start()
         try:
-            return work(), seen
+            result = work()
+            seen["cpu"], seen["time"] = self.cpu() - cpu, time.monotonic() - begun
+            return result, seen
         finally:
             ended.set()
             thread.join()
 
-    def show(self, name, connections, result, seen):
-        print(f"{name:<10} {connections:>5} connections  {result['good']:>8.0f} good/s  {result['refused']:>8.0f} refused/s  "
-              f"p50 {result['p50']:>6.1f} ms  p99 {result['p99']:>7.1f} ms  resident {seen['rss'] >> 20:>4} MiB  "
-              f"buffers {seen['buffers'] >> 20:>4} MiB  queue {seen['delay']:>4} ms  {'+'.join(sorted(seen['states']))}  "
-              f"{result['errors']}", flush=True)
+    def show(self, name, what, result, seen):
+        cpu = seen["cpu"] * 1e6 / max(1, result["good"] * seen["time"])
+        print(f"{name:<9} {what:<22} {result['good']:>7.0f} good/s  p50 {result['p50']:>6.1f}  p99 {result['p99']:>6.1f} ms  "
+              f"{result['refused']:>7.0f} refused/s  {result['given_up']:>7.0f} given up/s  {cpu:>5.1f} us CPU per good, "
+              f"{seen['cpu'] / seen['time']:.2f} cores  "
+              f"resident {seen['rss'] >> 20:>4} MiB  buffers {seen['buffers'] >> 20:>3} MiB  queue {seen['delay']:>4} ms  "
+              f"{'+'.join(sorted(seen['states']))}", flush=True)
 
     def run(self):
         best, found = None, 0
         fixed = os.environ.get("CONNECTIONS")
-        for connections in [int(fixed)] if fixed else (16, 64, 128, 256):
-            result, seen = self.watch(lambda: self.wrk(connections, 3))
-            self.show("try", connections, result, seen)
+        for connections in [int(fixed)] if fixed else (32, 64, 128, 256):
+            result, seen = self.watch(lambda: self.closed(connections, 2))
+            self.show("try", f"{connections} connections", result, seen)
             if best is None or result["good"] > best["good"] * 1.03:
                 best, found = result, connections
-        capacity, seen = self.watch(lambda: self.wrk(found))
-        self.show("capacity", found, capacity, seen)
+        capacity, seen = self.watch(lambda: self.closed(found))
+        self.show("capacity", f"{found} connections", capacity, seen)
+        capacity = max(capacity, best, key=lambda result: result["good"])
         slow = Slow(self.port)
         slow.start()
-        while len(slow.sockets) < SLOW and slow.is_alive() and time.monotonic():
+        while len(slow.sockets) < SLOW and slow.is_alive():
             if self.status()["connections"] >= SLOW:
                 break
             time.sleep(0.1)
-        overload, seen = self.watch(lambda: self.wrk(found * 3))
-        self.show("overload", found * 3, overload, seen)
-        print(f"           {SLOW} slow readers had {slow.read >> 10} KiB, {self.status()['connections']} connections are open")
+        rate = capacity["good"] * float(os.environ.get("TIMES", "3"))
+        overload, seen = self.watch(lambda: self.open(rate, int(os.environ.get("CLIENTS", "4000"))))
+        self.show("overload", f"{rate:.0f} per second", overload, seen)
+        print(f"          {overload}; {SLOW} slow readers had {slow.read >> 10} KiB")
         slow.ended.set()
         slow.join()
         time.sleep(2)
         state = self.status()["overload"]["state"]
-        after, seen = self.watch(lambda: self.wrk(found))
-        self.show("after", found, after, seen)
+        after, seen = self.watch(lambda: self.closed(found))
+        self.show("after", f"{found} connections", after, seen)
         print(f"two seconds after: {state}; goodput under overload {overload['good'] / capacity['good']:.2f} of capacity, "
               f"afterwards {after['good'] / capacity['good']:.2f}")
 
     def end(self):
-        for process in (self.rhumb, self.nginx):
+        for process in (self.rhumb, self.peer):
             process.terminate()
             process.wait()
 

@@ -6,6 +6,7 @@ use rhumb_testkit::cert::Authority;
 use rhumb_testkit::client::{self, Client};
 use rhumb_testkit::config::Config;
 use rhumb_testkit::h2::{self, Connection, kind};
+use rhumb_testkit::load::Load;
 use rhumb_testkit::message::Message;
 use rhumb_testkit::process::Rhumb;
 use rhumb_testkit::{port, wait};
@@ -234,4 +235,50 @@ fn a_process_without_descriptors_goes_on() {
     let told = rhumb.log().matches("no connection can be accepted").count();
     assert!((1..=3).contains(&told), "told {told} times: {}", rhumb.log());
     assert!(rhumb.metric("rhumb_accept_errors_total", &["reason=\"process_descriptors\""]) >= 1.0);
+}
+
+#[test]
+fn a_queue_that_stands_refuses_by_priority_and_is_forgotten() {
+    let (backend, port) = (Backend::start(), port::free());
+    let mut config = Config::new()
+        .top("workers: 1")
+        .top("overload: {queueDelay: 10ms}")
+        .listener("web", port, "")
+        .backend("peer", &format!("endpoints: ['{}']", backend.address()));
+    for level in ["low", "normal"] {
+        config = config.route(&format!(
+            "match: {{path: '~/bytes/.*', headers: {{level: {level}}}}}, to: peer, policies: {{priority: {{level: {level}}}}}"
+        ));
+    }
+    // Work for the worker, and little for its clients: each request is compared with all of these first.
+    for rule in 0..20 {
+        config = config.route(&format!("match: {{path: '~/bytes/[0-9]+[?]x{rule}'}}, to: peer"));
+    }
+    let rhumb = Rhumb::start(&config);
+    let load = |level: &str, count: usize| {
+        let path = format!("/bytes/{}1", "0".repeat(1500));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a.test\r\nlevel: {level}\r\n\r\n");
+        Load::start(local(port), count, &request, |answer| match answer.status() {
+            200 => None,
+            503 if problem(answer) == "overloaded" && answer.field("retry-after") == Some("1") => None,
+            _ => Some(format!("{answer:?}")),
+        })
+    };
+    let loads = [load("low", 40), load("normal", 60)];
+    let refused =
+        |level: &str| rhumb.metric("rhumb_overload_refused_total", &[&format!("priority=\"{level}\"")]);
+    wait::until("low and normal are refused", || {
+        (refused("low") >= 20.0 && refused("normal") >= 1.0).then_some(())
+    });
+    hit(&rhumb, "queue_delay", 1.0);
+    for load in loads {
+        let report = load.stop();
+        assert_eq!(report.failed, 0, "{:?}", report.first());
+        assert!(report.good > 0);
+    }
+    wait::until("all is well again", || rhumb.log().contains("no longer overloaded").then_some(()));
+    let ask = "GET /bytes/1 HTTP/1.1\r\nHost: a.test\r\nlevel: low\r\n\r\n";
+    wait::until("a request is served", || {
+        (Client::connect(local(port)).exchange(ask).status() == 200).then_some(())
+    });
 }

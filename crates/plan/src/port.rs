@@ -6,6 +6,7 @@ use std::time::Duration;
 use rhumb_base::cidr::Cidr;
 use rhumb_base::name::ListenerName;
 use rhumb_codec::h1;
+use rhumb_policy::Priority;
 use rhumb_route::{Host, Table, normalize};
 use rhumb_tls::{ServerTls, ServerTlsSet};
 
@@ -24,10 +25,21 @@ pub struct Port {
     pub tls: Option<ServerTlsSet>,
     /// Rules by host and request.
     pub table: Table<Rule>,
+    /// The priority of its rules when all have the same: then it is known before a request has found its rule.
+    pub priority: Option<Priority>,
     /// Limits and habits.
     pub settings: PortSettings,
     /// Connections or datagrams are carried as they are; the table is empty then.
     pub l4: Option<Box<L4>>,
+}
+
+impl Port {
+    /// The priority of all rules of a table, when it is one; see [`Port::priority`].
+    pub fn common_priority(table: &Table<Rule>) -> Option<Priority> {
+        let mut rules = table.rules().map(|(_, rule)| rule.value.priority);
+        let first = rules.next().unwrap_or_default();
+        rules.all(|priority| priority == first).then_some(first)
+    }
 }
 
 /// A Gateway listener of a port.

@@ -251,9 +251,16 @@ impl<'a> Exchange<'a> {
 
     /// The ways of a request, in order.
     async fn run(&mut self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
+        // Before anything that costs, where no rule has to be found to know.
+        if let Some(priority) = self.port.priority {
+            self.weigh(down, timer, priority).await?;
+        }
         self.admit()?;
         self.route()?;
-        self.weigh(down, timer).await?;
+        if self.port.priority.is_none() {
+            let priority = self.rule.as_ref().map_or(Priority::Normal, |rule| rule.value.priority);
+            self.weigh(down, timer, priority).await?;
+        }
         self.run_request_policies(down, timer).await?;
         self.forward(down, timer).await
     }
@@ -315,9 +322,9 @@ impl<'a> Exchange<'a> {
 
     /// Refuses the request when the proxy is overloaded and this one is among those that have to go.
     #[inline]
-    async fn weigh(&self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
-        let priority = self.rule.as_ref().map_or(Priority::Normal, |rule| rule.value.priority);
-        if !self.worker.gauge.refuses(priority, &self.worker.rng) {
+    async fn weigh(&self, down: &mut Down<'_>, timer: &mut Timer, priority: Priority) -> Result<(), End> {
+        let gauge = &self.worker.gauge;
+        if !gauge.is_shedding() || !gauge.refuses(priority, self.started, &self.worker.rng) {
             return Ok(());
         }
         self.worker.metrics.borrow_mut().add(Metric::OverloadRefused, &[priority.as_str()], 1);

@@ -10,6 +10,7 @@
 )]
 
 pub mod worker;
+mod queue;
 pub mod overload;
 pub mod listener;
 pub(crate) mod l4;

@@ -1,13 +1,9 @@
 //! When there is too much to do: what is measured, and what is done about it.
 //!
-//! Each worker looks every few milliseconds how late it comes to look: that is how long everything that is ready waits
-//! for its turn on this thread (the sojourn time of RFC 8289, measured with one task instead of a time stamp per
-//! request). Memory is weighed by the control thread ([`Pressure::weigh`]). The worker's state says what follows: in
-//! [`State::Closing`] connections are closed, spread over time; in [`State::Shedding`] a share of the requests is
-//! refused, lowest priority first.
-//!
-//! The share grows while the queue stays long and falls when it is short ([`Gauge::look`]): a fixed threshold would let
-//! everybody in and out at once.
+//! Each worker knows how long everything that is ready waits for its turn on this thread (the sojourn time of RFC 8289,
+//! [`crate::queue`]). Memory is weighed by the control thread ([`Pressure::weigh`]). The worker's state says what follows:
+//! in [`State::Closing`] connections are closed, spread over time; in [`State::Shedding`] requests are refused, lowest
+//! priority first: those that have waited too long, or a share that grows with the memory that is in use.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,30 +11,25 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rhumb_base::rng::Rng;
 use rhumb_policy::Priority;
 use rhumb_telemetry::Limit;
 
-/// How often a worker with connections looks.
-pub(crate) const LOOK: Duration = Duration::from_millis(25);
-
-/// Looks that must agree before requests are refused: one turn that takes long (a large configuration, a scheduler that
-/// was elsewhere) is no overload.
-const LOOKS: usize = 4;
+use crate::queue::{Queue, Rounds};
 
 /// The whole of a share.
 const ALL: u32 = 1000;
 
-/// By how much the share of refused requests grows per look, at least and at most.
-const GROWTH: (u32, u32) = (100, 300);
+/// The smallest share of requests that is refused, if any is.
+const LEAST_SHARE: u32 = 100;
 
-/// By how much it falls per look: from everything to nothing in a second.
-const DECLINE: u32 = 25;
-
-/// One in so many answers of HTTP/1 closes its connection while the state is not normal.
+/// One in so many answers of HTTP/1 closes its connection while memory is what is short.
 const CLOSE_ONE_IN: u32 = 16;
+
+/// The same while the queue is too long: a client that comes back on a new connection costs more than the request.
+const CLOSE_ONE_IN_QUEUE: u32 = 128;
 
 /// One in so many requests of HTTP/2 begins the end of its connection while the state is not normal.
 const LEAVE_ONE_IN: u32 = 256;
@@ -49,12 +40,23 @@ const MEMORY: Marks = Marks { close: 850, open: 820, shed: 920, admit: 900, all:
 /// The same for buffers.
 const BUFFERS: Marks = Marks { close: 750, open: 700, shed: 900, admit: 850, all: 1000 };
 
-/// How long a refusal is held back, at least; at most twice that. Only while the queue is what is too long: memory is
-/// not to be filled with refusals.
+/// How long a refusal is held back when few are refused, at least; at most twice that. Only while the queue is what is
+/// too long: memory is not to be filled with refusals.
 const HOLD: Duration = Duration::from_millis(500);
+
+/// The more are refused, the longer: by so many times as much as the share of requests that are refused says, and [`HOLD_MOST`]
+/// times as long at most. A refusal costs a fifth of a request that is served, as most of both is a connection that no
+/// cache has; who was refused is to come again only as often as can be borne.
+const HOLD_GROWTH: f64 = 8.0;
+
+/// See [`HOLD_GROWTH`].
+const HOLD_MOST: f64 = 4.0;
 
 /// Refusals that a worker holds back at a time; more are sent at once.
 const HELD: u32 = 8192;
+
+/// Looks that a share of refused requests is the mean of.
+const SMOOTH: u32 = 16;
 
 /// Parts of the table of client addresses, so that workers seldom meet at one lock.
 const SHARDS: usize = 16;
@@ -110,7 +112,7 @@ impl Marks {
         };
         if level >= shed {
             let share = (level - shed.min(level)) * ALL / (self.all - shed).max(1);
-            (State::Shedding, share.clamp(GROWTH.0, ALL))
+            (State::Shedding, share.clamp(LEAST_SHARE, ALL))
         } else if level >= close {
             (State::Closing, 0)
         } else {
@@ -279,9 +281,12 @@ pub(crate) struct Gauge {
     pressure: Arc<Pressure>,
     published: Arc<Published>,
     state: Cell<State>,
-    /// Share of refused requests, per mille.
+    /// Share of requests that memory has refused, per mille.
     share: Cell<u32>,
     queue: RefCell<Queue>,
+    rounds: Rounds,
+    /// Share of requests that have waited too long, per mille, smoothed over [`SMOOTH`] looks.
+    refused: Cell<u32>,
     held: Rc<Cell<u32>>,
 }
 
@@ -311,6 +316,8 @@ impl Gauge {
             state: Cell::default(),
             share: Cell::new(0),
             queue: RefCell::default(),
+            rounds: Rounds::default(),
+            refused: Cell::new(0),
             held: Rc::default(),
         }
     }
@@ -322,23 +329,41 @@ impl Gauge {
         }
         self.held.set(self.held.get() + 1);
         let spread = f64::from(rng.borrow_mut().below(ALL)) / f64::from(ALL);
-        Some((Held(Rc::clone(&self.held)), HOLD + HOLD.mul_f64(spread)))
+        let refused = f64::from(self.refused.get()) / f64::from(ALL);
+        Some((
+            Held(Rc::clone(&self.held)),
+            HOLD.mul_f64((1.0 + spread) * (1.0 + HOLD_GROWTH * refused).min(HOLD_MOST)),
+        ))
     }
 
     pub(crate) fn pressure(&self) -> &Arc<Pressure> {
         &self.pressure
     }
 
-    /// Judges the queue, given how late this look comes.
-    pub(crate) fn look(&self, lateness: Duration, buffers: usize) -> Option<Change> {
+    /// How long what is ready may wait; `None` is for ever.
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        let micros = self.pressure.queue_delay_us.load(Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros.into()))
+    }
+
+    pub(crate) fn rounds(&self) -> &Rounds {
+        &self.rounds
+    }
+
+    /// Judges the queue, given how long it was found to be, and takes over what memory asks for.
+    pub(crate) fn look(&self, length: Duration, buffers: usize) -> Option<Change> {
         let limit = self.pressure.queue_delay_us.load(Relaxed);
-        let lateness = u32::try_from(lateness.as_micros()).unwrap_or(u32::MAX);
-        let (queue_state, queue_share) = self.queue.borrow_mut().judge(lateness, limit);
-        let asked = (State::of(self.pressure.state.load(Relaxed)), self.pressure.share.load(Relaxed));
-        let (state, share) = asked.max((queue_state, queue_share));
+        let length = u32::try_from(length.as_micros()).unwrap_or(u32::MAX);
+        let queue_state = self.queue.borrow_mut().judge(length, limit);
+        let refused = self.rounds.settle(queue_state, limit);
+        let refused = (self.refused.get() * (SMOOTH - 1) + refused.min(ALL)).div_ceil(SMOOTH);
+        self.refused.set(if queue_state == State::Shedding { refused } else { 0 });
+        let asked = State::of(self.pressure.state.load(Relaxed));
+        let share = self.pressure.share.load(Relaxed);
+        let state = asked.max(queue_state);
         self.share.set(share);
-        self.published.share.store(share, Relaxed);
-        self.published.delay_us.store(lateness, Relaxed);
+        self.published.share.store(share.max(self.refused.get()), Relaxed);
+        self.published.delay_us.store(length, Relaxed);
         self.published.buffers.store(buffers as u64, Relaxed);
         self.published.state.store(state as u8, Relaxed);
         let from = self.state.replace(state);
@@ -360,17 +385,26 @@ impl Gauge {
         self.state.get()
     }
 
-    /// True when this request is to be refused.
+    /// True while requests are refused.
     #[inline]
-    pub(crate) fn refuses(&self, priority: Priority, rng: &RefCell<Rng>) -> bool {
+    pub(crate) fn is_shedding(&self) -> bool {
+        self.state.get() == State::Shedding
+    }
+
+    /// True when this request, which begins at `now`, is to be refused.
+    #[inline]
+    pub(crate) fn refuses(&self, priority: Priority, now: Instant, rng: &RefCell<Rng>) -> bool {
         let share = self.share.get();
-        share > 0 && is_among(share_of(priority, share), rng)
+        share > 0 && is_among(share_of(priority, share), rng) || self.rounds.refuses(priority, now)
     }
 
     /// True when this answer of HTTP/1 is to close its connection.
     #[inline]
     pub(crate) fn closes(&self, rng: &RefCell<Rng>) -> bool {
-        self.state.get() != State::Normal && rng.borrow_mut().below(CLOSE_ONE_IN) == 0
+        self.state.get() != State::Normal && {
+            let one_in = if self.cause() == Limit::QueueDelay { CLOSE_ONE_IN_QUEUE } else { CLOSE_ONE_IN };
+            rng.borrow_mut().below(one_in) == 0
+        }
     }
 
     /// True when this request of HTTP/2 is to be the beginning of its connection's end.
@@ -402,70 +436,9 @@ fn share_of(priority: Priority, share: u32) -> u32 {
     part.min(ALL)
 }
 
-/// The queue of one worker as its looks have found it.
-#[derive(Default)]
-struct Queue {
-    recent: [u32; LOOKS],
-    at: usize,
-    share: u32,
-    is_closing: bool,
-}
-
-impl Queue {
-    fn judge(&mut self, lateness: u32, limit: u32) -> (State, u32) {
-        if limit == 0 {
-            *self = Self::default();
-            return (State::Normal, 0);
-        }
-        if let Some(oldest) = self.recent.get_mut(self.at) {
-            *oldest = lateness;
-        }
-        self.at = (self.at + 1) % LOOKS;
-        // The least of them, as CoDel does: a queue that was empty once is no standing queue (RFC 8289 §3.1).
-        let least = self.recent.iter().copied().min().unwrap_or(0);
-        if least > limit {
-            let growth = u64::from(GROWTH.0) * u64::from(least) / u64::from(limit);
-            let growth = u32::try_from(growth).unwrap_or(u32::MAX).clamp(GROWTH.0, GROWTH.1);
-            self.share = (self.share + growth).min(ALL);
-        } else if lateness < limit / 2 {
-            self.share = self.share.saturating_sub(DECLINE);
-        }
-        self.is_closing = least > limit / if self.is_closing { 4 } else { 2 };
-        let state = match (self.share, self.is_closing) {
-            (0, false) => State::Normal,
-            (0, true) => State::Closing,
-            _ => State::Shedding,
-        };
-        (state, self.share)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const LIMIT: u32 = 100_000;
-
-    #[test]
-    fn one_late_look_is_no_overload() {
-        let mut queue = Queue::default();
-        for lateness in [100, 900_000, 100, 100, 900_000, 900_000, 900_000, 100] {
-            assert_eq!(queue.judge(lateness, LIMIT), (State::Normal, 0));
-        }
-    }
-
-    #[test]
-    fn a_standing_queue_sheds_more_and_more_and_is_forgotten_within_two_seconds() {
-        let mut queue = Queue::default();
-        let mut shares: Vec<_> = (0..12).map(|_| queue.judge(150_000, LIMIT).1).collect();
-        assert!(shares.is_sorted() && shares[3] > 0 && shares[11] == ALL, "{shares:?}");
-        assert_eq!(queue.judge(80_000, LIMIT), (State::Shedding, ALL), "between the marks nothing changes");
-        shares.clear();
-        let looks = Duration::from_secs(2).as_millis() / LOOK.as_millis();
-        let states: Vec<_> = (0..looks).map(|_| queue.judge(1_000, LIMIT).0).collect();
-        assert_eq!(states.last(), Some(&State::Normal));
-        assert_eq!(queue.judge(1_000, 0), (State::Normal, 0), "without a limit there is none");
-    }
 
     #[test]
     fn low_priority_goes_first_and_high_last() {

@@ -23,7 +23,8 @@ use crate::call;
 use crate::l4::udp::Hub;
 use crate::listener;
 use crate::mirror::Mirrors;
-use crate::overload::{self, AddressGuard, Change, Gauge, Pressure, State};
+use crate::overload::{AddressGuard, Change, Gauge, Pressure, State};
+use crate::queue;
 
 /// Heads that a worker keeps for the next request.
 const KEPT_HEADS: usize = 64;
@@ -395,13 +396,9 @@ async fn housekeeping(worker: Rc<Worker>) {
     let mut ticked = swept;
     let mut told = Told::new(&worker);
     loop {
-        // Without connections there is no queue, and a resting process is to rest.
-        let pause = if worker.open() > 0 { overload::LOOK } else { LOG_TICK };
-        let due = Instant::now() + pause;
-        tokio::time::sleep_until(due.into()).await;
+        let length = queue_length(&worker).await;
         let now = Instant::now();
-        let change = worker.gauge.look(now.saturating_duration_since(due), rhumb_net::buffer::in_use());
-        told.tell(&worker, change);
+        told.tell(&worker, worker.gauge.look(length, rhumb_net::buffer::in_use()));
         if now.duration_since(ticked) >= LOG_TICK {
             ticked = now;
             worker.logs.borrow_mut().iter_mut().for_each(|log| log.tick(now));
@@ -417,6 +414,38 @@ async fn housekeeping(worker: Rc<Worker>) {
             }
             worker.mirrors.sweep(now);
         }
+    }
+}
+
+/// How long what is ready waits for its turn, as seen until the next look. While that is long, goes round with the queue.
+async fn queue_length(worker: &Worker) -> Duration {
+    // Without connections there is no queue, and a resting process is to rest.
+    let pause = if worker.open() > 0 { queue::LOOK } else { LOG_TICK };
+    let begun = Instant::now();
+    let rounds = worker.gauge.rounds();
+    if !rounds.is_going() {
+        let due = begun + pause;
+        tokio::time::sleep_until(due.into()).await;
+        let late = due.elapsed();
+        if queue::is_worth_going(late, worker.gauge.limit()) {
+            rounds.begin(Some(Instant::now()));
+        }
+        return late;
+    }
+    let mut began = begun;
+    loop {
+        rounds.begin(Some(began));
+        tokio::task::yield_now().await;
+        let now = Instant::now();
+        let length = now.saturating_duration_since(began);
+        if !queue::is_worth_going(length, worker.gauge.limit()) {
+            rounds.begin(None);
+            return length;
+        }
+        if now.saturating_duration_since(begun) >= queue::LOOK {
+            return length;
+        }
+        began = now;
     }
 }
 

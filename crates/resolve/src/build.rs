@@ -122,12 +122,14 @@ fn port(
         true => Some(tls_set(&listeners)?),
         false => None,
     };
+    let table = builder.build();
     Some(Port {
         address,
         name: first.name.clone(),
         listeners: listeners.into(),
         tls,
-        table: builder.build(),
+        priority: Port::common_priority(&table),
+        table,
         settings: port.settings,
         l4: None,
     })

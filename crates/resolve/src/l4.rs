@@ -282,6 +282,7 @@ impl L4Made<'_> {
             listeners: listeners.into(),
             tls,
             table: Builder::new().build(),
+            priority: None,
             settings: port.settings,
             l4: Some(Box::new(L4 { carries, listeners: table, udp })),
         })

@@ -117,6 +117,7 @@ impl Setup {
             listeners: Box::default(),
             tls: None,
             table: table.build(),
+            priority: None,
             settings: self.settings.clone(),
             l4: None,
         };

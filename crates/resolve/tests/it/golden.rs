@@ -58,6 +58,7 @@ fn tidy(plan: &mut Value) {
             listeners: Box::default(),
             tls: None,
             table: rhumb_route::Builder::new().build(),
+            priority: None,
             settings: PortSettings::default(),
             l4: None,
         })],
