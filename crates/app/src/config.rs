@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rhumb_balance::Nanos;
 use rhumb_model::{Diag, Paint, render_all};
 use rhumb_plan::{Plan, process::Process};
-use rhumb_resolve::{DnsBackend, Surroundings};
+use rhumb_resolve::{DnsBackend, Memory, Surroundings};
 use rhumb_source::{Files, Input};
 
 use crate::health::unix_now;
@@ -63,6 +63,7 @@ pub(crate) fn usual_path() -> Result<PathBuf, NotFound> {
 /// A configuration that is read again and again.
 pub(crate) struct Config {
     files: Files,
+    memory: Memory,
 }
 
 /// What a configuration says.
@@ -86,7 +87,7 @@ pub(crate) struct Reading {
 impl Config {
     /// The configuration at `path`.
     pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
-        Self { files: Files::new(path) }
+        Self { files: Files::new(path), memory: Memory::default() }
     }
 
     /// Where it is.
@@ -104,7 +105,7 @@ impl Config {
             has_ipv6: has_ipv6(),
             workers: default_workers(),
         };
-        let resolved = rhumb_resolve::resolve(&loaded.docs, previous, &around);
+        let resolved = self.memory.resolve(&loaded.docs, previous, &around);
         let mut diags = loaded.diags;
         diags.extend(resolved.diagnostics);
         Reading {

@@ -45,6 +45,15 @@ pub(crate) struct Door<'a> {
     pub(crate) is_refused: bool,
 }
 
+/// How things stand with a listener, as far as its document does not say.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Standing {
+    name: ListenerName,
+    identity: Option<u64>,
+    ports: Vec<SocketAddr>,
+    is_refused: bool,
+}
+
 impl Door<'_> {
     /// What its listener speaks.
     pub(crate) fn protocol(&self) -> Protocol {
@@ -83,7 +92,7 @@ pub(crate) struct PortPlan<'a> {
 }
 
 /// What happens to a Gateway.
-enum Standing {
+enum Served {
     /// Its doors.
     Ours(std::ops::Range<usize>),
     /// It is not served: it has mistakes, which were told, or belongs to somebody else.
@@ -97,7 +106,7 @@ pub(crate) struct Doors<'a> {
     /// UDP has port numbers of its own.
     pub(crate) udp_ports: BTreeMap<SocketAddr, PortPlan<'a>>,
     pub(crate) identities: Vec<Identity>,
-    standings: HashMap<Key<'a>, Standing>,
+    gateways: HashMap<Key<'a>, Served>,
 }
 
 impl<'a> Doors<'a> {
@@ -115,7 +124,7 @@ impl<'a> Doors<'a> {
             ports: BTreeMap::new(),
             udp_ports: BTreeMap::new(),
             identities: Vec::new(),
-            standings: HashMap::new(),
+            gateways: HashMap::new(),
         };
         let classes: Vec<_> = docs.gateways.all.iter().map(|gateway| class(docs, *gateway, report)).collect();
         let configs: Vec<_> = docs
@@ -128,16 +137,16 @@ impl<'a> Doors<'a> {
         let named: Vec<Key<'_>> = configs.iter().flatten().flatten().copied().collect();
         let settings = Settings::new(docs, &named, report);
         for (gateway, config) in docs.gateways.all.iter().zip(&configs) {
-            let standing = match config {
+            let served = match config {
                 Some(config) if !gateway.doc.broken => {
                     let first = this.doors.len();
                     let identity = this.identity(docs, grants, *gateway, report);
                     this.gateway(*gateway, identity, policies, *config, &settings, around, &servers, report);
-                    Standing::Ours(first..this.doors.len())
+                    Served::Ours(first..this.doors.len())
                 }
-                _ => Standing::NotServed,
+                _ => Served::NotServed,
             };
-            this.standings.insert(key(gateway.doc), standing);
+            this.gateways.insert(key(gateway.doc), served);
         }
         (this, settings)
     }
@@ -298,6 +307,16 @@ impl<'a> Doors<'a> {
         Ok(Some(self.identities.len() - 1))
     }
 
+    /// How things stand with each listener.
+    pub(crate) fn standings(&self) -> impl Iterator<Item = Standing> {
+        self.doors.iter().map(|door| Standing {
+            name: door.name.clone(),
+            identity: door.identity.and_then(|at| Some(self.identities.get(at)?.digest)),
+            ports: door.ports.clone(),
+            is_refused: door.is_refused,
+        })
+    }
+
     /// The doors that a route is attached to, each once.
     pub(crate) fn of_route(&self, docs: &Docs<'a>, route: &Route<'_>, report: &mut Report) -> Vec<usize> {
         let mut doors = Vec::new();
@@ -328,9 +347,9 @@ impl<'a> Doors<'a> {
         let doc = route.doc;
         let namespace = namespace_or(parent.namespace.as_ref(), doc);
         let name = parent.name.as_str();
-        let range = match self.standings.get(&(namespace, name)) {
-            Some(Standing::Ours(range)) => range.clone(),
-            Some(Standing::NotServed) => return Vec::new(),
+        let range = match self.gateways.get(&(namespace, name)) {
+            Some(Served::Ours(range)) => range.clone(),
+            Some(Served::NotServed) => return Vec::new(),
             None => {
                 if !docs.is_unreadable("Gateway", (namespace, name)) {
                     let what = format!("no Gateway `{name}` in namespace `{namespace}`");

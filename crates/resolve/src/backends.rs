@@ -26,8 +26,9 @@ use rhumb_tls::{self as tls, Certificate, ClientSpec, ClientTls, Roots, SubjectN
 use crate::certificate::{self, Written, WrittenRoots, ca_of, of_secret};
 use crate::collect::{Docs, Entry, Key, key};
 use crate::health;
-use crate::report::Report;
+use crate::report::{Event, Report};
 use crate::settings::{Surroundings, positive};
+use crate::trace::{Ask, Changes, Frame};
 use crate::traffic::Traffic;
 
 /// A backend whose endpoints, or some of them, are found by name. Whoever looks the names up publishes the addresses
@@ -92,13 +93,46 @@ pub(crate) struct Backends<'a> {
     before: HashMap<&'a str, Vec<&'a Arc<plan::Backend>>>,
     policies: HashMap<Key<'a>, Entry<'a, BackendTlsPolicy>>,
     pub(crate) traffic: Traffic<'a>,
-    made: HashMap<(usize, Option<u64>, bool), Option<Arc<plan::Backend>>>,
+    /// What was made, this time or earlier.
+    made: Vec<Made>,
+    /// Places of `made` that have nothing.
+    free: Vec<usize>,
+    /// Where in `made` it is, by position, digest of our certificate, and whether HTTP is spoken.
+    by_id: HashMap<(usize, Option<u64>, bool), usize>,
+    /// The same for those that no rule names, by position.
+    checked: HashMap<usize, usize>,
     system_roots: Option<Result<Roots, tls::Error>>,
     /// Where this process runs.
     zone: Option<Arc<str>>,
     /// Those that some rule names, in the order of first use.
     pub(crate) used: Vec<Arc<plan::Backend>>,
     pub(crate) dns: Vec<DnsBackend>,
+}
+
+/// What a Backend has come to, kept while it and what it asks for stay the same.
+pub(crate) struct Made {
+    name: (Box<str>, Box<str>),
+    identity: Option<u64>,
+    speaks_http: bool,
+    /// It was only looked through for mistakes.
+    is_check: bool,
+    backend: Option<Arc<plan::Backend>>,
+    names: Vec<DnsName>,
+    fixed: Vec<EndpointSpec>,
+    events: Box<[Event]>,
+    frame: Frame,
+    use_: Use,
+}
+
+/// Whether something that was made is used this time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Its place can be used for another one.
+    Never,
+    /// It was made earlier.
+    NotYet,
+    /// Some rule names it, or it was checked.
+    Used,
 }
 
 /// Our certificate towards the backends of a Gateway.
@@ -109,29 +143,78 @@ pub(crate) struct Identity {
 }
 
 impl<'a> Backends<'a> {
+    /// None is compiled yet. Of `kept` those stay that are as they were; what has become another is added to `changes`.
     pub(crate) fn new(
         docs: &'a Docs<'a>,
         previous: Option<&'a Plan>,
         around: Surroundings,
         zone: Option<Arc<str>>,
+        kept: Vec<Made>,
+        changes: &mut Changes,
         report: &mut Report,
     ) -> Self {
         let mut before: HashMap<&str, Vec<_>> = HashMap::new();
         for backend in previous.into_iter().flat_map(|plan| &plan.backends) {
             before.entry(backend.name.as_str()).or_default().push(backend);
         }
-        Self {
+        let mut this = Self {
             docs,
             around,
             before,
             policies: tls_policies(docs, report),
             traffic: Traffic::new(docs, report),
-            made: HashMap::new(),
+            made: kept,
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            checked: HashMap::new(),
             system_roots: None,
             zone,
             used: Vec::new(),
             dns: Vec::new(),
+        };
+        this.keep(changes);
+        this
+    }
+
+    /// Goes through what was made earlier.
+    fn keep(&mut self, changes: &mut Changes) {
+        for (at, made) in self.made.iter_mut().enumerate() {
+            if made.use_ != Use::Used {
+                (made.use_, made.backend) = (Use::Never, None);
+                self.free.push(at);
+                continue;
+            }
+            let key = (&*made.name.0, &*made.name.1);
+            // A backend that is in no plan has not taken over what is known about its endpoints.
+            let runs = |backend: &Arc<plan::Backend>| {
+                let before = self.before.get(backend.name.as_str());
+                before.is_some_and(|before| before.iter().any(|before| Arc::ptr_eq(before, backend)))
+            };
+            let is_current = !made.frame.is_volatile
+                && !changes.touch(&made.frame.reads)
+                && made.backend.as_ref().is_none_or(runs);
+            let position = self.docs.backends.position(key).filter(|_| is_current);
+            match position {
+                Some(position) if made.is_check => {
+                    self.checked.insert(position, at);
+                }
+                Some(position) => {
+                    self.by_id.insert((position, made.identity, made.speaks_http), at);
+                }
+                None => {
+                    changes.add(Ask::Backend, "", key);
+                    (made.use_, made.backend) = (Use::Never, None);
+                    self.free.push(at);
+                    continue;
+                }
+            }
+            made.use_ = Use::NotYet;
         }
+    }
+
+    /// What was made, for the next time.
+    pub(crate) fn into_kept(self) -> (Vec<Arc<plan::Backend>>, Vec<DnsBackend>, Vec<Made>) {
+        (self.used, self.dns, self.made)
     }
 
     /// The backend at `position` of the documents, for a rule; nothing when it cannot be used, which is said.
@@ -154,37 +237,80 @@ impl<'a> Backends<'a> {
     ) -> Option<Arc<plan::Backend>> {
         // Only connections with TLS can present a certificate.
         let entry = self.docs.backends.all[position];
+        let name = key(entry.doc);
+        self.docs.trace.note(Ask::BackendTls, "", name);
+        self.docs.trace.note(Ask::Backend, "", name);
         let identity = identity.filter(|_| {
             let own = entry.spec.tls.as_ref();
-            own.is_some_and(|tls| tls.client_certificate.is_none())
-                || self.policies.contains_key(&key(entry.doc))
+            own.is_some_and(|tls| tls.client_certificate.is_none()) || self.policies.contains_key(&name)
         });
-        let has_tls = entry.spec.tls.is_some() || self.policies.contains_key(&key(entry.doc));
+        let has_tls = entry.spec.tls.is_some() || self.policies.contains_key(&name);
         let speaks_http = speaks_http || !has_tls;
         let id = (position, identity.map(|identity| identity.digest), speaks_http);
-        if let Some(made) = self.made.get(&id) {
-            return made.clone();
-        }
-        let made = self.make(entry, label(entry.doc), identity, speaks_http, report);
-        if let Some((backend, names, fixed)) = &made {
-            self.used.push(Arc::clone(backend));
-            if !names.is_empty() {
-                let (fixed, names) = (fixed.clone(), names.clone());
-                self.dns.push(DnsBackend { backend: Arc::clone(backend), fixed, names });
+        let at = match self.by_id.get(&id) {
+            Some(&at) => at,
+            None => {
+                let at = self.put(entry, identity, speaks_http, false, report);
+                self.by_id.insert(id, at);
+                at
             }
-        }
-        let made = made.map(|(backend, ..)| backend);
-        self.made.insert(id, made.clone());
-        made
+        };
+        report.log(Event::Backend(at));
+        self.take(at, report);
+        self.made.get(at)?.backend.clone()
     }
 
-    /// Finds the mistakes of backends that no rule names.
-    pub(crate) fn check_unused(&mut self, report: &mut Report) {
-        let used: HashSet<usize> = self.made.keys().map(|(position, ..)| *position).collect();
-        let docs = self.docs;
-        for (position, entry) in docs.backends.all.iter().enumerate() {
-            if !used.contains(&position) {
-                self.make(*entry, label(entry.doc), None, true, report);
+    /// A rule names what was made, perhaps as the first one.
+    pub(crate) fn take(&mut self, at: usize, report: &mut Report) {
+        let Some(made) = self.made.get_mut(at).filter(|made| made.use_ == Use::NotYet) else { return };
+        made.use_ = Use::Used;
+        report.begin(false);
+        report.tell(&made.events);
+        report.end();
+        let Some(backend) = &made.backend else { return };
+        self.used.push(Arc::clone(backend));
+        if !made.names.is_empty() {
+            let (fixed, names) = (made.fixed.clone(), made.names.clone());
+            self.dns.push(DnsBackend { backend: Arc::clone(backend), fixed, names });
+        }
+    }
+
+    /// Makes a backend. Its mistakes are told when it is taken.
+    fn put(
+        &mut self,
+        entry: Entry<'a, Backend>,
+        identity: Option<&Identity>,
+        speaks_http: bool,
+        is_check: bool,
+        report: &mut Report,
+    ) -> usize {
+        report.begin(true);
+        let made = self.make(entry, label(entry.doc), identity, speaks_http, report);
+        let (events, frame) = report.end();
+        let (backend, names, fixed) = match made {
+            Some((backend, names, fixed)) => (Some(backend).filter(|_| !is_check), names, fixed),
+            None => (None, Vec::new(), Vec::new()),
+        };
+        let made = Made {
+            name: (entry.doc.namespace().into(), entry.doc.name().into()),
+            identity: identity.map(|identity| identity.digest),
+            speaks_http,
+            is_check,
+            backend,
+            names,
+            fixed,
+            events,
+            frame,
+            use_: Use::NotYet,
+        };
+        match self.free.pop() {
+            Some(at) => {
+                self.made[at] = made;
+                at
+            }
+            None => {
+                self.made.push(made);
+                self.made.len() - 1
             }
         }
     }
@@ -250,6 +376,26 @@ impl<'a> Backends<'a> {
         }
     }
 
+    /// Finds the mistakes of backends that no rule names.
+    pub(crate) fn check_unused(&mut self, report: &mut Report) {
+        let used = self
+            .by_id
+            .iter()
+            .filter(|(_, at)| self.made.get(**at).is_some_and(|made| made.use_ == Use::Used));
+        let used: HashSet<usize> = used.map(|((position, ..), _)| *position).collect();
+        let docs = self.docs;
+        for (position, entry) in docs.backends.all.iter().enumerate() {
+            if used.contains(&position) {
+                continue;
+            }
+            let at = match self.checked.get(&position) {
+                Some(&at) => at,
+                None => self.put(*entry, None, true, true, report),
+            };
+            self.take(at, report);
+        }
+    }
+
     fn make(
         &mut self,
         entry: Entry<'a, Backend>,
@@ -265,6 +411,8 @@ impl<'a> Backends<'a> {
         let idle_timeout = spec.idle_timeout.as_ref().map_or(DEFAULT_IDLE_TIMEOUT, |written| written.get());
         let (algorithm, hash_on) = balancing(spec);
         let (fixed, names) = endpoints(spec);
+        // It is the Backend that is asked for, whoever asks.
+        self.docs.trace.note(Ask::Document, "Backend", key(doc));
         let limits = self.traffic.budget(key(doc));
         let health = health::settings(doc, spec, self.zone.as_ref(), report);
         let check = health::check(doc, spec, report);
@@ -371,6 +519,7 @@ impl<'a> Backends<'a> {
         report: &mut Report,
     ) -> Option<Option<TlsSettings<'a>>> {
         let Entry { doc, spec } = entry;
+        self.docs.trace.note(Ask::BackendTls, "", key(doc));
         let policy = self.policies.get(&key(doc)).copied();
         let mut settings = match (&spec.tls, policy) {
             (None, None) => return Some(None),
@@ -557,6 +706,8 @@ impl<'a> Backends<'a> {
         match self.system_roots.get_or_insert_with(Roots::system) {
             Ok(roots) => Some(roots.clone()),
             Err(error) => {
+                // Those of the machine may be there the next time.
+                self.docs.trace.note_volatile();
                 report.push(certificate::mistake(error, settings.doc.origin(settings.span), false));
                 None
             }

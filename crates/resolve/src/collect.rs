@@ -1,6 +1,7 @@
 //! Documents by kind and name.
 
-use foldhash::{HashMap, HashMapExt, HashSet};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use rhumb_model::kind::backend::Backend;
@@ -15,7 +16,9 @@ use rhumb_model::kind::policy::Policy;
 use rhumb_model::kind::proxy_config::ProxyConfig;
 use rhumb_model::kind::secret::{ConfigMap, Secret};
 use rhumb_model::scalar::Namespace;
-use rhumb_model::{Doc, Spanned, Spec};
+use rhumb_model::{Doc, DocId, Spanned, Spec};
+
+use crate::trace::{Ask, Trace};
 
 /// Namespace and name.
 pub(crate) type Key<'a> = (&'a str, &'a str);
@@ -34,26 +37,29 @@ impl<T> Clone for Entry<'_, T> {
 
 impl<T> Copy for Entry<'_, T> {}
 
-/// Documents of one kind, by name, and in the order in which they win: the older first, then by namespace and name.
-pub(crate) struct Kind<'a, T> {
-    pub(crate) all: Vec<Entry<'a, T>>,
-    by_key: HashMap<Key<'a>, usize>,
+impl<T> Entry<'_, T> {
+    /// Tells the document from every other one that exists.
+    pub(crate) fn id(&self) -> usize {
+        std::ptr::from_ref(self.doc).addr()
+    }
 }
 
-impl<T> Default for Kind<'_, T> {
-    fn default() -> Self {
-        Self { all: Vec::new(), by_key: HashMap::new() }
-    }
+/// Documents of one kind, by name, and in the order in which they win: the older first, then by namespace and name.
+/// What is asked for by name leaves a read in the trace; going through `all` leaves none.
+pub(crate) struct Kind<'a, T> {
+    pub(crate) all: Vec<Entry<'a, T>>,
+    by_key: OnceCell<HashMap<Key<'a>, usize>>,
+    name: &'static str,
+    trace: Trace,
 }
 
 impl<'a, T> Kind<'a, T> {
-    fn push(&mut self, doc: &'a Doc, spec: &'a Arc<T>) {
-        self.all.push(Entry { doc, spec });
+    fn new(name: &'static str, trace: &Trace) -> Self {
+        Self { all: Vec::new(), by_key: OnceCell::new(), name, trace: trace.clone() }
     }
 
-    fn seal(&mut self) {
-        self.all.sort_by_cached_key(|entry| (created(entry.doc), key(entry.doc)));
-        self.by_key = (0..).zip(&self.all).map(|(at, entry)| (key(entry.doc), at)).collect();
+    fn push(&mut self, doc: &'a Doc, spec: &'a Arc<T>) {
+        self.all.push(Entry { doc, spec });
     }
 
     pub(crate) fn get(&self, key: Key<'_>) -> Option<Entry<'a, T>> {
@@ -61,22 +67,32 @@ impl<'a, T> Kind<'a, T> {
     }
 
     pub(crate) fn position(&self, key: Key<'_>) -> Option<usize> {
-        self.by_key.get(&key).copied()
+        self.trace.note(Ask::Document, self.name, key);
+        self.by_key().get(&key).copied()
+    }
+
+    fn by_key(&self) -> &HashMap<Key<'a>, usize> {
+        self.by_key.get_or_init(|| {
+            let mut by_key = HashMap::with_capacity(self.all.len());
+            by_key.extend((0..).zip(&self.all).map(|(at, entry)| (key(entry.doc), at)));
+            by_key
+        })
     }
 
     /// Names in a namespace, for messages.
     pub(crate) fn names(&self, namespace: &str) -> impl Iterator<Item = &'a str> {
+        self.trace.note(Ask::Names, self.name, ("", ""));
         self.all.iter().map(|entry| entry.doc).filter(move |doc| doc.namespace() == namespace).map(Doc::name)
     }
 
     /// A namespace other than `key`'s that has something of this name, for messages.
     pub(crate) fn elsewhere(&self, name: &str) -> Option<&'a str> {
+        self.trace.note(Ask::Names, self.name, ("", ""));
         self.all.iter().find(|entry| entry.doc.name() == name).map(|entry| entry.doc.namespace())
     }
 }
 
 /// All documents.
-#[derive(Default)]
 pub(crate) struct Docs<'a> {
     pub(crate) classes: Kind<'a, GatewayClass>,
     pub(crate) gateways: Kind<'a, Gateway>,
@@ -97,11 +113,33 @@ pub(crate) struct Docs<'a> {
     /// Kind, namespace and name of what is there but could not be read: why was said, and references to it are no
     /// mistakes of their own.
     unreadable: HashSet<(&'a str, &'a str, &'a str)>,
+    pub(crate) trace: Trace,
 }
 
 impl<'a> Docs<'a> {
+    /// Sorts documents into their kinds. They come in the order in which they win ([`in_order`]).
     pub(crate) fn collect(docs: &'a [Arc<Doc>]) -> Self {
-        let mut this = Self::default();
+        let trace = &Trace::default();
+        let mut this = Self {
+            classes: Kind::new("GatewayClass", trace),
+            gateways: Kind::new("Gateway", trace),
+            http_routes: Kind::new("HTTPRoute", trace),
+            grpc_routes: Kind::new("GRPCRoute", trace),
+            tls_routes: Kind::new("TLSRoute", trace),
+            tcp_routes: Kind::new("TCPRoute", trace),
+            udp_routes: Kind::new("UDPRoute", trace),
+            grants: Kind::new("ReferenceGrant", trace),
+            backend_tls: Kind::new("BackendTLSPolicy", trace),
+            backend_traffic: Kind::new("XBackendTrafficPolicy", trace),
+            backends: Kind::new("Backend", trace),
+            policies: Kind::new("Policy", trace),
+            configs: Kind::new("ProxyConfig", trace),
+            secrets: Kind::new("Secret", trace),
+            config_maps: Kind::new("ConfigMap", trace),
+            namespaces: HashMap::new(),
+            unreadable: HashSet::new(),
+            trace: trace.clone(),
+        };
         for doc in docs.iter().map(|doc| &**doc) {
             match &doc.spec {
                 Spec::GatewayClass(spec) => this.classes.push(doc, spec),
@@ -127,26 +165,12 @@ impl<'a> Docs<'a> {
                 }
             }
         }
-        this.classes.seal();
-        this.gateways.seal();
-        this.http_routes.seal();
-        this.grpc_routes.seal();
-        this.tls_routes.seal();
-        this.tcp_routes.seal();
-        this.udp_routes.seal();
-        this.grants.seal();
-        this.backend_tls.seal();
-        this.backend_traffic.seal();
-        this.backends.seal();
-        this.policies.seal();
-        this.configs.seal();
-        this.secrets.seal();
-        this.config_maps.seal();
         this
     }
 
     /// True when a document of this kind and name is there but could not be read.
     pub(crate) fn is_unreadable(&self, kind: &str, key: Key<'_>) -> bool {
+        self.trace.note(Ask::Document, kind, key);
         self.unreadable.contains(&(kind, key.0, key.1))
     }
 
@@ -155,9 +179,15 @@ impl<'a> Docs<'a> {
     where
         'a: 'n,
     {
+        self.trace.note(Ask::Document, "Namespace", ("", namespace));
         let written = self.namespaces.get(namespace).and_then(|doc| doc.label(label));
         written.or_else(|| (label == "kubernetes.io/metadata.name").then_some(namespace))
     }
+}
+
+/// Of two documents of one kind the lesser wins: the older one, then that of the first name.
+pub(crate) fn in_order(doc: &Doc) -> (u64, &DocId) {
+    (created(doc), &doc.id)
 }
 
 /// The namespace that a reference names, else that of the document.

@@ -6,6 +6,7 @@ use rhumb_model::kind::grant::ReferenceGrant;
 use rhumb_model::{Diag, Origin, Rule};
 
 use crate::collect::{Docs, Kind};
+use crate::trace::{Ask, Trace};
 
 /// Group, kind and namespace of who refers.
 pub(crate) type From<'a> = (&'a str, &'a str, &'a str);
@@ -14,11 +15,12 @@ pub(crate) type From<'a> = (&'a str, &'a str, &'a str);
 #[derive(Default)]
 pub(crate) struct Grants<'a> {
     by_namespace: HashMap<&'a str, Vec<&'a ReferenceGrant>>,
+    trace: Trace,
 }
 
 impl<'a> Grants<'a> {
     pub(crate) fn new(docs: &Docs<'a>) -> Self {
-        let mut this = Self::default();
+        let mut this = Self { trace: docs.trace.clone(), ..Self::default() };
         let all: &Kind<'a, ReferenceGrant> = &docs.grants;
         // One with mistakes allows nothing.
         for entry in all.all.iter().filter(|entry| !entry.doc.broken) {
@@ -29,11 +31,12 @@ impl<'a> Grants<'a> {
 
     /// True when an object may refer to `to` (group, kind, name) in `namespace`.
     pub(crate) fn allow(&self, from: From<'_>, to: (&str, &str, &str), namespace: &str) -> bool {
-        from.2 == namespace
-            || self
-                .by_namespace
-                .get(namespace)
-                .is_some_and(|grants| grants.iter().any(|grant| grant.allows(from, to)))
+        if from.2 == namespace {
+            return true;
+        }
+        self.trace.note(Ask::Grants, "", (namespace, ""));
+        let grants = self.by_namespace.get(namespace);
+        grants.is_some_and(|grants| grants.iter().any(|grant| grant.allows(from, to)))
     }
 }
 

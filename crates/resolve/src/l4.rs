@@ -160,6 +160,7 @@ impl<'a> Maker<'a, '_> {
             found.push((reference.weight, backend));
         }
         let broken = doc.broken.then(|| self.broken(doc));
+        self.policies.fill(kind, key(doc));
         let own = self.policies.of_route(kind, key(doc)).clone();
         for at in doors {
             let Some(door) = self.doors.doors.get(at) else { continue };

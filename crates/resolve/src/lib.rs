@@ -8,8 +8,12 @@
 //! Knows no files and no sockets, and changes nothing that runs: what it makes takes over from the plan before whatever
 //! did not change, and nothing happens until the plan is swapped in.
 //!
+//! What is resolved again and again is resolved by a [`Memory`]: it compiles what a change concerns, and what it gives is
+//! what [`resolve`] would give.
+//!
 //! Start reading at [`resolve`].
 
+mod trace;
 mod collect;
 mod report;
 mod grant;
@@ -26,5 +30,5 @@ mod l4;
 mod build;
 
 pub use backends::{DnsBackend, DnsKind, DnsName};
-pub use build::{Resolved, resolve};
+pub use build::{Memory, Resolved, resolve};
 pub use settings::Surroundings;

@@ -4,6 +4,7 @@
 //! requests of one backendRef: Backend, backendRef (filters). Of a kind that merges as `MostSpecific` the nearest one
 //! runs, of a `Union` kind all of them, the widest first.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
@@ -17,7 +18,8 @@ use rhumb_policy::{
 use serde_json::Value;
 
 use crate::collect::{Docs, Entry, Key, key};
-use crate::report::Report;
+use crate::report::{Event, Report};
+use crate::trace::{Ask, Changes, Frame};
 
 /// A policy at a place.
 #[derive(Clone)]
@@ -136,88 +138,256 @@ impl Documents for Secrets<'_, '_> {
     }
 }
 
+/// What a Policy document has come to, kept while it and what it asks for stay the same.
+pub(crate) struct Kept {
+    bodies: Arc<Level>,
+    /// Backends that they will ask, and where they are named.
+    wants: Box<[(Want, Origin)]>,
+    /// Of its bodies.
+    mine: Part,
+    /// Of its places.
+    places: Part,
+}
+
+#[derive(Default)]
+struct Part {
+    events: Box<[Event]>,
+    frame: Frame,
+}
+
+impl Part {
+    fn of((events, frame): (Box<[Event]>, Frame)) -> Self {
+        Self { events, frame }
+    }
+
+    fn is_current(&self, changes: &Changes) -> bool {
+        !self.frame.is_volatile && !changes.touch(&self.frame.reads)
+    }
+}
+
+/// Kind and name of what a Policy is attached to.
+type Target<'a> = (&'a str, Key<'a>);
+
+/// What is attached to an object.
+#[derive(Default)]
+struct Place<'a> {
+    whole: Level,
+    sections: Vec<(&'a str, Level)>,
+}
+
+impl<'a> Place<'a> {
+    fn level(&mut self, section: Option<&'a str>) -> &mut Level {
+        let Some(section) = section else { return &mut self.whole };
+        let at = self.sections.iter().position(|(name, _)| *name == section);
+        let at = at.unwrap_or_else(|| {
+            self.sections.push((section, Level::new()));
+            self.sections.len() - 1
+        });
+        &mut self.sections[at].1
+    }
+}
+
 /// All Policy documents.
 pub(crate) struct Policies<'a> {
-    gateways: HashMap<Key<'a>, Level>,
-    listeners: HashMap<(Key<'a>, &'a str), Level>,
-    routes: HashMap<(&'a str, Key<'a>), Level>,
-    rules: HashMap<(&'a str, Key<'a>, &'a str), Level>,
-    backends: HashMap<Key<'a>, Level>,
-    /// Bodies of every Policy, for filters that name it.
-    by_name: HashMap<Key<'a>, Level>,
+    docs: &'a Docs<'a>,
+    /// Bodies of every Policy, in the order of their documents.
+    bodies: Vec<Arc<Level>>,
+    /// What was looked at so far; see [`Self::fill`].
+    places: HashMap<Target<'a>, Place<'a>>,
+    /// Which Policies, and which of their targets, mean an object.
+    by_target: OnceCell<HashMap<Target<'a>, Vec<(usize, usize)>>>,
     /// Those that a filter named.
-    used: HashSet<Key<'a>>,
+    used: HashSet<usize>,
     /// Backends that policies will ask, and where they are named.
     pub(crate) wants: Vec<(Want, Origin)>,
     nothing: Level,
 }
 
+/// The object that a target means.
+fn object<'a>(doc: &'a Doc, target: &'a PolicyTarget) -> Target<'a> {
+    (target.kind.as_str(), (doc.namespace(), target.name.as_str()))
+}
+
 impl<'a> Policies<'a> {
-    pub(crate) fn new(docs: &Docs<'a>, keeper: &Keeper, report: &mut Report) -> Self {
+    /// Compiles them, but for those in `kept` that stay as they are. What has become another is added to `changes`.
+    /// True when something that is attached to a Gateway did.
+    pub(crate) fn new(
+        docs: &'a Docs<'a>,
+        keeper: &Keeper,
+        kept: &mut HashMap<usize, Kept>,
+        changes: &mut Changes,
+        report: &mut Report,
+    ) -> (Self, bool) {
+        let all = &docs.policies.all;
+        let mut has_gateways_changed = false;
+        let mut bodies = Vec::with_capacity(all.len());
+        let mut all_wants = Vec::new();
+        for entry in all {
+            if let Some(kept) = kept.get(&entry.id()) {
+                if kept.mine.is_current(changes) {
+                    bodies.push(Arc::clone(&kept.bodies));
+                    all_wants.extend_from_slice(&kept.wants);
+                    continue;
+                }
+                // It says something else, though it is the same document: what it is attached to is compiled anew.
+                for target in &entry.spec.target_refs {
+                    let (kind, name) = object(entry.doc, target);
+                    changes.add(Ask::Attached, kind, name);
+                    has_gateways_changed |= kind == "Gateway";
+                }
+                changes.add(Ask::Document, "Policy", key(entry.doc));
+            }
+            report.begin(true);
+            let mut wants = Vec::new();
+            let level = Arc::new(self::bodies(*entry, &mut Secrets { docs }, keeper, &mut wants, report));
+            let mine = Part::of(report.end());
+            all_wants.extend_from_slice(&wants);
+            kept.insert(
+                entry.id(),
+                Kept {
+                    bodies: Arc::clone(&level),
+                    wants: wants.into(),
+                    mine,
+                    places: Part { frame: Frame::volatile(), ..Part::default() },
+                },
+            );
+            bodies.push(level);
+        }
         let mut this = Self {
-            gateways: HashMap::new(),
-            listeners: HashMap::new(),
-            routes: HashMap::new(),
-            rules: HashMap::new(),
-            backends: HashMap::new(),
-            by_name: HashMap::new(),
+            docs,
+            bodies,
+            places: HashMap::new(),
+            by_target: OnceCell::new(),
             used: HashSet::new(),
-            wants: Vec::new(),
+            wants: all_wants,
             nothing: Level::new(),
         };
+        let again = this.to_attach(kept, changes);
         // The older first, so that it wins.
-        for entry in &docs.policies.all {
-            let mut secrets = Secrets { docs };
-            let bodies = bodies(*entry, &mut secrets, keeper, &mut this.wants, report);
-            for target in entry.spec.target_refs.iter().filter(|target| !target.broken) {
-                this.attach(docs, entry.doc, target, &bodies, report);
+        for (at, entry) in all.iter().enumerate() {
+            let Some(kept) = kept.get_mut(&entry.id()) else { continue };
+            report.tell(&kept.mine.events);
+            if again.get(at) == Some(&true) {
+                report.begin(false);
+                for target in entry.spec.target_refs.iter().filter(|target| !target.broken) {
+                    this.attach(at, target, report);
+                }
+                kept.places = Part::of(report.end());
+            } else {
+                report.tell(&kept.places.events);
             }
-            this.by_name.insert(key(entry.doc), bodies);
         }
-        this
+        (this, has_gateways_changed)
+    }
+
+    /// Which Policies have to be attached again, to learn what is told of it. Those that share a place are attached
+    /// together, since one may overrule the other.
+    fn to_attach(&self, kept: &HashMap<usize, Kept>, changes: &Changes) -> Vec<bool> {
+        let all = &self.docs.policies.all;
+        let mut again = vec![false; all.len()];
+        let mut together = Changes::default();
+        loop {
+            let mut has_grown = false;
+            for (again, entry) in again.iter_mut().zip(all) {
+                let is_current = |kept: &Kept| {
+                    kept.places.is_current(changes) && !together.touch(&kept.places.frame.reads)
+                };
+                if *again || kept.get(&entry.id()).is_some_and(is_current) {
+                    continue;
+                }
+                *again = true;
+                for target in &entry.spec.target_refs {
+                    let (kind, name) = object(entry.doc, target);
+                    has_grown |= together.add(Ask::Attached, kind, name);
+                }
+            }
+            if !has_grown {
+                return again;
+            }
+        }
+    }
+
+    /// Looks at what is attached to an object: before it is asked for.
+    pub(crate) fn fill(&mut self, kind: &'a str, name: Key<'a>) {
+        if self.bodies.is_empty() || self.places.contains_key(&(kind, name)) {
+            return;
+        }
+        let by_target = self.by_target.get_or_init(|| {
+            let all = &self.docs.policies.all;
+            let mut by_target: HashMap<_, Vec<_>> = HashMap::with_capacity(all.len());
+            for (at, entry) in all.iter().enumerate() {
+                for (index, target) in entry.spec.target_refs.iter().enumerate().filter(|(_, t)| !t.broken) {
+                    by_target.entry(object(entry.doc, target)).or_default().push((at, index));
+                }
+            }
+            by_target
+        });
+        let here = by_target.get(&(kind, name)).cloned().unwrap_or_default();
+        self.places.entry((kind, name)).or_default();
+        // What there is to tell was told for the Policies that it is about.
+        let mut unheard = Report::default();
+        for (at, index) in here {
+            if let Some(target) = self.docs.policies.all[at].spec.target_refs.get(index) {
+                self.attach(at, target, &mut unheard);
+            }
+        }
+    }
+
+    fn level(&self, kind: &'a str, name: Key<'a>, section: Option<&str>) -> &Level {
+        self.docs.trace.note(Ask::Attached, kind, name);
+        debug_assert!(
+            self.bodies.is_empty() || self.places.contains_key(&(kind, name)),
+            "filled before: {kind} {name:?}"
+        );
+        let Some(place) = self.places.get(&(kind, name)) else { return &self.nothing };
+        match section {
+            None => &place.whole,
+            Some(section) => {
+                let level = place.sections.iter().find(|(name, _)| *name == section);
+                level.map_or(&self.nothing, |(_, level)| level)
+            }
+        }
     }
 
     pub(crate) fn of_gateway(&self, gateway: Key<'a>) -> &Level {
-        self.gateways.get(&gateway).unwrap_or(&self.nothing)
+        self.level("Gateway", gateway, None)
     }
 
-    pub(crate) fn of_listener(&self, gateway: Key<'a>, listener: &'a str) -> &Level {
-        self.listeners.get(&(gateway, listener)).unwrap_or(&self.nothing)
+    pub(crate) fn of_listener(&self, gateway: Key<'a>, listener: &str) -> &Level {
+        self.level("Gateway", gateway, Some(listener))
     }
 
     pub(crate) fn of_route(&self, kind: &'static str, route: Key<'a>) -> &Level {
-        if self.routes.is_empty() {
-            return &self.nothing;
-        }
-        self.routes.get(&(kind, route)).unwrap_or(&self.nothing)
+        self.level(kind, route, None)
     }
 
-    pub(crate) fn of_rule(&self, kind: &'static str, route: Key<'a>, rule: Option<&'a str>) -> &Level {
-        match rule {
-            Some(rule) if !self.rules.is_empty() => {
-                self.rules.get(&(kind, route, rule)).unwrap_or(&self.nothing)
-            }
-            _ => &self.nothing,
-        }
+    pub(crate) fn of_rule(&self, kind: &'static str, route: Key<'a>, rule: Option<&str>) -> &Level {
+        rule.map_or(&self.nothing, |rule| self.level(kind, route, Some(rule)))
     }
 
     pub(crate) fn of_backend(&self, backend: Key<'a>) -> &Level {
-        self.backends.get(&backend).unwrap_or(&self.nothing)
+        self.level("Backend", backend, None)
     }
 
     /// The Policy that a filter names; nothing when there is none.
-    pub(crate) fn extension(&mut self, name: Key<'a>) -> Option<&Level> {
-        let (found, level) = self.by_name.get_key_value(&name)?;
-        self.used.insert(*found);
-        Some(level)
+    pub(crate) fn extension(&mut self, name: Key<'_>, report: &mut Report) -> Option<&Level> {
+        let at = self.docs.policies.position(name)?;
+        self.used.insert(at);
+        report.log(Event::Policy(Box::new((name.0.into(), name.1.into()))));
+        self.bodies.get(at).map(|level| &**level)
+    }
+
+    /// A filter that is kept names a Policy.
+    pub(crate) fn note_used(&mut self, name: Key<'_>) {
+        self.used.extend(self.docs.policies.position(name));
     }
 
     /// Tells of Policies that nothing uses.
-    pub(crate) fn report_unused(&self, docs: &Docs<'a>, report: &mut Report) {
-        let unused = docs.policies.all.iter().filter(|entry| {
-            entry.spec.target_refs.is_empty() && !entry.doc.broken && !self.used.contains(&key(entry.doc))
+    pub(crate) fn report_unused(&self, report: &mut Report) {
+        let unused = self.docs.policies.all.iter().enumerate().filter(|(at, entry)| {
+            entry.spec.target_refs.is_empty() && !entry.doc.broken && !self.used.contains(at)
         });
-        for entry in unused {
+        for (_, entry) in unused {
             let diag = Diag::warning(
                 Rule::NoEffect,
                 entry.doc.origin(entry.doc.span),
@@ -229,17 +399,12 @@ impl<'a> Policies<'a> {
         }
     }
 
-    fn attach(
-        &mut self,
-        docs: &Docs<'a>,
-        doc: &'a Doc,
-        target: &'a PolicyTarget,
-        bodies: &Level,
-        report: &mut Report,
-    ) {
+    /// Attaches the Policy at a position to one of its targets.
+    fn attach(&mut self, at: usize, target: &'a PolicyTarget, report: &mut Report) {
+        let (docs, doc) = (self.docs, self.docs.policies.all[at].doc);
         let namespace = doc.namespace();
-        let wanted = (namespace, target.name.as_str());
-        let kind = target.kind.as_str();
+        let (kind, wanted) = object(doc, target);
+        docs.trace.note(Ask::Attached, kind, wanted);
         let section = target.section_name.as_ref();
         let is_there = match kind {
             "Gateway" => docs.gateways.get(wanted).is_some(),
@@ -281,14 +446,11 @@ impl<'a> Policies<'a> {
             (_, Some(_)) => (Attach::RULE, "a rule"),
         };
         let section = section.map(|section| section.as_str());
-        let level = match (kind, section) {
-            ("Gateway", None) => self.gateways.entry(wanted).or_default(),
-            ("Gateway", Some(section)) => self.listeners.entry((wanted, section)).or_default(),
-            ("Backend", _) => self.backends.entry(wanted).or_default(),
-            (kind, None) => self.routes.entry((kind, wanted)).or_default(),
-            (kind, Some(section)) => self.rules.entry((kind, wanted, section)).or_default(),
-        };
-        for body in bodies {
+        // A Backend has no sections.
+        let section = section.filter(|_| kind != "Backend");
+        let level = self.places.entry((kind, wanted)).or_default().level(section);
+        let Some(bodies) = self.bodies.get(at) else { return };
+        for body in bodies.iter() {
             add(level, at_place(body, place, what, report), report);
         }
     }

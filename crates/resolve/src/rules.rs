@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use rhumb_base::name::RouteName;
 use rhumb_model::kind::backend_traffic::SessionPersistence;
 use rhumb_model::kind::filter::{FilterAction, GrpcFilter, HttpFilter};
@@ -18,11 +19,12 @@ use rhumb_route::{Host, RequestMatch};
 
 use crate::attach::{Door, Doors, Route, host_of};
 use crate::backends::Backends;
-use crate::collect::{Docs, created, key, namespace_or};
+use crate::collect::{Docs, Entry, created, key, namespace_or};
 use crate::grant::{self, Grants};
 use crate::matches::{self, Filter};
 use crate::policies::{self, Attached, Chains, Level, Policies, Settings, at_place, chains};
-use crate::report::Report;
+use crate::report::{Event, Report};
+use crate::trace::{Changes, Read};
 
 /// What rules are made with.
 pub(crate) struct Maker<'a, 'm> {
@@ -32,10 +34,20 @@ pub(crate) struct Maker<'a, 'm> {
     pub(crate) policies: &'m mut Policies<'a>,
     pub(crate) backends: &'m mut Backends<'a>,
     pub(crate) report: &'m mut Report,
+    /// What routes came to, by document.
+    pub(crate) kept: &'m mut HashMap<usize, Kept>,
+    pub(crate) changes: &'m Changes,
 }
 
 /// A compiled rule and the door that it is for.
 pub(crate) type Made = (usize, Arc<rhumb_route::Rule<Rule>>);
+
+/// What a route has come to, kept while it and what it asks for stay the same.
+pub(crate) struct Kept {
+    made: Box<[Made]>,
+    events: Box<[Event]>,
+    reads: Box<[Read]>,
+}
 
 /// A rule of either kind of route.
 struct Written<'a> {
@@ -144,8 +156,52 @@ struct Found {
 }
 
 impl<'a> Maker<'a, '_> {
+    /// The rules of all routes for requests.
+    pub(crate) fn rules(&mut self) -> Vec<Made> {
+        let docs = self.docs;
+        let mut made = Vec::with_capacity(docs.http_routes.all.len() + docs.grpc_routes.all.len());
+        for entry in &docs.http_routes.all {
+            self.kept_or_made(entry, &mut made, Self::http);
+        }
+        for entry in &docs.grpc_routes.all {
+            self.kept_or_made(entry, &mut made, Self::grpc);
+        }
+        made
+    }
+
+    fn kept_or_made<T>(
+        &mut self,
+        entry: &Entry<'a, T>,
+        made: &mut Vec<Made>,
+        make: impl FnOnce(&mut Self, &'a Doc, &'a T, &mut Vec<Made>),
+    ) {
+        if let Some(kept) = self.kept.get(&entry.id())
+            && !self.changes.touch(&kept.reads)
+        {
+            for event in &kept.events {
+                match event {
+                    Event::Told(diag) => self.report.push((**diag).clone()),
+                    Event::Backend(at) => self.backends.take(*at, self.report),
+                    Event::Policy(name) => self.policies.note_used((&name.0, &name.1)),
+                }
+            }
+            made.extend_from_slice(&kept.made);
+            return;
+        }
+        let before = made.len();
+        self.report.begin(false);
+        make(self, entry.doc, entry.spec, made);
+        let (events, frame) = self.report.end();
+        if frame.is_volatile {
+            self.kept.remove(&entry.id());
+            return;
+        }
+        let made = made.get(before..).unwrap_or_default().into();
+        self.kept.insert(entry.id(), Kept { made, events, reads: frame.reads.into() });
+    }
+
     /// The rules of an HTTPRoute.
-    pub(crate) fn http(&mut self, doc: &'a Doc, spec: &'a HttpRoute, made: &mut Vec<Made>) {
+    fn http(&mut self, doc: &'a Doc, spec: &'a HttpRoute, made: &mut Vec<Made>) {
         let rules = spec.rules.iter().map(|rule| {
             let matches: Vec<_> =
                 rule.matches.iter().map(|one| matches::http(doc, one, self.report)).collect();
@@ -176,7 +232,7 @@ impl<'a> Maker<'a, '_> {
     }
 
     /// The rules of a GRPCRoute.
-    pub(crate) fn grpc(&mut self, doc: &'a Doc, spec: &'a GrpcRoute, made: &mut Vec<Made>) {
+    fn grpc(&mut self, doc: &'a Doc, spec: &'a GrpcRoute, made: &mut Vec<Made>) {
         let rules = spec.rules.iter().map(|rule| {
             let matches: Vec<_> =
                 rule.matches.iter().map(|one| matches::grpc(doc, one, self.report)).collect();
@@ -219,6 +275,7 @@ impl<'a> Maker<'a, '_> {
         rules: Vec<Written<'a>>,
         made: &mut Vec<Made>,
     ) {
+        self.policies.fill(kind, key(doc));
         let hosts: Box<[Host]> = hostnames.iter().map(|hostname| host_of(hostname)).collect();
         let route = Route { kind, doc, parents, hostnames, hosts: &hosts };
         let doors = self.doors.of_route(self.docs, &route, self.report);
@@ -402,7 +459,7 @@ impl<'a> Maker<'a, '_> {
                 }
                 Filter::Extension(reference) => {
                     let name = (doc.namespace(), reference.name.as_str());
-                    match self.policies.extension(name) {
+                    match self.policies.extension(name, self.report) {
                         Some(bodies) => {
                             let bodies: Vec<Attached> = bodies.clone();
                             level.extend(bodies.iter().map(|body| at_place(body, place, what, self.report)));
@@ -448,6 +505,7 @@ impl<'a> Maker<'a, '_> {
                 (None, None) => Some(Share::ALL),
             };
             if let (Some(backend), Some(share)) = (self.position(kind, doc, &reference, name), share) {
+                self.policies.fill("Backend", name);
                 found.push(FoundMirror { backend, share, level: self.policies.of_backend(name).clone() });
             }
         }
@@ -469,7 +527,10 @@ impl<'a> Maker<'a, '_> {
             false => self.position(kind, doc, reference, name),
         };
         let of_backend = match backend {
-            Some(_) => self.policies.of_backend(name).clone(),
+            Some(_) => {
+                self.policies.fill("Backend", name);
+                self.policies.of_backend(name).clone()
+            }
             None => Level::new(),
         };
         let filters = match reference.filters.is_empty() {

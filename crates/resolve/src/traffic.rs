@@ -16,6 +16,7 @@ use rhumb_plan::session::Carrier;
 
 use crate::collect::{Docs, Entry, Key};
 use crate::report::Report;
+use crate::trace::{Ask, Trace};
 
 /// GEP-3388: `minRetryRate` where a `retryConstraint` has none.
 const MIN_RETRIES_WRITTEN: u32 = 10;
@@ -27,6 +28,7 @@ pub(crate) struct Traffic<'a> {
     made: HashMap<Key<'a>, Option<Arc<Session>>>,
     secret: Option<&'a [u8]>,
     has_warned: bool,
+    trace: Trace,
 }
 
 impl<'a> Traffic<'a> {
@@ -40,6 +42,7 @@ impl<'a> Traffic<'a> {
                     entry.spec.session_key.as_ref().map(|key| key.value.0.trim().as_bytes())
                 }),
                 has_warned: false,
+                trace: docs.trace.clone(),
             };
         // The older first, so that it wins.
         for entry in &docs.backend_traffic.all {
@@ -74,13 +77,16 @@ impl<'a> Traffic<'a> {
 
     /// How many of a Backend's requests may be retries.
     pub(crate) fn budget(&self, backend: Key<'_>) -> BudgetLimits {
+        self.trace.note(Ask::BackendTraffic, "", backend);
         let written = self.budgets.get(&backend).and_then(|entry| entry.spec.retry_constraint.as_ref());
         written.filter(|written| !written.broken).map_or_else(BudgetLimits::default, budget)
     }
 
     /// The sessions of a Backend, for routes that have none of their own.
     pub(crate) fn of_backend(&mut self, backend: Key<'a>, report: &mut Report) -> Option<Arc<Session>> {
+        self.trace.note(Ask::BackendTraffic, "", backend);
         if let Some(made) = self.made.get(&backend) {
+            self.note_warning();
             return made.clone();
         }
         let entry = *self.sessions.get(&backend)?;
@@ -88,6 +94,13 @@ impl<'a> Traffic<'a> {
         let made = self.make(entry.doc, written, &format!("backend {}/{}", backend.0, backend.1), report);
         self.made.insert(backend, made.clone());
         made
+    }
+
+    /// Without a secret the first one warns, whichever that is.
+    fn note_warning(&self) {
+        if self.secret.is_none() {
+            self.trace.note_volatile();
+        }
     }
 
     /// Compiles sessions. `owner` gives them a name when none is written.
@@ -101,6 +114,7 @@ impl<'a> Traffic<'a> {
         if written.broken {
             return None;
         }
+        self.note_warning();
         if self.secret.is_none() && !self.has_warned {
             self.has_warned = true;
             let what = "the tokens of sessions are sealed without a secret";

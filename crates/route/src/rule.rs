@@ -105,6 +105,16 @@ pub struct Rule<T> {
     pub value: T,
 }
 
+impl<T> Rule<T> {
+    /// True when both ask for the same requests with the same precedence.
+    pub(crate) fn asks_as(&self, other: &Self) -> bool {
+        (self.created, self.index) == (other.created, other.index)
+            && self.route == other.route
+            && self.hosts == other.hosts
+            && self.matches == other.matches
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

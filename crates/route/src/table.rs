@@ -38,7 +38,7 @@ pub struct Table<T> {
     pub(crate) rules: Vec<Arc<Rule<T>>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Listener {
     pub(crate) host: Host,
     hosts: HostMap,
@@ -380,6 +380,30 @@ impl<T> Builder<T> {
             listener.rules.push(saturating(self.rules.len()));
             self.rules.push(rule);
         }
+    }
+
+    /// The same table as [`Self::build`] makes. Where `before` has rules that ask for the same in the same places, only what
+    /// they do is another: what finds them is copied.
+    pub fn build_after(self, before: Option<&Table<T>>) -> Table<T> {
+        let Some(before) = before.filter(|before| self.finds_as(before)) else { return self.build() };
+        Table {
+            listeners: before.listeners.clone(),
+            by_listener: before.by_listener.clone(),
+            nodes: before.nodes.clone(),
+            edges: before.edges.clone(),
+            candidates: before.candidates.clone(),
+            rules: self.rules,
+        }
+    }
+
+    /// True when `before` finds for every request the rule that stands where that of the table to build will.
+    fn finds_as(&self, before: &Table<T>) -> bool {
+        let same_rule = |(a, b): (&Arc<Rule<T>>, &Arc<Rule<T>>)| Arc::ptr_eq(a, b) || a.asks_as(b);
+        let same_listener = |(a, b): (&Listener, &Listener)| a.host == b.host && a.rules == b.rules;
+        self.rules.len() == before.rules.len()
+            && self.by_listener.len() == before.by_listener.len()
+            && self.by_listener.iter().zip(&before.by_listener).all(same_listener)
+            && self.rules.iter().zip(&before.rules).all(same_rule)
     }
 
     /// Compiles the table: in time that grows with the number of matches times hostnames.

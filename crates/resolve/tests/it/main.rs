@@ -1,6 +1,7 @@
 //! Documents in, plan and mistakes out.
 
 mod golden;
+mod memory;
 mod read;
 mod reload;
 mod requests;

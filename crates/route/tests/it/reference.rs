@@ -10,7 +10,7 @@ use rhumb_codec::field::FieldName;
 use rhumb_codec::head::Method;
 use rhumb_route::field::{FieldMatch, QueryMatch, ValueMatch};
 use rhumb_route::path::PathMatch;
-use rhumb_route::{Builder, Host, RequestMatch, Rule, Verdict};
+use rhumb_route::{Builder, Host, RequestMatch, Rule, Table, Verdict};
 
 use crate::build::{found, request};
 
@@ -191,6 +191,29 @@ fn expected(rules: &[Text], listeners: &[&'static str], request: &RequestText) -
     best.map(|(_, i)| i)
 }
 
+/// Listeners and a table to build of rules.
+fn attached(rules: &[Text], patterns: &[(&str, PathMatch)]) -> (Vec<&'static str>, Builder<usize>) {
+    let mut listeners = vec!["*.b.a.com"];
+    let mut builder = Builder::new();
+    builder.listener(&Host::parse("*.b.a.com").unwrap());
+    for (i, rule) in rules.iter().enumerate() {
+        listeners.push(rule.listener);
+        let listener = builder.listener(&Host::parse(rule.listener).unwrap());
+        builder.attach(
+            listener,
+            Arc::new(Rule {
+                route: rule.route.as_str().into(),
+                created: rule.created,
+                index: rule.index,
+                hosts: rule.hosts.iter().map(|host| Host::parse(host).unwrap()).collect(),
+                matches: rule.matches.iter().map(|m| m.compile(patterns)).collect(),
+                value: i,
+            }),
+        );
+    }
+    (listeners, builder)
+}
+
 #[test]
 fn find_and_explain_agree_with_a_linear_reading_of_the_specification() {
     let patterns: Vec<_> = PATTERNS.iter().map(|text| (*text, PathMatch::pattern(text).unwrap())).collect();
@@ -198,45 +221,39 @@ fn find_and_explain_agree_with_a_linear_reading_of_the_specification() {
     for seed in 0..1500 {
         let mut rng = Rng::new(seed);
         let count = [1, 5, 20, 60][rng.below(4) as usize];
-        let rules: Vec<Text> = (0..count).map(|i| random_rule(&mut rng, i)).collect();
-        let mut listeners = vec!["*.b.a.com"];
-        let mut builder = Builder::new();
-        builder.listener(&Host::parse("*.b.a.com").unwrap());
-        for (i, rule) in rules.iter().enumerate() {
-            listeners.push(rule.listener);
-            let listener = builder.listener(&Host::parse(rule.listener).unwrap());
-            builder.attach(
-                listener,
-                Arc::new(Rule {
-                    route: rule.route.as_str().into(),
-                    created: rule.created,
-                    index: rule.index,
-                    hosts: rule.hosts.iter().map(|host| Host::parse(host).unwrap()).collect(),
-                    matches: rule.matches.iter().map(|m| m.compile(&patterns)).collect(),
-                    value: i,
-                }),
-            );
-        }
-        let table = builder.build();
-        for _ in 0..60 {
-            let ask = RequestText {
-                host: one(&mut rng, REQUEST_HOSTS),
-                method: one(&mut rng, METHODS),
-                path: random_path(&mut rng),
-                fields: pairs(&mut rng, 2),
-                query: pairs(&mut rng, 2),
-            };
-            let query: Vec<_> = ask.query.iter().map(|(n, v)| format!("{n}={v}")).collect();
-            let fields: String = ask.fields.iter().map(|(n, v)| format!(" {n}:{v}")).collect();
-            let text = format!("{} {}?{}{fields}", ask.method, ask.path, query.join("&"));
-            let head = request(&text);
-            let expected = expected(&rules, &listeners, &ask);
-            let show = || format!("seed {seed}: {} {text}\n{rules:#?}", ask.host);
-            assert_eq!(found(&table, ask.host, &head), expected, "{}", show());
-            let explained = table.explain(ask.host.as_bytes(), &head);
-            let first = explained.candidates.first().filter(|c| c.verdict == Verdict::Chosen);
-            assert_eq!(first.map(|c| c.rule.value), expected, "explained, {}", show());
-            if expected.is_some() { hits += 1 } else { misses += 1 }
+        let mut rules: Vec<Text> = (0..count).map(|i| random_rule(&mut rng, i)).collect();
+        let mut before: Option<Table<usize>> = None;
+        // Once built from nothing, then after a table of the same rules, and of ones that differ a little.
+        for change in 0..4 {
+            let at = rng.below(u32::try_from(count).unwrap()) as usize;
+            match change {
+                2 => rules[at] = random_rule(&mut rng, at),
+                3 => rules.truncate(at.max(1)),
+                _ => {}
+            }
+            let (listeners, builder) = attached(&rules, &patterns);
+            let table = builder.build_after(before.as_ref());
+            for _ in 0..15 {
+                let ask = RequestText {
+                    host: one(&mut rng, REQUEST_HOSTS),
+                    method: one(&mut rng, METHODS),
+                    path: random_path(&mut rng),
+                    fields: pairs(&mut rng, 2),
+                    query: pairs(&mut rng, 2),
+                };
+                let query: Vec<_> = ask.query.iter().map(|(n, v)| format!("{n}={v}")).collect();
+                let fields: String = ask.fields.iter().map(|(n, v)| format!(" {n}:{v}")).collect();
+                let text = format!("{} {}?{}{fields}", ask.method, ask.path, query.join("&"));
+                let head = request(&text);
+                let expected = expected(&rules, &listeners, &ask);
+                let show = || format!("seed {seed}: {} {text}\n{rules:#?}", ask.host);
+                assert_eq!(found(&table, ask.host, &head), expected, "{}", show());
+                let explained = table.explain(ask.host.as_bytes(), &head);
+                let first = explained.candidates.first().filter(|c| c.verdict == Verdict::Chosen);
+                assert_eq!(first.map(|c| c.rule.value), expected, "explained, {}", show());
+                if expected.is_some() { hits += 1 } else { misses += 1 }
+            }
+            before = Some(table);
         }
     }
     assert!(hits > 20_000 && misses > 10_000, "{hits} hits, {misses} misses");
