@@ -28,6 +28,7 @@ use serde_json::json;
 use std::marker::PhantomData;
 
 mod adapt;
+pub mod items;
 
 pub(crate) use adapt::listeners;
 pub use adapt::{CLASS, adapt};

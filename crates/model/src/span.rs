@@ -38,6 +38,8 @@ pub struct Source {
     name: Arc<str>,
     first_line: u32,
     text: Box<str>,
+    /// The text is an item of a list: the path of the list, and which one.
+    item: Option<(&'static str, usize)>,
     tree: OnceLock<Option<Box<Node>>>,
 }
 
@@ -53,7 +55,17 @@ pub struct Position {
 impl Source {
     /// The text of a document that starts on `first_line` (from 0) of the file `name`.
     pub fn new(name: impl Into<Arc<str>>, first_line: u32, text: impl Into<Box<str>>) -> Self {
-        Self { name: name.into(), first_line, text: text.into(), tree: OnceLock::new() }
+        Self { name: name.into(), first_line, text: text.into(), item: None, tree: OnceLock::new() }
+    }
+
+    /// The same for the text of one item, with its `-`, of the list at the path `list` of a document.
+    pub fn item(self, list: &'static str, index: usize) -> Self {
+        Self { item: Some((list, index)), ..self }
+    }
+
+    /// Which item of a list it is.
+    pub fn index(&self) -> Option<usize> {
+        self.item.map(|(_, index)| index)
     }
 
     /// The file (or object) that this was read from, as it should be shown to people.
@@ -99,7 +111,11 @@ impl Source {
     /// Parses the text on first use and keeps the tree: only sources with mistakes pay for it.
     pub fn path_at(&self, span: Span) -> String {
         let tree = self.tree.get_or_init(|| crate::yaml::parse_for_paths(&self.text).map(Box::new));
-        tree.as_ref().map_or_else(String::new, |tree| tree.path_at(span))
+        let path = tree.as_ref().map_or_else(String::new, |tree| tree.path_at(span));
+        match (self.item, path.strip_prefix("[0]")) {
+            (Some((list, index)), Some(rest)) => format!("{list}[{index}]{rest}"),
+            _ => path,
+        }
     }
 
     fn before(&self, offset: u32) -> &str {

@@ -93,6 +93,15 @@ pub fn parse(source: &Arc<Source>, lookup: Option<&mut dyn Lookup>, diags: &mut 
     documents
 }
 
+/// The one value of a source that needs nothing around it, and how many values it is made of. Nothing when there is a
+/// mistake, or an anchor or alias: they may have to do with another part of the text.
+pub(crate) fn parse_alone(source: &Arc<Source>, lookup: &mut dyn Lookup) -> Option<(Node, usize)> {
+    let mut builder = Builder { lookup: Some(lookup), ..Builder::new(Some(source)) };
+    let mut documents = builder.run(source.text());
+    let is_alone = builder.diags.is_empty() && !builder.has_anchors && documents.len() == 1;
+    documents.pop().filter(|_| is_alone).map(|node| (node, builder.nodes))
+}
+
 /// The tree of a text for finding paths in it, or nothing when it does not parse.
 pub(crate) fn parse_for_paths(text: &str) -> Option<Node> {
     Builder::new(None).run(text).into_iter().next()
@@ -111,6 +120,7 @@ struct Builder<'s, 'l> {
     documents: Vec<Node>,
     nodes: usize,
     alias_weight: usize,
+    has_anchors: bool,
 }
 
 /// A list or mapping whose end has not come yet.
@@ -151,6 +161,7 @@ impl<'s> Builder<'s, '_> {
             documents: Vec::new(),
             nodes: 0,
             alias_weight: 0,
+            has_anchors: false,
         }
     }
 
@@ -262,6 +273,7 @@ impl<'s> Builder<'s, '_> {
             return Err(Stop);
         }
         if anchor != 0 {
+            self.has_anchors = true;
             self.anchors.insert(anchor, (node.clone(), weight));
         }
         let Some(open) = self.stack.last_mut() else {
@@ -327,6 +339,7 @@ impl<'s> Builder<'s, '_> {
     }
 
     fn alias(&mut self, id: usize, span: Span) -> Result<(), Stop> {
+        self.has_anchors = true;
         if let Some(Open { kind: OpenKind::Map { key: None, .. }, .. }) = self.stack.last() {
             self.note(Rule::Syntax, span, "an alias cannot be a key");
             return Err(Stop);

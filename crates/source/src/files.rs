@@ -1,6 +1,7 @@
 //! A file or directory to documents.
 
-use crate::lookup::{Input, InputKind, Reader, Seen, Surroundings, hash, reason};
+use crate::lookup::{Input, InputKind, Reader, Referenced, Seen, Surroundings, hash, reason};
+use crate::routes::Routes;
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, DocId, Origin, Read, Rule, Source, yaml};
@@ -49,7 +50,9 @@ struct CachedFile {
 struct Cached {
     source: Arc<Source>,
     read: Read,
-    referenced: Vec<(PathBuf, u64)>,
+    referenced: Referenced,
+    /// Of a short form, what its routes are.
+    routes: Option<Routes>,
 }
 
 impl Files {
@@ -85,7 +88,7 @@ impl Files {
             self.listeners = listeners;
             for (path, file) in &mut files {
                 for part in file.parts.iter_mut().filter(|part| part.read.borrows) {
-                    *part = fresh(path, part.source.clone(), &self.listeners, &mut reader);
+                    *part = fresh(path, part.source.clone(), None, &self.listeners, &mut reader);
                 }
             }
         }
@@ -115,10 +118,12 @@ fn read_parts(
     reader: &mut Reader,
 ) -> Vec<Cached> {
     let Some(text) = text else { return Vec::new() };
-    let fresh = |source: Arc<Source>, reader: &mut Reader| fresh(path, source, listeners, reader);
+    let fresh = |source: Arc<Source>, routes: Option<Routes>, reader: &mut Reader| {
+        fresh(path, source, routes, listeners, reader)
+    };
     if before.text.as_ref() == Some(text) {
         let again = |part: Cached| {
-            if part.is_current(reader) { part } else { fresh(part.source, reader) }
+            if part.is_current(reader) { part } else { fresh(part.source, part.routes, reader) }
         };
         return before.parts.into_iter().map(again).collect();
     }
@@ -142,23 +147,39 @@ fn read_parts(
         let known = known.filter(|cached| cached.is_current(reader)).map(|cached| cached.at(part.first_line));
         out.push(match known {
             Some(Ok(cached)) => cached,
-            Some(Err(source)) => fresh(source, reader),
-            None => fresh(Arc::new(Source::new(name.clone(), part.first_line, part.text)), reader),
+            Some(Err(source)) => fresh(source, None, reader),
+            None => {
+                let left = old.iter_mut().chain(moved.values_mut());
+                // There is one short form in a file, mostly.
+                let routes = left.filter_map(|cached| cached.routes.take()).next();
+                fresh(Arc::new(Source::new(name.clone(), part.first_line, part.text)), routes, reader)
+            }
         });
     }
     out
 }
 
-fn fresh(path: &Path, source: Arc<Source>, listeners: &[Box<str>], reader: &mut Reader) -> Cached {
+/// Reads a source, with the routes that it had before if it is a short form.
+fn fresh(
+    path: &Path,
+    source: Arc<Source>,
+    routes: Option<Routes>,
+    listeners: &[Box<str>],
+    reader: &mut Reader,
+) -> Cached {
     let mut surroundings = surroundings(path, reader);
+    if let Some(routes) = Routes::read(&source, routes, &mut surroundings) {
+        return Cached { source, read: routes.all(), referenced: routes.referenced(), routes: Some(routes) };
+    }
+    surroundings.referenced.clear();
     let read = rhumb_model::read(&source, Some(&mut surroundings), listeners);
-    Cached { source, read, referenced: surroundings.referenced }
+    Cached { source, read, referenced: surroundings.referenced, routes: None }
 }
 
 impl Cached {
     /// The files that it refers to have the same content.
     fn is_current(&self, reader: &mut Reader) -> bool {
-        self.referenced.iter().all(|(path, hash)| reader.read(path, InputKind::Referenced).1 == *hash)
+        reader.has_again(&self.referenced)
     }
 
     /// The same documents starting on another line; the source to read again when there are mistakes, which tell
@@ -168,12 +189,12 @@ impl Cached {
             return Ok(self);
         }
         let source = Arc::new(Source::new(self.source.name().clone(), first_line, self.source.text()));
-        if !self.read.diags.is_empty() {
+        if !self.read.diags.is_empty() || self.routes.is_some() {
             return Err(source);
         }
         let moved = |doc: Arc<Doc>| Arc::new(Doc { source: source.clone(), ..Arc::unwrap_or_clone(doc) });
         let docs = self.read.docs.into_iter().map(moved).collect();
-        Ok(Self { source, read: Read { docs, ..self.read }, referenced: self.referenced })
+        Ok(Self { source, read: Read { docs, ..self.read }, ..self })
     }
 }
 

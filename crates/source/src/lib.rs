@@ -5,6 +5,7 @@
 //! mean; one bad document never blocks the others.
 
 mod lookup;
+mod routes;
 mod files;
 mod watch;
 

@@ -139,6 +139,11 @@ impl Reader {
         (content, hash)
     }
 
+    /// True when files have the content that they had.
+    pub(crate) fn has_again(&mut self, referenced: &Referenced) -> bool {
+        referenced.iter().all(|(path, hash)| self.read(path, InputKind::Referenced).1 == *hash)
+    }
+
     /// Notes a directory whose files are read.
     pub(crate) fn directory(&mut self, path: &Path) {
         let stamp = Stamp::of(path, InputKind::Directory);
@@ -186,13 +191,23 @@ pub(crate) fn reason(error: &std::io::Error) -> String {
     }
 }
 
+/// Files that something asked for, each with the hash of what it got.
+pub(crate) type Referenced = Vec<(PathBuf, u64)>;
+
 /// Variables of the process and files beside a configuration file.
 pub(crate) struct Surroundings<'a> {
     pub(crate) reader: &'a mut Reader,
     /// The directory of the configuration file.
     pub(crate) directory: PathBuf,
-    /// What the document asked for, with the hash of what it got.
-    pub(crate) referenced: Vec<(PathBuf, u64)>,
+    /// What the document asked for.
+    pub(crate) referenced: Referenced,
+}
+
+impl Surroundings<'_> {
+    /// What was asked for since this was called last.
+    pub(crate) fn take_referenced(&mut self) -> Referenced {
+        std::mem::take(&mut self.referenced)
+    }
 }
 
 impl Lookup for Surroundings<'_> {

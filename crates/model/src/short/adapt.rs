@@ -1,5 +1,6 @@
 //! The short form to documents, as value trees whose spans point into the short form.
 
+use super::items::{Frame, Names};
 use super::{
     ClientAuthMode, PROCESS_KEYS, RESPOND_POLICY, ShortCertificate, ShortForm, ShortHeaders, ShortListener,
     ShortMatch, ShortPath, ShortRedirect, ShortRewrite, ShortRoute, ShortTarget, ShortTls, looks_short,
@@ -12,7 +13,6 @@ use crate::kind::gateway::{OPTION_MIN_TLS_VERSION, Protocol};
 use crate::kind::refs::{GATEWAY_GROUP, RHUMB_GROUP};
 use crate::span::{Source, Span, Spanned};
 use crate::value::{Entry, Node, Raw, Value};
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The name of the GatewayClass that is built in.
@@ -52,22 +52,35 @@ pub fn adapt(
         return Vec::new();
     }
     let Some(form) = ShortForm::decode(node, &mut cx) else { return Vec::new() };
-    let mut adapter = Adapter { cx, lookup, docs: Vec::new(), inline: HashSet::new(), names: HashSet::new() };
+    let mut names = Names::default();
+    let mut adapter = Adapter { cx, lookup, docs: Vec::new(), names: &mut names };
     adapter.form(node, &form, others);
     adapter.docs
 }
 
-struct Adapter<'a, 'l> {
+pub(super) struct Adapter<'a, 'l, 'n> {
     cx: Decoder<'a>,
     lookup: Option<&'l mut dyn Lookup>,
     docs: Vec<Node>,
-    /// Names of backends made for `to: HOST:PORT`.
-    inline: HashSet<String>,
-    /// Names of routes in use.
-    names: HashSet<String>,
+    names: &'n mut Names,
 }
 
-impl Adapter<'_, '_> {
+impl<'a, 'l, 'n> Adapter<'a, 'l, 'n> {
+    pub(super) fn new(
+        source: &'a Arc<Source>,
+        lookup: Option<&'l mut dyn Lookup>,
+        names: &'n mut Names,
+        diags: &'a mut Vec<Diag>,
+    ) -> Self {
+        Self { cx: Decoder::new(source, None, diags), lookup, docs: Vec::new(), names }
+    }
+
+    /// The documents of one route.
+    pub(super) fn one_route(mut self, route: &ShortRoute, frame: &Frame) -> Vec<Node> {
+        self.any_route(route, &frame.http, &frame.carries);
+        self.docs
+    }
+
     fn form(&mut self, node: &Node, form: &ShortForm, others: &[Box<str>]) {
         self.process(node);
         for (name, listener) in &form.listeners.entries {
@@ -98,32 +111,35 @@ impl Adapter<'_, '_> {
         } else {
             form.listeners.entries.iter().map(|(name, _)| Node::text(name.value.clone(), name.span)).collect()
         };
-        self.names.extend(
-            form.routes.iter().filter_map(|route| Some(route.name.as_ref()?.node.as_str()?.to_owned())),
-        );
-        let carries: HashMap<&str, Protocol> = form
+        for name in form.routes.iter().filter_map(|route| route.name.as_ref()?.node.as_str()) {
+            self.names.take(name);
+        }
+        let carries: Vec<(Box<str>, Protocol)> = form
             .listeners
             .entries
             .iter()
-            .map(|(name, listener)| (&*name.value, listener.carries()))
+            .map(|(name, listener)| (name.value.clone(), listener.carries()))
             .collect();
-        let http: Vec<Node> = gateways
+        let http: Vec<Box<str>> = gateways
             .iter()
-            .filter(|name| {
-                name.as_str().and_then(|name| carries.get(name)).is_none_or(|carries| carries.has_requests())
-            })
-            .cloned()
+            .filter_map(Node::as_str)
+            .filter(|name| carried(&carries, name).is_none_or(Protocol::has_requests))
+            .map(Into::into)
             .collect();
         for route in &form.routes {
-            let mut on = route.on.items.iter().filter_map(|name| Some(*carries.get(name.node.as_str()?)?));
-            match on.find(|carries| !carries.has_requests()) {
-                Some(carries) => self.l4_route(route, carries),
-                None => self.route(route, &http),
-            }
+            self.any_route(route, &http, &carries);
         }
         if let Some(policies) = &form.policies {
             let targets = gateways.iter().map(|name| target("Gateway", name)).collect();
             self.policy("global", policies.node.span, targets, policies.node.clone());
+        }
+    }
+
+    fn any_route(&mut self, route: &ShortRoute, http: &[Box<str>], carries: &[(Box<str>, Protocol)]) {
+        let mut on = route.on.items.iter().filter_map(|name| carried(carries, name.node.as_str()?));
+        match on.find(|carries| !carries.has_requests()) {
+            Some(carries) => self.l4_route(route, carries),
+            None => self.route(route, http),
         }
     }
 
@@ -340,13 +356,13 @@ impl Adapter<'_, '_> {
         }
     }
 
-    fn route(&mut self, route: &ShortRoute, gateways: &[Node]) {
+    fn route(&mut self, route: &ShortRoute, gateways: &[Box<str>]) {
         let base = match route.name.as_ref() {
             Some(name) => name.node.clone(),
-            None => Node::text(self.free_name(&slug(route)), route.span),
+            None => Node::text(self.names.free_name(&slug(route)), route.span),
         };
-        let parents = if route.on.items.is_empty() {
-            gateways.to_vec()
+        let parents: Vec<Node> = if route.on.items.is_empty() {
+            gateways.iter().map(|name| Node::text(name.clone(), route.on.span)).collect()
         } else {
             route.on.items.iter().map(|name| name.node.clone()).collect()
         };
@@ -369,7 +385,7 @@ impl Adapter<'_, '_> {
         let mut targets = Vec::new();
         for (index, (hosts, matches)) in groups.iter().enumerate() {
             let name = match (index, base.as_str()) {
-                (1.., Some(text)) => Node::text(self.free_name(text), base.span),
+                (1.., Some(text)) => Node::text(self.names.free_name(text), base.span),
                 _ => base.clone(),
             };
             let mut spec = vec![("parentRefs", parent_refs.clone())];
@@ -458,7 +474,7 @@ impl Adapter<'_, '_> {
         let name = match route.name.as_ref() {
             Some(name) => name.node.clone(),
             None => Node::text(
-                self.free_name(
+                self.names.free_name(
                     hostnames.first().and_then(Node::as_str).map_or_else(|| on.to_owned(), tidy).as_str(),
                 ),
                 route.span,
@@ -562,7 +578,7 @@ impl Adapter<'_, '_> {
         // The name of a backend has no colon: this is an address, and the backend is made for it.
         let name = if text.contains(':') {
             let name = tidy(text);
-            if self.inline.insert(name.clone()) {
+            if self.names.is_new_backend(&name) {
                 let endpoints = Node::seq(vec![backend.clone()], span);
                 let spec = Node::map([("endpoints", endpoints)], span);
                 self.push(RHUMB_GROUP, "Backend", &Node::text(&*name, span), span, vec![("spec", spec)]);
@@ -604,16 +620,10 @@ impl Adapter<'_, '_> {
         fields.extend(body);
         self.docs.push(Node::map(fields, extent));
     }
+}
 
-    fn free_name(&mut self, wanted: &str) -> String {
-        let mut name = wanted.to_owned();
-        let mut number = 2;
-        while !self.names.insert(name.clone()) {
-            name = format!("{wanted}-{number}");
-            number += 1;
-        }
-        name
-    }
+fn carried(carries: &[(Box<str>, Protocol)], listener: &str) -> Option<Protocol> {
+    carries.iter().find(|(name, _)| **name == *listener).map(|(_, carries)| *carries)
 }
 
 /// A document beside a Gateway: kind, name, body, and where it comes from.
