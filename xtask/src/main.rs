@@ -30,7 +30,7 @@ enum Task {
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
-    /// All tests; installs the independent peers they talk to (curl, nginx, nghttp2, openssl, wrk, Python packages).
+    /// All tests; installs the independent peers they talk to (curl, nginx, nghttp2, openssl, wrk, Redis, Python packages).
     Test {
         /// Leave out the tests of the binary over real sockets.
         #[arg(long)]

@@ -18,6 +18,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     // Its programs are off the path; the client comes with it.
     ("psql", "postgresql"),
     ("wrk", "wrk"),
+    ("redis-server", "redis-server"),
 ];
 
 /// Pinned Python packages: peers that are independent of our code.

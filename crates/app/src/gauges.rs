@@ -23,6 +23,7 @@ pub(crate) fn register(shared: &Shared, workers: usize) {
         }
     });
     health(shared);
+    stores(shared);
     let current = shared.current.clone();
     registry.collect(Metric::CertificateExpiry, move |emit| {
         let plan = current.load();
@@ -37,6 +38,32 @@ pub(crate) fn register(shared: &Shared, workers: usize) {
             emit(&[&origin], expiry);
         }
     });
+}
+
+/// Stores of limits.
+fn stores(shared: &Shared) {
+    use rhumb_store::Health;
+    type Value = fn(&str, &Health, &mut dyn FnMut(&[&str], i64));
+    let metrics: [(Metric, Value); 4] = [
+        (Metric::StoreAsks, |name, health, emit| emit(&[name], whole(health.asks()))),
+        (Metric::StoreRoundTrips, |name, health, emit| {
+            emit(&[name, "answered"], whole(health.round_trips() - health.failures()));
+            emit(&[name, "failed"], whole(health.failures()));
+        }),
+        (Metric::StoreAway, |name, health, emit| emit(&[name], health.is_away().into())),
+        (Metric::StoreUsers, |name, health, emit| emit(&[name], health.users().into())),
+    ];
+    for (metric, value) in metrics {
+        shared.registry.collect(metric, move |emit| {
+            // One store may be named in several ways, with other time limits: the first is told.
+            let mut seen = std::collections::HashSet::new();
+            rhumb_store::each_store(&mut |name, health| {
+                if seen.insert(name.to_owned()) {
+                    value(name, health, emit);
+                }
+            });
+        });
+    }
 }
 
 /// What the health and the limits of backends have come to.

@@ -122,6 +122,10 @@ causes! {
     AddressDenied = 403, 7, Client, "address_denied", "http_request_denied", "Requests from this address are not allowed.";
     /// A page of another origin made a browser send it.
     CrossSiteRequest = 403, 7, Client, "cross_site_request", "http_request_denied", "The request was caused by a page of another site.";
+    /// More than a rate limit allows (RFC 6585 §4).
+    RateLimited = 429, 8, Client, "rate_limited", "http_request_denied", "Too many requests; try again later.";
+    /// The store of a limit cannot be asked, and nothing may pass without it.
+    StoreAway = 503, 14, Gateway, "store_away", "proxy_internal_response", "The gateway cannot count this request; try again later.";
     /// A fault that a policy was told to inject.
     FaultInjected = 503, 14, Gateway, "fault_injected", "proxy_internal_response", "A policy injected a fault into this request.";
     /// A method or transfer coding that this proxy does not implement (RFC 9110 §15.6.2).

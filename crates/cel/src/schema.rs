@@ -79,7 +79,7 @@ impl Kind {
     }
 
     /// True when a value of this kind may be one of `other`.
-    pub(crate) fn may_be(self, other: Self) -> bool {
+    pub fn may_be(self, other: Self) -> bool {
         match (self, other) {
             (Self::Dyn, _) | (_, Self::Dyn) => true,
             (Self::List(_), Self::List(_)) => true,

@@ -59,6 +59,11 @@ impl<'a> Context<'a> {
         self.namespace
     }
 
+    /// Names the policy: the same in each revision, and in every process with the same documents.
+    pub fn place(&self) -> &'a str {
+        self.place
+    }
+
     /// Backends that the policy will ask, in the order in which it named them.
     pub fn take_wants(&mut self) -> Vec<Want> {
         std::mem::take(&mut self.wants)

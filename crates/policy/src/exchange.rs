@@ -68,6 +68,8 @@ pub struct Findings {
     pub guards: Vec<Box<dyn Any>>,
     /// What the response to the client gets, whoever makes it, behind all response hooks.
     pub response_edits: Vec<Edit>,
+    /// A policy knew as many keys as it may and had no room for the one of this request.
+    pub keys_full: bool,
 }
 
 /// A policy's wish to answer instead of a backend because the request may not pass.

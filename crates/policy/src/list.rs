@@ -11,7 +11,7 @@ use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
     authorization, cohort, cors, csrf, direct_response, ext_authz, fault, header_modifier, ip_access,
-    priority, proxy_protocol, redirect, retry, rewrite, security_fields, tcp, timeouts, udp,
+    priority, proxy_protocol, rate_limit, redirect, retry, rewrite, security_fields, tcp, timeouts, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
@@ -124,6 +124,7 @@ policies! {
     Csrf           = csrf::Csrf,
     ExtAuthz       = ext_authz::ExtAuthz,            // after our own authentication, so that it is asked about fewer requests
     Authorization  = authorization::Authorization,   // sees the client's request, before anything changes it
+    RateLimit      = rate_limit::RateLimit,          // keyed by who asks; what may not pass uses nothing
     Fault          = fault::Fault,                   // after who may ask, before everything that answers
     Redirect       = redirect::Redirect,             // ends the exchange: after everything that may refuse
     DirectResponse = direct_response::DirectResponse,

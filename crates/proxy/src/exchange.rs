@@ -465,6 +465,9 @@ impl<'a> Exchange<'a> {
         if cx.decision.is_some() {
             self.outcome.decision = cx.decision;
         }
+        if std::mem::take(&mut self.found.keys_full) {
+            self.worker.metrics.borrow_mut().limit(Limit::PolicyKeys);
+        }
         if self.found.refusals.len() > known {
             self.count_refusals(known);
         }

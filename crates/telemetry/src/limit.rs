@@ -90,6 +90,8 @@ limits! {
         "Sessions of a UDP listener. One more ends the session that has rested longest.";
     ReplayTotal = "replay_total", "", "16Mi per worker",
         "Request content that is kept to be sent again, of all requests. One more is not kept, and not tried again.";
+    PolicyKeys = "policy_keys", "Policies rateLimit, quota, concurrency: keys", "65536",
+        "Keys that a limit counts for at a time. When all of them matter, further keys share one count.";
     Buffers = "buffers", "overload.buffers", "a quarter of overload.memory",
         "Memory in buffers of all connections. From nine tenths on requests are refused with 503, lowest priority first.";
     Memory = "memory", "overload.memory", "that of the cgroup, else of the machine",

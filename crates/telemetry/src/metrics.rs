@@ -111,6 +111,14 @@ metrics! {
         "Retries that were wanted and not made: the budget of the backend or of the request tree was spent, content was not kept, or time was over.";
     PolicyRefusals = "rhumb_policy_refusals_total", Counter, "", ["policy", "code", "mode"],
         "Requests that a policy refused (mode enforce), or would have refused (mode shadow).";
+    StoreAsks = "rhumb_store_leases_total", Counter, "", ["store"],
+        "Leases of permits that were asked of a store.";
+    StoreRoundTrips = "rhumb_store_round_trips_total", Counter, "", ["store", "result"],
+        "Round trips to a store of limits; one has all leases that are wanted by then.";
+    StoreAway = "rhumb_store_away", Gauge, "", ["store"],
+        "1 while a store of limits cannot be reached.";
+    StoreUsers = "rhumb_store_proxies", Gauge, "", ["store"],
+        "Proxies that used a store of limits when that was last known.";
     Mirrored = "rhumb_mirrored_requests_total", Counter, "", ["backend", "result"],
         "Requests that a mirror was to get, by what became of the copy.";
 

@@ -391,6 +391,57 @@ impl Drop for Rhumb {
     }
 }
 
+/// A Redis server that keeps nothing on disk. Ended when dropped.
+pub struct Redis {
+    program: Option<Program>,
+    dir: TempDir,
+    port: u16,
+}
+
+impl Redis {
+    /// Starts one on a free port.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut redis = Self { program: None, dir, port: port::free() };
+        redis.restart();
+        redis
+    }
+
+    /// Kills it if it runs, starts it again on the same port and waits until it answers. It has forgotten everything.
+    pub fn restart(&mut self) {
+        self.kill();
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string()]);
+        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(self.dir.path());
+        let mut program = Program::start(command, &self.dir.path().join("redis.log"));
+        wait::until("redis accepts", || {
+            assert!(program.ended().is_none(), "redis ended: {}", program.log());
+            TcpStream::connect(("127.0.0.1", self.port)).ok()
+        });
+        self.program = Some(program);
+    }
+
+    /// Kills it at once.
+    pub fn kill(&mut self) {
+        if let Some(mut program) = self.program.take() {
+            program.signal(Signal::KILL);
+            program.wait();
+        }
+    }
+
+    /// Lets it stand still (`Signal::STOP`), or go on (`Signal::CONT`).
+    pub fn signal(&self, signal: Signal) {
+        if let Some(program) = &self.program {
+            program.signal(signal);
+        }
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
 /// nginx with a configuration of the test's.
 pub struct Nginx {
     program: Option<Program>,
