@@ -7,7 +7,7 @@ use rhumb_balance::Nanos;
 use rhumb_model::{Diag, Paint, render_all};
 use rhumb_plan::{Plan, process::Process};
 use rhumb_resolve::{DnsBackend, Memory, Surroundings};
-use rhumb_source::{Files, Input};
+use rhumb_source::{Changed, Files, Input};
 
 use crate::health::unix_now;
 use crate::supervisor::default_workers;
@@ -98,7 +98,12 @@ impl Config {
     /// Reads and compiles it for use here and now. `now` is the time on the balancer's clock; it does not matter to a plan
     /// that is only looked at. What did not change since `previous` is shared with it.
     pub(crate) fn read(&mut self, previous: Option<&Plan>, now: Nanos) -> Reading {
-        let loaded = self.files.load();
+        self.read_changed(&Changed::Unknown, previous, now)
+    }
+
+    /// The same, when it is known which files can have changed since the last time.
+    pub(crate) fn read_changed(&mut self, changed: &Changed, previous: Option<&Plan>, now: Nanos) -> Reading {
+        let loaded = self.files.load_changed(changed);
         let around = Surroundings {
             now,
             unix_seconds: i64::try_from(unix_now()).unwrap_or(i64::MAX),

@@ -15,7 +15,7 @@ use rhumb_model::Paint;
 use rhumb_plan::process::{self, Process};
 use rhumb_plan::{Current, Plan};
 use rhumb_proxy::Shared;
-use rhumb_source::Watch;
+use rhumb_source::{Changed, Watch};
 use rhumb_telemetry::{AccessLog, Metric, Registry};
 use rhumb_upstream::dns::InvalidSystem;
 
@@ -32,6 +32,9 @@ const RETIRED_LIMIT: usize = 8;
 
 /// The most diagnostics that are kept for the admin listener.
 const DIAGNOSTICS_LIMIT: usize = 100;
+
+/// The cause of a reload that [`Watch`] has asked for.
+pub(crate) const FILE_CHANGE: &str = "file change";
 
 /// The configuration in force, and what it takes to replace it.
 pub(crate) struct Live {
@@ -169,13 +172,18 @@ impl Live {
     ///
     /// **Cancel**: the configuration in force stays, and no other is read by this value any more: for a process that ends.
     pub(crate) async fn reload(&mut self, cause: &str) {
+        // Who orders it wants everything looked at.
+        let changed = match self.watch.take_changed() {
+            changed if cause == FILE_CHANGE => changed,
+            _ => Changed::Unknown,
+        };
         let Some(mut config) = self.config.take() else { return };
         let (path, previous) = (config.path().to_owned(), self.current.load());
         self.began = Instant::now();
         tracing::debug!(cause, "reading the configuration");
         let now = Nanos::since(self.origin, self.began);
         let read = tokio::task::spawn_blocking(move || {
-            let reading = config.read(Some(&previous), now);
+            let reading = config.read_changed(&changed, Some(&previous), now);
             (config, reading)
         });
         let reading = match read.await {
@@ -228,7 +236,7 @@ impl Live {
         taken
     }
 
-    async fn judge(&mut self, reading: Reading) -> (Result<Taken, Refused>, Vec<String>) {
+    async fn judge(&mut self, mut reading: Reading) -> (Result<Taken, Refused>, Vec<String>) {
         let (errors, warnings) = (reading.errors(), reading.warnings());
         let gauge = |severity| self.registry.gauge(Metric::ConfigDiagnostics, &[severity]);
         gauge("error").set(i64::try_from(errors).unwrap_or(i64::MAX));
@@ -237,7 +245,7 @@ impl Live {
         if self.revision > 0 {
             logs::report(&reading.diags, Paint::Plain);
         }
-        let inputs = reading.inputs.clone();
+        let inputs = std::mem::take(&mut reading.inputs);
         let taken = if errors > 0 && !self.partial {
             Err(Refused::Mistakes(errors))
         } else if self.revision > 0 && reading.digest == self.digest {

@@ -30,7 +30,7 @@ use crate::health::{Health, Phase};
 use crate::logs;
 use crate::names::Board;
 use crate::pid_file::PidFile;
-use crate::reload::Live;
+use crate::reload::{self, Live};
 use crate::scales::{Scales, WEIGH};
 use crate::signal::{Signal, Signals};
 use crate::supervisor::{Ended, Supervisor, default_workers, raise_descriptor_limit};
@@ -196,7 +196,7 @@ async fn control(
                     None
                 }
             },
-            () = live.watch.changed() => Some("file change"),
+            () = live.watch.changed() => Some(reload::FILE_CHANGE),
             Some(ended) = endings.recv() => return Err(worker_lost(&ended)),
             ended = settled(&mut successor) => {
                 successor = None;

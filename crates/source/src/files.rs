@@ -1,11 +1,12 @@
 //! A file or directory to documents.
 
-use crate::lookup::{Input, InputKind, Reader, Referenced, Seen, Surroundings, hash, reason};
+use crate::lookup::{Content, Input, Reader, Referenced, Seen, Surroundings, hash, reason};
 use crate::routes::Routes;
-use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+use foldhash::{HashMap, HashMapExt};
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, DocId, Origin, Read, Rule, Source, yaml};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,8 +17,10 @@ pub const MAX_FILES: usize = 10_000;
 /// Configuration in a file or directory, read again and again.
 pub struct Files {
     path: PathBuf,
-    /// The last load, by file.
-    cache: HashMap<PathBuf, CachedFile>,
+    /// The directory of the last load, to tell another one of the same name.
+    directory: Option<Directory>,
+    /// The last load, in the order of names.
+    files: Vec<CachedFile>,
     /// Listeners of all short forms of the last load: those without any of their own use them.
     listeners: Vec<Box<str>>,
 }
@@ -35,9 +38,22 @@ pub struct Loaded {
     pub digest: u64,
 }
 
+/// Which files may have changed since they were read.
+#[derive(Clone, Debug, Default)]
+pub enum Changed {
+    /// Any.
+    #[default]
+    Unknown,
+    /// None but these, and those that they refer to.
+    Only(HashSet<OsString>),
+}
+
+/// Which directory it is.
+type Directory = (u64, u64);
+
 /// The documents of one file.
-#[derive(Default)]
 struct CachedFile {
+    path: Arc<Path>,
     text: Option<Arc<str>>,
     /// How it looked, when that says that it has not changed since.
     seen: Option<Seen>,
@@ -58,7 +74,7 @@ struct Cached {
 impl Files {
     /// Configuration at `path`: a file, or a directory with `*.yaml`, `*.yml` and `*.json`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), cache: HashMap::new(), listeners: Vec::new() }
+        Self { path: path.into(), directory: None, files: Vec::new(), listeners: Vec::new() }
     }
 
     /// The path.
@@ -68,44 +84,120 @@ impl Files {
 
     /// Reads everything. A document whose text and files did not change keeps its [`rhumb_model::Spec`] allocation.
     pub fn load(&mut self) -> Loaded {
+        self.load_changed(&Changed::Unknown)
+    }
+
+    /// The same, without a look at files that cannot have changed.
+    pub fn load_changed(&mut self, changed: &Changed) -> Loaded {
         let mut reader = Reader::default();
         let mut loaded = Loaded::default();
-        let mut files = Vec::new();
-        for path in list(&self.path, &mut reader, &mut loaded.diags) {
-            let before = self.cache.remove(&path).unwrap_or_default();
+        let directory = directory(&self.path);
+        let only = match changed {
+            Changed::Only(names) if directory.is_some() && directory == self.directory => self.known(names),
+            _ => None,
+        };
+        self.directory = directory;
+        let before = std::mem::take(&mut self.files);
+        let mut files = Vec::with_capacity(before.len() + 1);
+        let mut read = |path: Arc<Path>, before: CachedFile, trusted: bool| {
             let known = before.text.as_ref().zip(before.seen);
-            let seen = reader.configuration(&path, known);
+            let (content, seen) = reader.configuration(&path, known, trusted);
             let mut diags = Vec::new();
-            let text = text(&path, &mut reader, &mut diags);
+            let text = text(&path, content, &mut diags);
             let parts = read_parts(&path, before, text.as_ref(), &self.listeners, &mut reader);
-            files.push((path, CachedFile { text, seen, parts, diags }));
+            files.push(CachedFile { path, text, seen, parts, diags });
+        };
+        if let Some(only) = only {
+            for (at, file) in before.into_iter().enumerate() {
+                read(Arc::clone(&file.path), file, !only.contains(&at));
+            }
+            let names: Vec<&str> = files.iter().filter_map(CachedFile::name).collect();
+            reader.directory(&self.path, &names);
+        } else {
+            let mut before = before.into_iter().peekable();
+            match list(&self.path, &mut loaded.diags) {
+                None => read(self.path.as_path().into(), before.next().unwrap_or_default(), false),
+                Some(names) => {
+                    for name in &names {
+                        while before.next_if(|old| old.name().is_none_or(|old| old < name.as_str())).is_some()
+                        {
+                        }
+                        match before.next_if(|old| old.name() == Some(name)) {
+                            Some(old) => read(Arc::clone(&old.path), old, false),
+                            None => read(self.path.join(name).into(), CachedFile::default(), false),
+                        }
+                    }
+                    reader.directory(&self.path, &names);
+                }
+            }
         }
-        let parts = files.iter().flat_map(|(_, file)| &file.parts);
+        let parts = files.iter().flat_map(|file| &file.parts);
         let mut listeners: Vec<Box<str>> = parts.flat_map(|part| part.read.listeners.clone()).collect();
         listeners.sort();
         listeners.dedup();
         if listeners != self.listeners {
             self.listeners = listeners;
-            for (path, file) in &mut files {
+            for file in &mut files {
+                let path = &file.path;
                 for part in file.parts.iter_mut().filter(|part| part.read.borrows) {
                     *part = fresh(path, part.source.clone(), None, &self.listeners, &mut reader);
                 }
             }
         }
-        for (_, file) in &mut files {
+        for file in &mut files {
             loaded.diags.append(&mut file.diags);
             for part in &file.parts {
                 loaded.docs.extend(part.read.docs.iter().cloned());
                 loaded.diags.extend(part.read.diags.iter().cloned());
             }
         }
-        self.cache = files.into_iter().collect();
+        self.files = files;
         drop_duplicates(&mut loaded);
         loaded.inputs = reader.into_inputs();
-        let hashes: Vec<(&Path, u64)> =
-            loaded.inputs.iter().map(|input| (input.path.as_path(), input.hash)).collect();
-        loaded.digest = hash(&hashes);
+        let hashes = loaded.inputs.iter().map(|input| (input.path.as_os_str(), input.hash));
+        loaded.digest = hash(&hashes.collect::<Vec<_>>());
         loaded
+    }
+
+    /// The places of the files with these names; nothing when there are others among them, or one is not there any more.
+    fn known(&self, names: &HashSet<OsString>) -> Option<HashSet<usize>> {
+        let place = |name: &OsString| {
+            let name = name.to_str()?;
+            let at = self.files.partition_point(|file| file.name().is_some_and(|other| *other < *name));
+            let file = self.files.get(at)?;
+            (file.name()? == name && file.path.exists()).then_some(at)
+        };
+        names.iter().map(place).collect()
+    }
+}
+
+/// Which directory a path leads to; nothing when it leads to none.
+fn directory(path: &Path) -> Option<Directory> {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
+    identity(&metadata)
+}
+
+#[cfg(unix)]
+fn identity(metadata: &fs::Metadata) -> Option<Directory> {
+    use std::os::unix::fs::MetadataExt;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_: &fs::Metadata) -> Option<Directory> {
+    None
+}
+
+impl CachedFile {
+    /// Its name in its directory.
+    fn name(&self) -> Option<&str> {
+        self.path.file_name().and_then(|name| name.to_str())
+    }
+}
+
+impl Default for CachedFile {
+    fn default() -> Self {
+        Self { path: Path::new("").into(), text: None, seen: None, parts: Vec::new(), diags: Vec::new() }
     }
 }
 
@@ -205,8 +297,13 @@ pub fn adapt(path: &Path) -> (Vec<Node>, Vec<Diag>) {
     let mut reader = Reader::default();
     let mut diags = Vec::new();
     let mut sources = Vec::new();
-    for path in list(path, &mut reader, &mut diags) {
-        let Some(text) = text(&path, &mut reader, &mut diags) else { continue };
+    let paths: Vec<Arc<Path>> = match list(path, &mut diags) {
+        None => vec![path.into()],
+        Some(names) => names.into_iter().map(|name| path.join(name).into()).collect(),
+    };
+    for path in paths {
+        let (content, _) = reader.configuration(&path, None, false);
+        let Some(text) = text(&path, content, &mut diags) else { continue };
         let all = yaml::sources(&path.display().to_string().into(), &text);
         sources.extend(all.into_iter().map(|source| (path.clone(), source)));
     }
@@ -226,14 +323,13 @@ fn surroundings<'a>(path: &Path, reader: &'a mut Reader) -> Surroundings<'a> {
     Surroundings { reader, directory, referenced: Vec::new() }
 }
 
-/// The configuration files at a path, in order.
-fn list(path: &Path, reader: &mut Reader, diags: &mut Vec<Diag>) -> Vec<PathBuf> {
+/// The names of the configuration files in a directory, in order; nothing when the path is none.
+fn list(path: &Path, diags: &mut Vec<Diag>) -> Option<Vec<String>> {
     if !path.is_dir() {
-        return vec![path.to_owned()];
+        return None;
     }
-    reader.directory(path);
     let at = || Origin::file(&path.display().to_string());
-    match configuration_files(path) {
+    Some(match configuration_files(path) {
         Ok(names) if names.is_empty() => {
             diags.push(
                 Diag::warning(Rule::NoEffect, at(), "no configuration in this directory")
@@ -249,7 +345,7 @@ fn list(path: &Path, reader: &mut Reader, diags: &mut Vec<Diag>) -> Vec<PathBuf>
             );
             Vec::new()
         }
-        Ok(names) => names.into_iter().map(|name| path.join(name)).collect(),
+        Ok(names) => names,
         Err(error) => {
             diags.push(
                 Diag::error(
@@ -261,7 +357,7 @@ fn list(path: &Path, reader: &mut Reader, diags: &mut Vec<Diag>) -> Vec<PathBuf>
             );
             Vec::new()
         }
-    }
+    })
 }
 
 /// The names of the configuration files in a directory, sorted. Hidden ones are not read: among them are the
@@ -288,8 +384,8 @@ pub(crate) fn is_configuration(name: &str) -> bool {
 }
 
 /// The text of a configuration file.
-fn text(path: &Path, reader: &mut Reader, diags: &mut Vec<Diag>) -> Option<Arc<str>> {
-    match reader.read(path, InputKind::Configuration).0 {
+fn text(path: &Path, content: Content, diags: &mut Vec<Diag>) -> Option<Arc<str>> {
+    match content {
         Ok(text) => Some(text),
         Err(reason) => {
             let what = format!("the file cannot be read: {reason}");
@@ -346,6 +442,7 @@ fn drop_duplicates(loaded: &mut Loaded) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::InputKind;
     use rhumb_model::Spec;
 
     fn backend(name: &str, endpoint: &str) -> String {
@@ -517,5 +614,62 @@ mod tests {
         let large = dir.path().join("large.yaml");
         fs::write(&large, vec![b'#'; yaml::MAX_FILE_BYTES + 1]).expect("write");
         assert!(Files::new(&large).load().diags[0].what.contains("larger than 16 MiB"));
+    }
+
+    /// Writes a file as if that were long ago: it can be told by its looks whether it has changed.
+    fn write_settled(path: &Path, text: &str) {
+        use std::time::{Duration, SystemTime};
+        fs::write(path, text).expect("write");
+        let file = fs::File::options().write(true).open(path).expect("file");
+        file.set_modified(SystemTime::now() - Duration::from_secs(60)).expect("times");
+    }
+
+    #[test]
+    fn files_that_cannot_have_changed_are_not_looked_at() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = |name: &str| dir.path().join(name);
+        for name in ["a", "b", "c"] {
+            write_settled(&path(&format!("{name}.yaml")), &backend(name, "x:1"));
+        }
+        let only = |names: &[&str]| Changed::Only(names.iter().map(OsString::from).collect());
+        let endpoints = |loaded: &Loaded| -> String {
+            let docs = loaded.docs.iter();
+            let of = |doc: &Arc<Doc>| match &doc.spec {
+                Spec::Backend(backend) => {
+                    let address = &backend.endpoints[0].address;
+                    format!("{} {}:{} ", doc.name(), address.host(), address.port())
+                }
+                other => panic!("{other:?}"),
+            };
+            docs.map(of).collect()
+        };
+        let mut files = Files::new(dir.path());
+        let first = files.load();
+        for name in ["a", "b"] {
+            write_settled(&path(&format!("{name}.yaml")), &backend(name, "x:22"));
+        }
+        // Nobody said a word about b.
+        let second = files.load_changed(&only(&["a.yaml"]));
+        assert_eq!(endpoints(&second), "a x:22 b x:1 c x:1 ");
+        assert_ne!(second.digest, first.digest);
+        assert!(Arc::ptr_eq(&first.docs[2], &second.docs[2]));
+        let stamps = |loaded: &Loaded| {
+            loaded.inputs.iter().map(|input| (input.path.clone(), input.kind)).collect::<Vec<_>>()
+        };
+        assert_eq!(stamps(&first).len(), 4);
+        assert_eq!(stamps(&first), stamps(&second));
+        // One that is not known: everything is looked at.
+        for (names, expected) in
+            [(vec!["z.yaml"], "a x:22 b x:22 c x:1 "), (vec!["c.yaml"], "a x:22 b x:22 ")]
+        {
+            if names[0] == "c.yaml" {
+                fs::remove_file(path("c.yaml")).expect("remove");
+            }
+            assert_eq!(endpoints(&files.load_changed(&only(&names))), expected, "{names:?}");
+        }
+        write_settled(&path("d.yaml"), &backend("d", "x:4"));
+        assert_eq!(endpoints(&files.load_changed(&only(&["a.yaml", "d.yaml"]))), "a x:22 b x:22 d x:4 ");
+        let whole = files.load();
+        assert_eq!(whole.digest, files.load_changed(&only(&["b.yaml"])).digest, "the same, whoever says so");
     }
 }

@@ -9,6 +9,6 @@ mod routes;
 mod files;
 mod watch;
 
-pub use files::{Files, Loaded, MAX_FILES, adapt};
+pub use files::{Changed, Files, Loaded, MAX_FILES, adapt};
 pub use lookup::{Input, InputKind, MAX_REFERENCED_BYTES, MAX_TOTAL_BYTES, Stamp};
 pub use watch::Watch;

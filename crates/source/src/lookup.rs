@@ -21,7 +21,7 @@ pub const MAX_TOTAL_BYTES: usize = 256 << 20;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Input {
     /// Where it is.
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     /// What it is.
     pub kind: InputKind,
     /// How it looked just before it was read.
@@ -56,10 +56,15 @@ impl Stamp {
         let Ok(metadata) = fs::metadata(path) else { return Self::default() };
         if kind == InputKind::Directory {
             // Its own times change with files that are none of ours, such as logs.
-            let names = hash(&crate::files::configuration_files(path).unwrap_or_default());
-            return Self { names, ..Self::default() };
+            return Self::of_names(&crate::files::configuration_files(path).unwrap_or_default());
         }
         Self { modified: metadata.modified().ok(), size: metadata.len(), inode: inode(&metadata), names: 0 }
+    }
+
+    fn of_names(names: &[impl AsRef<str>]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        names.iter().for_each(|name| name.as_ref().hash(&mut hasher));
+        Self { names: hasher.finish(), ..Self::default() }
     }
 }
 
@@ -102,53 +107,62 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// The content of a file and its hash; read once per load.
-    pub(crate) fn read(&mut self, path: &Path, kind: InputKind) -> (Content, u64) {
+    /// The content of a file that `file:` names, and its hash; read once per load.
+    pub(crate) fn referenced(&mut self, path: &Path) -> (Content, u64) {
         if let Some(known) = self.read.get(path) {
             return known.clone();
         }
-        self.fresh(path, kind, Stamp::of(path, kind))
-    }
-
-    /// Reads a configuration file, unless it looks as it did when this was read. What comes back says so the next time.
-    pub(crate) fn configuration(&mut self, path: &Path, known: Option<(&Arc<str>, Seen)>) -> Option<Seen> {
-        let kind = InputKind::Configuration;
+        let kind = InputKind::Referenced;
         let stamp = Stamp::of(path, kind);
-        let hash = match known {
-            Some((text, seen)) if seen.stamp == stamp && self.spend(text.len()).is_ok() => {
-                self.inputs.push(Input { path: path.to_owned(), kind, stamp, hash: seen.hash });
-                self.read.insert(path.to_owned(), (Ok(text.clone()), seen.hash));
-                seen.hash
-            }
-            _ => {
-                let (content, hash) = self.fresh(path, kind, stamp);
-                content.ok()?;
-                hash
-            }
-        };
-        let age = SystemTime::now().duration_since(stamp.modified?).ok()?;
-        (age > SETTLED).then_some(Seen { stamp, hash })
-    }
-
-    fn fresh(&mut self, path: &Path, kind: InputKind, stamp: Stamp) -> (Content, u64) {
-        let limit = if kind == InputKind::Configuration { MAX_FILE_BYTES } else { MAX_REFERENCED_BYTES };
-        let content = self.read_text(path, limit);
+        let content = self.read_text(path, MAX_REFERENCED_BYTES);
         let hash = content.as_ref().map_or(0, |text| hash(&**text));
-        self.inputs.push(Input { path: path.to_owned(), kind, stamp, hash });
+        self.inputs.push(Input { path: path.into(), kind, stamp, hash });
         self.read.insert(path.to_owned(), (content.clone(), hash));
         (content, hash)
     }
 
-    /// True when files have the content that they had.
-    pub(crate) fn has_again(&mut self, referenced: &Referenced) -> bool {
-        referenced.iter().all(|(path, hash)| self.read(path, InputKind::Referenced).1 == *hash)
+    /// Reads a configuration file, unless it looks as it did when this was read, or is `trusted` to do so. What comes back
+    /// beside its content says so the next time.
+    pub(crate) fn configuration(
+        &mut self,
+        path: &Arc<Path>,
+        known: Option<(&Arc<str>, Seen)>,
+        trusted: bool,
+    ) -> (Content, Option<Seen>) {
+        let kind = InputKind::Configuration;
+        let stamp = match known {
+            Some((_, seen)) if trusted => seen.stamp,
+            _ => Stamp::of(path, kind),
+        };
+        let (content, hash) = match known {
+            Some((text, seen)) if seen.stamp == stamp && self.spend(text.len()).is_ok() => {
+                (Ok(Arc::clone(text)), seen.hash)
+            }
+            _ => {
+                let content = self.read_text(path, MAX_FILE_BYTES);
+                let hash = content.as_ref().map_or(0, |text| hash(&**text));
+                (content, hash)
+            }
+        };
+        self.inputs.push(Input { path: Arc::clone(path), kind, stamp, hash });
+        if trusted && known.is_some() {
+            return (content, known.map(|(_, seen)| seen));
+        }
+        let age = stamp.modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
+        let is_settled = content.is_ok() && age.is_some_and(|age| age > SETTLED);
+        (content, is_settled.then_some(Seen { stamp, hash }))
     }
 
-    /// Notes a directory whose files are read.
-    pub(crate) fn directory(&mut self, path: &Path) {
-        let stamp = Stamp::of(path, InputKind::Directory);
-        let input = Input { path: path.to_owned(), kind: InputKind::Directory, stamp, hash: stamp.names };
-        self.inputs.push(input);
+    /// True when files have the content that they had.
+    pub(crate) fn has_again(&mut self, referenced: &Referenced) -> bool {
+        referenced.iter().all(|(path, hash)| self.referenced(path).1 == *hash)
+    }
+
+    /// Notes a directory whose files have these names.
+    pub(crate) fn directory(&mut self, path: &Path, names: &[impl AsRef<str>]) {
+        let stamp = Stamp::of_names(names);
+        let kind = InputKind::Directory;
+        self.inputs.push(Input { path: path.into(), kind, stamp, hash: stamp.names });
     }
 
     /// What was read.
@@ -220,7 +234,7 @@ impl Lookup for Surroundings<'_> {
             return Err("the path is empty".to_owned());
         }
         let path = self.directory.join(path);
-        let (content, hash) = self.reader.read(&path, InputKind::Referenced);
+        let (content, hash) = self.reader.referenced(&path);
         self.referenced.push((path, hash));
         let content = content?;
         self.reader.spend(content.len())?;

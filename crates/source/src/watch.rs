@@ -1,11 +1,11 @@
 //! Says when what was read has changed.
 
-use crate::files::is_configuration;
+use crate::files::{Changed, is_configuration};
 use crate::lookup::{Input, InputKind, Stamp};
 use notify::event::ModifyKind;
 use notify::{EventKind, RecursiveMode, Watcher};
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +38,10 @@ pub struct Watch {
     watched: HashSet<PathBuf>,
     /// Every directory is watched by the system.
     complete: bool,
+    /// Directories in which something happens when an input changes.
+    directories: HashSet<PathBuf>,
+    /// No input is a link: what happens to one happens under its name.
+    has_links: bool,
     events: Arc<Events>,
     /// A change was seen and has not been reported.
     has_changed: bool,
@@ -54,6 +58,8 @@ struct Events {
     wrote: AtomicBool,
     /// Files that something happened to, at most [`MAX_HINTS`]: they are looked at first.
     hints: Mutex<Vec<OsString>>,
+    /// The same since the last load; nothing when something else may have happened.
+    changed: Mutex<Option<HashSet<OsString>>>,
 }
 
 /// The most files that are remembered for being looked at first.
@@ -69,6 +75,7 @@ impl Watch {
                 Ok(event) => told.take(&event),
                 Err(_) => {
                     told.wrote.store(true, Relaxed);
+                    told.lose_track();
                     told.came.notify_one();
                 }
             });
@@ -80,6 +87,8 @@ impl Watch {
             watcher: watcher.ok(),
             watched: HashSet::new(),
             complete: false,
+            directories: HashSet::new(),
+            has_links: false,
             events,
             has_changed: false,
         }
@@ -87,28 +96,56 @@ impl Watch {
 
     /// Watches these inputs from here on, as they looked when they were read: what changed since then is a change.
     pub fn follow(&mut self, inputs: Vec<Input>) {
+        if self.are_elsewhere(&inputs) {
+            *lock(&self.events.names) = names(&inputs);
+            self.directories = directories(&inputs);
+            self.has_links = inputs.iter().any(|input| input.path.is_symlink());
+            // What happened before the system was asked to tell is not known.
+            self.events.lose_track();
+        }
         self.inputs = inputs;
-        *lock(&self.events.names) = names(&self.inputs);
-        let wanted = directories(&self.inputs);
         let Some(watcher) = &mut self.watcher else { return };
-        for gone in self.watched.difference(&wanted) {
+        for gone in self.watched.difference(&self.directories) {
             // It may be gone from the disk as well.
             let _ = watcher.unwatch(gone);
         }
-        self.watched.retain(|directory| wanted.contains(directory));
-        self.complete = wanted.len() <= MAX_WATCHED;
-        for directory in wanted.into_iter().take(MAX_WATCHED) {
+        self.watched.retain(|directory| self.directories.contains(directory));
+        self.complete = self.directories.len() <= MAX_WATCHED;
+        for directory in self.directories.iter().take(MAX_WATCHED) {
             // Asked for again each time: a directory that was replaced has lost its watch.
-            match watcher.watch(&directory, RecursiveMode::NonRecursive) {
+            match watcher.watch(directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    self.watched.insert(directory);
+                    self.watched.insert(directory.clone());
                 }
                 Err(error) => {
                     tracing::debug!(%error, directory = %directory.display(), "directory is polled");
-                    self.watched.remove(&directory);
+                    self.watched.remove(directory);
                     self.complete = false;
                 }
             }
+        }
+        if !self.complete {
+            self.events.lose_track();
+        }
+    }
+
+    /// True when inputs may be found in other places than those of the last time.
+    fn are_elsewhere(&self, inputs: &[Input]) -> bool {
+        self.has_links
+            || self.inputs.len() != inputs.len()
+            || self.inputs.iter().zip(inputs).any(|(old, new)| {
+                let is_same = Arc::ptr_eq(&old.path, &new.path) || old.path == new.path;
+                // A file that was put into the place of another one may be a link.
+                !is_same || old.stamp != new.stamp && (!new.path.exists() || new.path.is_symlink())
+            })
+    }
+
+    /// Which files may have changed since this was asked last. Ask before a load for that load.
+    pub fn take_changed(&mut self) -> Changed {
+        let changed = lock(&self.events.changed).replace(HashSet::new());
+        match changed.filter(|names| !names.is_empty() && self.complete && !self.has_links) {
+            Some(names) => Changed::Only(names),
+            None => Changed::Unknown,
         }
     }
 
@@ -120,11 +157,15 @@ impl Watch {
         while !self.has_changed {
             let poll = if self.complete { POLL_WITH_EVENTS } else { POLL_ALONE };
             // An event or its absence: both lead to a look at the inputs.
-            if timeout_at(Instant::now() + poll, self.events.came.notified()).await.is_err() {
+            let is_told = timeout_at(Instant::now() + poll, self.events.came.notified()).await.is_ok();
+            if !is_told {
                 // Nothing tells how it was changed.
                 self.events.wrote.store(true, Relaxed);
             }
             self.has_changed = self.differs();
+            if self.has_changed && !is_told {
+                self.events.lose_track();
+            }
         }
         self.settle().await;
         self.events.wrote.store(false, Relaxed);
@@ -174,6 +215,9 @@ impl Events {
         let is_content =
             matches!(event.kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
         let is_whole = matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_));
+        if event.need_rescan() {
+            self.lose_track();
+        }
         let names = lock(&self.names);
         let mut files = event.paths.iter().map(|path| path.file_name());
         let is_known = files.clone().any(|name| name.is_none_or(|name| names.contains(name)));
@@ -186,11 +230,36 @@ impl Events {
         if is_ours && !is_whole {
             self.wrote.store(true, Relaxed);
         }
+        for file in files.clone() {
+            match file {
+                Some(name) if names.contains(name) => self.note(name),
+                // Neither read nor ever to be read.
+                Some(name) if name.to_str().is_some_and(|name| !is_configuration(name)) => {}
+                _ => self.lose_track(),
+            }
+        }
         let mut hints = lock(&self.hints);
         if hints.len() < MAX_HINTS {
             hints.extend(files.by_ref().flatten().filter(|name| names.contains(*name)).map(OsString::from));
         }
         self.came.notify_one();
+    }
+}
+
+impl Events {
+    fn note(&self, name: &OsStr) {
+        let mut changed = lock(&self.changed);
+        let Some(names) = &mut *changed else { return };
+        if names.len() < MAX_HINTS {
+            names.insert(name.to_owned());
+        } else if !names.contains(name) {
+            *changed = None;
+        }
+    }
+
+    /// Something else may have happened.
+    fn lose_track(&self) {
+        *lock(&self.changed) = None;
     }
 }
 
@@ -215,7 +284,7 @@ fn directories(inputs: &[Input]) -> HashSet<PathBuf> {
     let mut directories = HashSet::new();
     for input in inputs {
         if input.kind == InputKind::Directory {
-            directories.insert(input.path.clone());
+            directories.insert(input.path.to_path_buf());
             continue;
         }
         directories.insert(parent(&input.path));
@@ -337,6 +406,55 @@ mod tests {
                 });
             assert_eq!((came, events.wrote.load(Relaxed)), (is_news, is_writing), "{kind:?} {path}");
         }
+    }
+
+    #[test]
+    fn it_is_known_which_files_have_changed_once_they_are_watched() {
+        let dir = tempfile::tempdir().expect("directory");
+        let write = |name: &str, endpoint: &str| {
+            let text = BACKEND.replace("a:1", endpoint).replace("name: a", &format!("name: {}", &name[..1]));
+            fs::write(dir.path().join("new"), text).expect("write");
+            fs::rename(dir.path().join("new"), dir.path().join(name)).expect("rename");
+        };
+        write("a.yaml", "a:1");
+        write("b.yaml", "b:1");
+        let mut files = Files::new(dir.path());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        runtime.block_on(async {
+            let mut watch = Watch::new();
+            watch.follow(files.load().inputs);
+            for (name, endpoint, only) in [
+                // What happened before the watch began is not known.
+                ("a.yaml", "a:2", None),
+                ("a.yaml", "a:3", Some("a.yaml")),
+                ("b.yaml", "b:2", Some("b.yaml")),
+                ("c.yaml", "c:1", None),
+                // Watched as files of another list.
+                ("c.yaml", "c:2", None),
+                ("c.yaml", "c:3", Some("c.yaml")),
+            ] {
+                write(name, endpoint);
+                tokio::time::timeout(SOON, watch.changed()).await.expect("a change is seen");
+                let changed = watch.take_changed();
+                match (&changed, only) {
+                    (Changed::Unknown, None) => {}
+                    (Changed::Only(names), Some(name)) if watch.complete => {
+                        assert_eq!(names.iter().collect::<Vec<_>>(), [name]);
+                    }
+                    // Without events from the system nothing is known.
+                    _ => assert!(!watch.complete, "{name} {endpoint}: {changed:?}"),
+                }
+                let loaded = files.load_changed(&changed);
+                assert!(
+                    loaded
+                        .docs
+                        .iter()
+                        .any(|doc| format!("{:?}", doc.spec).contains(&format!("\"{}\"", &endpoint[..1]))),
+                    "{endpoint}"
+                );
+                watch.follow(loaded.inputs);
+            }
+        });
     }
 
     #[cfg(unix)]
