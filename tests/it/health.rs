@@ -417,6 +417,40 @@ fn a_backend_ten_times_slower_than_its_peers_gets_little() {
     assert!(slow * 20 < all, "{slow} of {all} requests");
 }
 
+#[test]
+fn an_endpoint_that_is_taken_out_drains_and_is_remembered() {
+    let peers = [0, 1].map(|_| rhumb_testkit::backend::Backend::start());
+    let port = port::free();
+    let config = |peers: &[&rhumb_testkit::backend::Backend]| {
+        let endpoints: Vec<_> = peers.iter().map(|peer| format!("'{}'", peer.address())).collect();
+        Config::new()
+            .listener("web", port, "")
+            .backend("b", &format!("endpoints: [{}]", endpoints.join(", ")))
+            .route("to: b")
+    };
+    let rhumb = Rhumb::start(&config(&[&peers[0]]));
+    let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], port)));
+    client.send("GET /hold/it HTTP/1.1\r\nHost: x\r\n\r\n");
+    peers[0].wait_for("/hold/it");
+    let words = |rhumb: &Rhumb| states(rhumb, "b").into_iter().map(|(state, _)| state).collect::<Vec<_>>();
+    rhumb.write(&config(&[&peers[1]]));
+    rhumb.reload();
+    wait::until("the endpoint to drain", || (words(&rhumb) == ["healthy", "draining"]).then_some(()));
+    peers[0].release("it");
+    assert_eq!(client.response().status(), 200);
+    wait::until("the endpoint to be gone", || (words(&rhumb) == ["healthy"]).then_some(()));
+    rhumb.write(&config(&[&peers[0]]));
+    rhumb.reload();
+    let back = peers[0].address().to_string();
+    let endpoint = wait::until("the endpoint to be back", || {
+        let answer: serde_json::Value =
+            serde_json::from_slice(&rhumb.admin("/endpoints").content).expect("JSON");
+        let endpoint = answer["backends"][0]["endpoints"][0].clone();
+        (endpoint["address"] == *back).then_some(endpoint)
+    });
+    assert_eq!((&endpoint["state"], &endpoint["succeeded"]), (&"healthy".into(), &1.into()), "{endpoint}");
+}
+
 /// How long backends are killed: a minute with `RHUMB_LONG_TESTS`, else a little.
 fn killing_time() -> Duration {
     Duration::from_secs(if std::env::var_os("RHUMB_LONG_TESTS").is_some() { 60 } else { 12 })

@@ -3,6 +3,7 @@
 use crate::gate::{Gate, local};
 use rhumb_testkit::backend::{Backend, pattern};
 use rhumb_testkit::cert::Authority;
+use rhumb_testkit::client::Client;
 use rhumb_testkit::config::Config;
 use rhumb_testkit::h2::{self, Connection, code, kind};
 use rhumb_testkit::port;
@@ -174,6 +175,43 @@ fn one_connection_to_an_h2c_backend_carries_many_streams() {
     // HTTP/1 in front of the same backend.
     let response = rhumb_testkit::client::get(local(port), "a.test", "/file");
     assert!(response.content == pattern(200_000));
+}
+
+#[test]
+fn requests_that_wait_for_a_stream_are_bounded() {
+    let backend = Backend::start();
+    let nginx = Nginx::start(&format!(
+        "http2_max_concurrent_streams 1;
+         server {{ listen 127.0.0.1:PORT http2; location / {{ proxy_pass http://{}; }} }}",
+        backend.address()
+    ));
+    let port = port::free();
+    let limits = "protocol: h2c, maxConnections: 1, maxPendingRequests: 2";
+    let config = Config::new()
+        .top("workers: 1")
+        .listener("web", port, "")
+        .backend("peer", &format!("endpoints: ['{}'], {limits}", nginx.address()))
+        .route("to: peer");
+    let rhumb = Rhumb::start(&config);
+    let ask = |path: &str| {
+        let mut client = Client::connect(local(port));
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+        client
+    };
+    let mut first = ask("/hold/one");
+    backend.wait_for("/hold/one");
+    let mut waits = [ask("/bytes/7"), ask("/bytes/7")];
+    let pending = || rhumb.metric("rhumb_backend_pending_requests", &["backend=\"default/peer\""]);
+    wait::until("two requests that wait", || (pending() == 2.0).then_some(()));
+    let refused = ask("/bytes/1").response();
+    assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")), "{refused:?}");
+    assert!(refused.text().contains("backend_limit"), "{refused:?}");
+    backend.release("one");
+    assert_eq!(first.response().status(), 200);
+    for client in &mut waits {
+        assert_eq!(client.response().content.len(), 7);
+    }
+    wait::until("nobody to wait", || (pending() == 0.0).then_some(()));
 }
 
 /// Runs h2load; every request must succeed.

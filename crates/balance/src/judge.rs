@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::departed::Departed;
 use crate::endpoint::{Endpoint, InFlight};
 use crate::evidence::{RECENT, Reading};
 use crate::health::{Outcome, Outlier};
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     spared: AtomicU64,
     panics: AtomicU64,
     pub(crate) requests: Arc<Quota>,
+    departed: Mutex<Departed>,
 }
 
 /// Held by whoever changes the state of endpoints.
@@ -294,6 +296,7 @@ impl Endpoints {
     pub fn tick(&self, now: Nanos) {
         let mut judge = self.shared.judge();
         let set = self.load();
+        self.part(&set, now);
         self.welcome(&set, now);
         let mut changed = false;
         for member in set.members() {
@@ -504,6 +507,10 @@ impl Endpoints {
 }
 
 impl Shared {
+    pub(crate) fn departed(&self) -> MutexGuard<'_, Departed> {
+        self.departed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn judge(&self) -> MutexGuard<'_, Judge> {
         self.judge.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -25,6 +25,7 @@ mod ring;
 mod maglev;
 pub mod algorithm;
 pub mod set;
+pub mod departed;
 pub mod levels;
 pub mod judge;
 pub mod budget;

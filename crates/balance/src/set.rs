@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use rhumb_base::rng::Rng;
@@ -118,26 +118,32 @@ impl Picked<'_> {
 impl EndpointSet {
     /// A set without endpoints.
     pub fn empty(algorithm: Algorithm) -> Self {
-        Self::build(Vec::new(), algorithm, None, Nanos(0))
+        Self::build(Vec::new(), algorithm, None, &[], Nanos(0))
     }
 
     /// A set of endpoints that nothing is known about.
     pub fn new(specs: Vec<EndpointSpec>, algorithm: Algorithm) -> Self {
-        Self::build(specs, algorithm, None, Nanos(0))
+        Self::build(specs, algorithm, None, &[], Nanos(0))
     }
 
     /// The set that follows this one. Endpoints that stay keep what is known about them; others begin with the mean
     /// latency of this set, so that they are neither flooded nor avoided. Of several specs with one identity the first
     /// counts, with the sum of their weights.
     pub fn next(&self, specs: Vec<EndpointSpec>, algorithm: Algorithm, now: Nanos) -> Self {
-        Self::build(specs, algorithm, Some(self), now)
+        Self::build(specs, algorithm, Some(self), &[], now)
     }
 
-    fn build(specs: Vec<EndpointSpec>, algorithm: Algorithm, before: Option<&Self>, now: Nanos) -> Self {
-        let known: HashMap<_, _> = before
-            .map(|set| set.members.iter().map(|member| (key(&member.endpoint), &member.endpoint)).collect())
-            .unwrap_or_default();
-        let mean = mean_latency(known.values().filter_map(|endpoint| endpoint.latency_ns(now)));
+    fn build(
+        specs: Vec<EndpointSpec>,
+        algorithm: Algorithm,
+        before: Option<&Self>,
+        departed: &[Arc<Endpoint>],
+        now: Nanos,
+    ) -> Self {
+        let members = before.iter().flat_map(|set| &set.members).map(|member| &member.endpoint);
+        let mean = mean_latency(members.clone().filter_map(|endpoint| endpoint.latency_ns(now)));
+        let known: HashMap<_, _> =
+            departed.iter().chain(members).map(|endpoint| (key(endpoint), endpoint)).collect();
         let (specs, omitted) = distinct(specs);
         let total: u64 = specs.iter().map(|spec| u64::from(spec.weight)).sum();
         let weighted = specs.iter().filter(|spec| spec.weight > 0).count();
@@ -295,6 +301,8 @@ pub struct Endpoints {
     generation: AtomicU64,
     pub(crate) settings: Settings,
     pub(crate) shared: Arc<Shared>,
+    /// Those that the revision before had and this one has not, until the first tick.
+    departing: Mutex<Vec<Arc<Endpoint>>>,
 }
 
 impl Endpoints {
@@ -306,7 +314,10 @@ impl Endpoints {
     /// A cell with settings of health, that goes on with what is known about the backend before. Nothing that `before`
     /// uses is changed until the first [`Endpoints::tick`].
     pub fn with(set: EndpointSet, settings: Settings, before: Option<&Self>) -> Self {
+        let before_set = before.map(Self::load);
+        let members = before_set.iter().flat_map(|set| set.members());
         Self {
+            departing: Mutex::new(members.map(|member| Arc::clone(member.endpoint())).collect()),
             current: ArcSwap::from_pointee(set),
             generation: AtomicU64::new(0),
             settings,
@@ -398,9 +409,40 @@ impl Endpoints {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Replaces the endpoints. What is known about those that stay is kept ([`EndpointSet::next`]).
+    /// The set that follows the one that is in force: as [`EndpointSet::next`], but endpoints that left a while ago and
+    /// come back ([`crate::departed::MEMORY`]) are who they were, too.
+    pub fn next(&self, specs: Vec<EndpointSpec>, algorithm: Algorithm, now: Nanos) -> EndpointSet {
+        EndpointSet::build(specs, algorithm, Some(&self.load()), &self.remembered(), now)
+    }
+
+    fn remembered(&self) -> Vec<Arc<Endpoint>> {
+        self.shared.departed().iter().map(|(endpoint, _)| Arc::clone(endpoint)).collect()
+    }
+
+    /// Endpoints that are no longer in the set and still have requests to answer, with the time at which they left.
+    pub fn draining(&self) -> Vec<(Arc<Endpoint>, Nanos)> {
+        let departed = self.shared.departed();
+        departed.iter().filter(|(endpoint, _)| endpoint.in_flight() > 0).cloned().collect()
+    }
+
+    /// Remembers who is not in the set any more, and forgets who left long ago.
+    pub(crate) fn part(&self, set: &EndpointSet, now: Nanos) {
+        let departing = std::mem::take(&mut *self.departing.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut departed = self.shared.departed();
+        if !departing.is_empty() {
+            departed.leave(departing.into_iter(), set, now);
+        }
+        departed.forget(now);
+    }
+
+    /// Replaces the endpoints. What is known about those that stay or come back is kept ([`Endpoints::next`]).
     pub fn publish(&self, specs: Vec<EndpointSpec>, now: Nanos) {
-        self.current.rcu(|set| set.next(specs.clone(), set.algorithm(), now));
+        let remembered = self.remembered();
+        let before = self
+            .current
+            .rcu(|set| EndpointSet::build(specs.clone(), set.algorithm(), Some(set), &remembered, now));
+        let left = before.members().iter().map(|member| Arc::clone(member.endpoint()));
+        self.shared.departed().leave(left, &self.load(), now);
         self.generation.fetch_add(1, Ordering::Release);
         self.settle(now);
     }

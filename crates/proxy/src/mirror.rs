@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rhumb_codec::field::Fields;
 use rhumb_codec::head::{Content, Method, RequestHead};
+use rhumb_net::buffer::Charge;
 use rhumb_plan::rule::DEFAULT_REQUEST_TIMEOUT;
 use rhumb_plan::{Backend, Rule};
 use rhumb_telemetry::metrics::Metric;
@@ -154,7 +155,8 @@ impl Exchange<'_> {
         if copies.is_empty() {
             return;
         }
-        let tap = Tap { worker: Rc::clone(worker), copies, content: Vec::new() };
+        let content = Held { worker: Rc::clone(worker), content: Vec::new(), charge: Charge::default() };
+        let tap = Tap { copies, content };
         if self.req.content.is_empty() {
             tap.finish(None);
         } else {
@@ -165,45 +167,48 @@ impl Exchange<'_> {
 
 /// Copies request content while it passes. Dropped before the end, its copies are given up.
 pub(crate) struct Tap {
-    worker: Rc<Worker>,
     copies: Vec<Copy>,
-    content: Vec<u8>,
+    content: Held,
 }
 
 impl Tap {
     /// Keeps content; false when it is too much and nothing is mirrored.
     pub(crate) fn copy(&mut self, data: &[u8]) -> bool {
-        let held = &self.worker.mirrors.held;
-        if self.content.len() + data.len() > CONTENT_MAX || held.get() + data.len() > HELD_MAX {
+        if !self.content.push(data) {
             self.copies.iter_mut().for_each(|copy| copy.fate = Fate::SkippedContent);
             return false;
         }
-        held.set(held.get() + data.len());
-        self.content.extend_from_slice(data);
         true
     }
 
     /// The request is complete: its copies are sent.
-    pub(crate) fn finish(mut self, trailers: Option<&Fields>) {
-        let content = Held { worker: Rc::clone(&self.worker), content: std::mem::take(&mut self.content) };
-        let message = Rc::new(Message { content, trailers: trailers.cloned() });
-        for copy in self.copies.drain(..) {
+    pub(crate) fn finish(self, trailers: Option<&Fields>) {
+        let message = Rc::new(Message { content: self.content, trailers: trailers.cloned() });
+        for copy in self.copies {
             tokio::task::spawn_local(copy.run(Rc::clone(&message)));
         }
     }
 }
 
-impl Drop for Tap {
-    fn drop(&mut self) {
-        let held = &self.worker.mirrors.held;
-        held.set(held.get().saturating_sub(self.content.len()));
-    }
-}
-
-/// Content that counts against the bound until the last copy is done with it.
+/// Content that counts against the bound, and among the buffers that overload weighs, until the last copy is done with it.
 struct Held {
     worker: Rc<Worker>,
     content: Vec<u8>,
+    charge: Charge,
+}
+
+impl Held {
+    /// Keeps more; false when there is no room.
+    fn push(&mut self, data: &[u8]) -> bool {
+        let held = &self.worker.mirrors.held;
+        if self.content.len() + data.len() > CONTENT_MAX || held.get() + data.len() > HELD_MAX {
+            return false;
+        }
+        held.set(held.get() + data.len());
+        self.content.extend_from_slice(data);
+        self.charge.set(self.content.capacity());
+        true
+    }
 }
 
 impl Drop for Held {

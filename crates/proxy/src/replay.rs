@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use rhumb_net::buffer::Charge;
+
 /// Content that the exchanges of one worker keep together, in bytes. What comes when there is no room is not kept, so
 /// that its request is not repeated.
 pub(crate) const REPLAY_TOTAL: usize = 16 << 20;
@@ -14,6 +16,8 @@ thread_local! {
 /// The content of one request, as far as it was sent, or nothing once not all of it is at hand.
 pub(crate) struct Replay {
     kept: Vec<u8>,
+    /// What is kept is among the buffers that overload weighs.
+    charge: Charge,
     limit: usize,
     state: State,
 }
@@ -31,7 +35,7 @@ enum State {
 impl Replay {
     /// Nothing was sent yet.
     pub(crate) fn new() -> Self {
-        Self { kept: Vec::new(), limit: 0, state: State::Whole }
+        Self { kept: Vec::new(), charge: Charge::default(), limit: 0, state: State::Whole }
     }
 
     /// Keeps up to this much from here on.
@@ -61,6 +65,7 @@ impl Replay {
         });
         if has_room {
             self.kept.extend_from_slice(data);
+            self.charge.set(self.kept.capacity());
         } else {
             self.give_up();
             self.state = State::NoRoom;
@@ -93,6 +98,7 @@ impl Replay {
     /// Forgets what is kept: no attempt will follow.
     fn release(&mut self) {
         let kept = std::mem::take(&mut self.kept);
+        self.charge.set(0);
         if !kept.is_empty() {
             // During thread exit the count is gone, and nobody asks.
             let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(kept.len())));
@@ -136,6 +142,7 @@ mod tests {
         let mebibyte = vec![7; 1 << 20];
         all.iter_mut().for_each(|one| one.push(&mebibyte));
         assert!(all.iter().all(|one| one.whole().is_some()));
+        assert!(rhumb_net::buffer::in_use() >= REPLAY_TOTAL, "overload knows of it");
         let mut late = replay(10);
         late.push(b"x");
         assert_eq!((late.whole(), late.had_no_room()), (None, true));
@@ -145,6 +152,6 @@ mod tests {
         assert_eq!(later.whole(), Some(&b"x"[..]));
         drop(all);
         drop(later);
-        assert_eq!(HELD.with(Cell::get), 0);
+        assert_eq!((HELD.with(Cell::get), rhumb_net::buffer::in_use()), (0, 0));
     }
 }

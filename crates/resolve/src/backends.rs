@@ -474,7 +474,7 @@ impl<'a> Backends<'a> {
                     })
                 });
                 let specs = fixed.iter().cloned().chain(found).collect();
-                set.next(specs, algorithm, self.around.now)
+                before.endpoints.next(specs, algorithm, self.around.now)
             }
         };
         let dns_names = names.iter().map(|name| name.name.as_ref().into()).collect();

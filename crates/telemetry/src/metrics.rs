@@ -187,9 +187,9 @@ metrics! {
     HealthChecks = "rhumb_health_checks_total", Counter, "", ["backend", "result"],
         "Active checks of endpoints that ended.";
     BackendRefused = "rhumb_backend_refused_total", Counter, "", ["backend", "limit"],
-        "Requests refused because the backend had as many requests, or as many that wait for a connection, as it may have.";
+        "Requests refused because the backend had as many requests, or as many that wait for a connection or a stream, as it may have.";
     BackendPending = "rhumb_backend_pending_requests", Gauge, "", ["backend"],
-        "Requests that wait for a connection, where the number of connections is limited.";
+        "Requests that wait for a connection, where the number of connections is limited, or for a stream of HTTP/2.";
     Resolutions = "rhumb_backend_resolutions_total", Counter, "", ["backend", "result"],
         "DNS resolutions of backends.";
 

@@ -15,6 +15,9 @@ use crate::target::Target;
 /// Requests that may wait for a connection when there is a limit of connections and nothing is written about waiting.
 pub const DEFAULT_MAX_PENDING: u32 = 1024;
 
+/// Requests of a backend, of all workers, that may wait for a stream of HTTP/2 when its connections are not limited.
+pub const DEFAULT_STREAM_WAITS: u32 = 8192;
+
 /// The connections of a backend. Goes on from revision to revision of it.
 #[derive(Debug, Default)]
 pub struct Connections {
@@ -134,6 +137,29 @@ impl Drop for Place<'_> {
     }
 }
 
+/// A request that waits for a stream of HTTP/2, until this is dropped.
+pub(crate) struct StreamWait<'a>(&'a Connections);
+
+impl Drop for StreamWait<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Counts a request in that waits for a stream.
+///
+/// # Errors
+/// `BackendLimit` when too many wait already.
+pub(crate) fn wait_for_stream(target: &Target) -> Result<StreamWait<'_>, Failure> {
+    let most = if target.max_connections.is_some() { target.max_pending } else { DEFAULT_STREAM_WAITS };
+    let connections = &*target.connections;
+    if connections.waiting.fetch_add(1, Relaxed) >= most {
+        connections.waiting.fetch_sub(1, Relaxed);
+        return Err(connections.refuse());
+    }
+    Ok(StreamWait(connections))
+}
+
 /// What a request that needs a connection gets.
 pub(crate) enum Got<T> {
     /// Room for a new one.
@@ -174,6 +200,14 @@ pub(crate) async fn wait<T>(
         deadline.poll(cx).map(|()| Err(connections.refuse()))
     })
     .await
+}
+
+/// Room for something that cannot wait for it, as a session of datagrams.
+///
+/// # Errors
+/// `BackendLimit` when there is none.
+pub fn permit_now(target: &Target) -> Result<Permit, Failure> {
+    target.connections.take(target.max_connections).ok_or_else(|| target.connections.refuse())
 }
 
 /// Room for a connection that belongs to no pool.

@@ -209,6 +209,17 @@ impl Pools {
         .await
     }
 
+    /// Room for one more connection of HTTP/2; or the news that one of those there are has a stream free meanwhile.
+    async fn room_for_line(&self, target: &Target, key: Key) -> Result<Got<()>, Failure> {
+        let mut watch = self.h2.borrow_mut().entry(key).or_default().waiting.watch();
+        limit::wait(target, |cx| {
+            while watch.poll(cx).is_ready() {}
+            let lines = self.h2.borrow();
+            lines.get(&key)?.handles.iter().any(h2::Handle::can_open).then_some(())
+        })
+        .await
+    }
+
     /// Closes a connection at rest.
     fn close_one(&self, target: u64) {
         let mut pools = self.h1.borrow_mut();
@@ -244,6 +255,7 @@ impl Pools {
     ) -> Result<(h2::Stream, bool), Failure> {
         let key = Key { target: target.key, address };
         let mut deadline = Timer::new();
+        let mut wait = None;
         loop {
             let candidate = self.h2.borrow_mut().entry(key).or_default().candidate();
             match candidate {
@@ -259,7 +271,7 @@ impl Pools {
                 }
                 Candidate::Connect => {
                     let mut turn = Turn { pools: &self.h2, key, is_done: false };
-                    let permit = limit::permit(target).await?;
+                    let Got::Room(permit) = self.room_for_line(target, key).await? else { continue };
                     let io = connect(target, address).await?;
                     if io.tls().is_some_and(|tls| tls.alpn() != Some(b"h2")) {
                         // RFC 9113 §3.2: over TLS, HTTP/2 is spoken only when ALPN has chosen it.
@@ -283,6 +295,9 @@ impl Pools {
                 }
                 // Another request is connecting, or every stream of every connection is in use.
                 Candidate::Wait(mut turn) => {
+                    if wait.is_none() {
+                        wait = Some(limit::wait_for_stream(target)?);
+                    }
                     if deadline.deadline().is_none() {
                         deadline.set(Instant::now() + target.connect_timeout);
                     }

@@ -97,6 +97,30 @@ fn one_session_too_many_ends_the_one_that_rested_longest() {
 }
 
 #[test]
+fn sessions_count_against_the_limits_of_their_backend() {
+    for limit in ["maxConnections: 1", "maxRequests: 1"] {
+        let (port, peer) = (port::free(), peer("it "));
+        let config = Config::new()
+            .listener("dns", port, "protocol: UDP, policies: {udp: {idleTimeout: 1s}}")
+            .backend("peer", &format!("endpoints: ['{peer}'], {limit}"))
+            .route("on: dns, to: peer")
+            .top("workers: 2");
+        let rhumb = Rhumb::start(&config);
+        let (first, second) = (client(), client());
+        assert_eq!(ask(&first, local(port), "a"), "it a");
+        // While the first one goes on there is no room for another.
+        wait::until("a datagram to be dropped", || {
+            assert_eq!(ask(&first, local(port), "b"), "it b");
+            second.send_to(b"c", local(port)).expect("a datagram");
+            (rhumb.metric("rhumb_udp_dropped_total", &["reason=\"backend_limit\""]) >= 1.0).then_some(())
+        });
+        assert!(rhumb.metric("rhumb_backend_refused_total", &[]) >= 1.0);
+        // Asked until the first one has rested for long enough.
+        assert_eq!(ask(&second, local(port), "d"), "it d");
+    }
+}
+
+#[test]
 fn a_session_leaves_an_endpoint_that_is_gone() {
     let (one, two) = (peer("one "), peer("two "));
     let port = port::free();

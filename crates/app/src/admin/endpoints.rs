@@ -1,6 +1,6 @@
 //! Endpoints as they are, as JSON.
 
-use rhumb_balance::{Check, EndpointSet, Endpoints, Gate, Nanos, Phase, State, Tally, Why};
+use rhumb_balance::{Check, Endpoint, EndpointSet, Endpoints, Gate, Nanos, Phase, State, Tally, Why};
 use rhumb_plan::Plan;
 use serde_json::{Map, Value, json};
 
@@ -40,44 +40,64 @@ fn ejections(tally: &Tally) -> Value {
 
 fn members(endpoints: &Endpoints, set: &EndpointSet, tally: &Tally, now: Nanos) -> Vec<Value> {
     let members = set.members().iter().map(|member| {
-        let endpoint = member.endpoint();
-        let state = endpoints.state(endpoint);
-        let seconds = |at: Nanos| now.0.saturating_sub(at.0) as f64 / 1e9;
-        let word = word(&state, endpoint.gate(), now);
-        json!({
-            "address": endpoint.address().to_string(),
-            "hostname": endpoint.hostname().map(|name| &**name),
-            "weight": member.weight(),
-            "priority": member.priority(),
-            "zone": member.zone(),
-            "state": word,
-            "share": (state.share * 1000.0).round() / 1000.0,
-            "sinceSeconds": tenths(match (word, &state.check) {
-                ("failing check" | "not checked", Some((_, since))) => seconds(*since),
-                _ => seconds(state.since),
-            }),
-            "why": why(&state, tally),
-            "next": next(&state, now),
-            "lastEvidence": state.why.map(|(why, at)| json!({
-                "why": why.to_string(), "secondsAgo": tenths(seconds(at)),
-            })),
-            "ejections": state.ejections,
-            "relapses": state.relapses,
-            "check": state.check.as_ref().map(|(check, since)| json!({
-                "state": check_word(check),
-                "sinceSeconds": tenths(seconds(*since)),
-                "detail": match check { Check::Failing(detail) => Some(&**detail), _ => None },
-            })),
-            "inFlight": endpoint.in_flight(),
-            "latencyMs": endpoint.latency_ns(now).map(|ns| ns as f64 / 1e6),
-            "started": endpoint.started(),
-            "succeeded": endpoint.succeeded(),
-            "failed": endpoint.failed(),
-            "throttled": endpoint.throttled(),
-            "window": { "succeeded": state.window.0, "failed": state.window.1 },
-        })
+        let place = (member.weight(), member.priority(), member.zone());
+        describe(endpoints, member.endpoint(), place, None, tally, now)
     });
-    members.collect()
+    let draining = endpoints.draining();
+    let draining = draining
+        .iter()
+        .map(|(endpoint, at)| describe(endpoints, endpoint, (0, 0, None), Some(*at), tally, now));
+    members.chain(draining).collect()
+}
+
+/// One endpoint, with its weight, priority and zone; `left` is when it left the set.
+fn describe(
+    endpoints: &Endpoints,
+    endpoint: &Endpoint,
+    (weight, priority, zone): (u32, u32, Option<&str>),
+    left: Option<Nanos>,
+    tally: &Tally,
+    now: Nanos,
+) -> Value {
+    let state = endpoints.state(endpoint);
+    let seconds = |at: Nanos| now.0.saturating_sub(at.0) as f64 / 1e9;
+    let word = if left.is_some() { "draining" } else { word(&state, endpoint.gate(), now) };
+    json!({
+        "address": endpoint.address().to_string(),
+        "hostname": endpoint.hostname().map(|name| &**name),
+        "weight": weight,
+        "priority": priority,
+        "zone": zone,
+        "state": word,
+        "share": if left.is_some() { 0.0 } else { (state.share * 1000.0).round() / 1000.0 },
+        "sinceSeconds": tenths(match (word, &state.check) {
+            ("draining", _) => seconds(left.unwrap_or(now)),
+            ("failing check" | "not checked", Some((_, since))) => seconds(*since),
+            _ => seconds(state.since),
+        }),
+        "why": match left {
+            Some(_) => Some("it is no longer listed; its requests go on".to_owned()),
+            None => why(&state, tally),
+        },
+        "next": if left.is_some() { None } else { next(&state, now) },
+        "lastEvidence": state.why.map(|(why, at)| json!({
+            "why": why.to_string(), "secondsAgo": tenths(seconds(at)),
+        })),
+        "ejections": state.ejections,
+        "relapses": state.relapses,
+        "check": state.check.as_ref().map(|(check, since)| json!({
+            "state": check_word(check),
+            "sinceSeconds": tenths(seconds(*since)),
+            "detail": match check { Check::Failing(detail) => Some(&**detail), _ => None },
+        })),
+        "inFlight": endpoint.in_flight(),
+        "latencyMs": endpoint.latency_ns(now).map(|ns| ns as f64 / 1e6),
+        "started": endpoint.started(),
+        "succeeded": endpoint.succeeded(),
+        "failed": endpoint.failed(),
+        "throttled": endpoint.throttled(),
+        "window": { "succeeded": state.window.0, "failed": state.window.1 },
+    })
 }
 
 /// The state in a word or two.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rhumb_balance::departed::MEMORY;
 use rhumb_balance::{
     Algorithm, Check, EndpointSet, EndpointSpec, Endpoints, Nanos, Outcome, Pick, Reader, Settings,
     set::ENDPOINTS_LIMIT,
@@ -40,7 +41,11 @@ fn what_is_known_about_an_endpoint_survives_changes_of_the_set() {
     cell.publish(Vec::new(), Nanos(0));
     assert!(reader.set().members().is_empty());
     cell.publish(specs(&[1, 1]), Nanos(0));
-    assert!(!Arc::ptr_eq(reader.set().members()[1].endpoint(), &old), "who left is forgotten");
+    assert!(Arc::ptr_eq(reader.set().members()[1].endpoint(), &old), "who comes back is remembered");
+    cell.publish(Vec::new(), Nanos(0));
+    cell.tick(Nanos(MEMORY.as_nanos() as u64));
+    cell.publish(specs(&[1, 1]), Nanos(0));
+    assert!(!Arc::ptr_eq(reader.set().members()[1].endpoint(), &old), "for a while");
 }
 
 #[test]

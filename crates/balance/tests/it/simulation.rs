@@ -213,7 +213,7 @@ impl History {
         if self.rng.below(2) == 0 {
             self.algorithm = Algorithm::ALL[self.rng.below(5) as usize];
         }
-        let set = self.cell.load().next(self.members.clone(), self.algorithm, Nanos(self.now));
+        let set = self.cell.next(self.members.clone(), self.algorithm, Nanos(self.now));
         self.cell = Endpoints::with(set, self.settings.clone(), Some(&self.cell));
         self.cell.tick(Nanos(self.now));
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rhumb_balance::{Endpoint, InFlight, Nanos, Outcome};
+use rhumb_balance::{Endpoint, InFlight, Nanos, NotPicked, Outcome};
 use rhumb_base::failure::Cause;
 use rhumb_net::buffer::Buffer;
 use rhumb_net::socket::{send_datagram, send_datagram_to};
@@ -22,6 +22,7 @@ use rhumb_net::timer::Timer;
 use rhumb_plan::{Backend, Port};
 use rhumb_telemetry::metrics::LocalCounter;
 use rhumb_telemetry::{Limit, Metric, Protocol};
+use rhumb_upstream::limit::{self, Permit};
 use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
@@ -65,6 +66,8 @@ struct Session {
     begun: Instant,
     /// Counts the session among what its endpoint has to do.
     load: RefCell<Option<InFlight>>,
+    /// Counts it among the connections of its backend.
+    _permit: Permit,
     /// Its first answer, which says something about the endpoint, has come.
     is_answered: Cell<bool>,
 }
@@ -255,8 +258,19 @@ impl Hub {
             let (nanos, mut rng) = (Nanos::since(self.worker.origin, now), self.worker.rng.borrow_mut());
             backend.begin_for(client.ip().to_canonical(), nanos, &mut rng, &[])
         };
-        let Ok(load) = picked else {
-            self.drop_one("no_endpoint");
+        let load = match picked {
+            Ok(load) => load,
+            Err(none) => {
+                self.drop_one(match none {
+                    NotPicked::NoEndpoint => "no_endpoint",
+                    NotPicked::Limit => "backend_limit",
+                });
+                return None;
+            }
+        };
+        // A session is to its endpoint what a connection is.
+        let Ok(permit) = limit::permit_now(backend.target()) else {
+            self.drop_one("backend_limit");
             return None;
         };
         let endpoint = Arc::clone(load.endpoint());
@@ -284,6 +298,7 @@ impl Hub {
             task: Cell::new(None),
             begun: now,
             load: RefCell::new(Some(load)),
+            _permit: permit,
             is_answered: Cell::new(false),
         });
         let evicted = {
