@@ -5,6 +5,7 @@ use rhumb_testkit::backend::Backend;
 use rhumb_testkit::cert::Authority;
 use rhumb_testkit::client::{self, Client};
 use rhumb_testkit::config::Config;
+use rhumb_testkit::h2_load::StreamLoad;
 use rhumb_testkit::load::{Load, Report};
 use rhumb_testkit::message::{Kind, Message};
 use rhumb_testkit::process::{Program, Rhumb, script, serve_script};
@@ -327,6 +328,7 @@ fn whatever_changes_under_load_no_request_fails() {
     let close = ["-H", "Connection: close"];
     let loads = [Wrk::start(&url, &[]), Wrk::start(&safe, &[]), Wrk::start(&url, &close)];
     let streams = H2Load::start(safe);
+    let heeding = [(); 2].map(|()| StreamLoad::start(local(plain), 8, "/bytes/500", 500));
     let version = |expected: u32| {
         wait::until(&format!("version {expected}"), || {
             let text = client::get(local(plain), "a.test", "/version").text();
@@ -359,7 +361,7 @@ fn whatever_changes_under_load_no_request_fails() {
         std::thread::park_timeout(clock.saturating_duration_since(std::time::Instant::now()));
     }
     version(at);
-    // A client that heeds GOAWAY would go on over another connection; h2load counts what it has not begun as failed.
+    // h2load counts what it has not begun when GOAWAY comes as failed; from here on those go on that heed it.
     let mut made = streams.stop();
     for _ in 0..3 {
         rhumb.upgrade();
@@ -368,6 +370,12 @@ fn whatever_changes_under_load_no_request_fails() {
     rhumb.signal(Signal::TERM);
     wait::until("draining is told", || (rhumb.try_admin("/readyz")?.text() == "draining\n").then_some(()));
     // A load balancer that has seen it sends its clients elsewhere.
+    for load in heeding {
+        let (report, connections) = load.stop();
+        none_failed(&report);
+        assert!(connections > 1, "an upgrade ends them");
+        made += report.good;
+    }
     for load in loads {
         made += load.stop();
     }

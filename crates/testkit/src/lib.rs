@@ -10,6 +10,7 @@ pub mod cert;
 pub mod client;
 pub mod config;
 pub mod h2;
+pub mod h2_load;
 pub mod hpack;
 pub mod load;
 pub mod message;
