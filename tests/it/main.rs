@@ -15,6 +15,7 @@ mod http2;
 mod lifecycle;
 mod l4;
 mod overload;
+mod quota;
 mod rate_limit;
 mod retry;
 mod routing;

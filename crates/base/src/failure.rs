@@ -124,6 +124,12 @@ causes! {
     CrossSiteRequest = 403, 7, Client, "cross_site_request", "http_request_denied", "The request was caused by a page of another site.";
     /// More than a rate limit allows (RFC 6585 §4).
     RateLimited = 429, 8, Client, "rate_limited", "http_request_denied", "Too many requests; try again later.";
+    /// More than a quota allows.
+    QuotaExceeded = 429, 8, Client, "quota_exceeded", "http_request_denied", "The quota is used up.";
+    /// As many requests as may be under way at a time.
+    ConcurrencyLimited = 429, 8, Client, "concurrency_limited", "http_request_denied", "Too many requests are under way; try again later.";
+    /// The backend failed too often, and is left alone for a while.
+    CircuitOpen = 503, 14, Backend, "circuit_open", "destination_unavailable", "The backend fails too often; try again later.";
     /// The store of a limit cannot be asked, and nothing may pass without it.
     StoreAway = 503, 14, Gateway, "store_away", "proxy_internal_response", "The gateway cannot count this request; try again later.";
     /// A fault that a policy was told to inject.

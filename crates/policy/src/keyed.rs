@@ -35,7 +35,6 @@ pub(crate) enum Keyed {
     /// The client's address; of IPv6 its /64 network, which one client has to itself.
     Address,
     /// The consumer, else the principal, else the client's address.
-    #[allow(dead_code)]
     Caller,
     /// The value of an expression.
     By(Program),
@@ -234,6 +233,13 @@ impl<E: Entry> Table<E> {
             return work(&mut shard.others, true);
         }
         work(shard.entries.entry(key).or_default(), false)
+    }
+
+    /// Does something with what is known of the keys that found no room in the shard of this one.
+    pub(crate) fn with_others<T: Default>(&self, key: u64, work: impl FnOnce(&mut E) -> T) -> T {
+        let at = usize::try_from(key >> 32).unwrap_or(0) % SHARDS;
+        let Some(shard) = self.shards.get(at) else { return T::default() };
+        work(&mut shard.lock().unwrap_or_else(PoisonError::into_inner).others)
     }
 
     /// Looks at everything that is known, and forgets that for which `keep` is false.

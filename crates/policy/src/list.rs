@@ -10,8 +10,9 @@ use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
-    authorization, cohort, cors, csrf, direct_response, ext_authz, fault, header_modifier, ip_access,
-    priority, proxy_protocol, rate_limit, redirect, retry, rewrite, security_fields, tcp, timeouts, udp,
+    authorization, circuit_breaker, cohort, concurrency, cors, csrf, direct_response, ext_authz, fault,
+    header_modifier, ip_access, priority, proxy_protocol, quota, rate_limit, redirect, retry, rewrite,
+    security_fields, tcp, timeouts, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
@@ -125,6 +126,9 @@ policies! {
     ExtAuthz       = ext_authz::ExtAuthz,            // after our own authentication, so that it is asked about fewer requests
     Authorization  = authorization::Authorization,   // sees the client's request, before anything changes it
     RateLimit      = rate_limit::RateLimit,          // keyed by who asks; what may not pass uses nothing
+    Quota          = quota::Quota,                   // what comes too fast uses nothing of it
+    Concurrency    = concurrency::Concurrency,       // behind what refuses for other reasons: a place is held from here on
+    CircuitBreaker = circuit_breaker::CircuitBreaker, // judges what the backend does, the faults below included
     Fault          = fault::Fault,                   // after who may ask, before everything that answers
     Redirect       = redirect::Redirect,             // ends the exchange: after everything that may refuse
     DirectResponse = direct_response::DirectResponse,

@@ -10,11 +10,8 @@ pub(crate) mod lease;
 pub(crate) mod rate;
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use rhumb_base::failure::Cause;
@@ -32,7 +29,7 @@ use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Outcome, Verdict}
 use crate::quantity;
 use crate::store::{Opened, StoreSpec, WhenStoreIsAway};
 use algorithm::{Fixed, Gcra, Meter, Refused, Rule, Sliding, Taken};
-use lease::{Alone, Leased, Leases, Terms};
+use lease::{Alone, Leased, Leases, Pending, Terms};
 use rate::Rate;
 pub use rate::RateSpec;
 use rhumb_store::Rule as StoreRule;
@@ -169,7 +166,7 @@ struct Limit {
     book: Book,
 }
 
-enum Cost {
+pub(crate) enum Cost {
     Number(u64),
     By(Program),
     Response(FieldName),
@@ -293,9 +290,7 @@ impl HttpPolicy for RateLimit {
             for told in told() {
                 let Some(limit) = self.limits.all.get(told.at) else { continue };
                 if let (Cost::Response(field), Some(key)) = (&limit.cost, told.key) {
-                    let said = rsp.fields.find(field).and_then(|value| std::str::from_utf8(value).ok());
-                    let cost = said.and_then(|text| text.trim().parse().ok()).unwrap_or(1);
-                    limit.charge(key, now, cost);
+                    limit.charge(key, now, of_response(rsp, field));
                 }
             }
         }
@@ -332,13 +327,6 @@ fn held_back(delay: u64, cx: &mut Exchange<'_>) -> Verdict {
 enum Stop {
     Refused(Box<Reply>),
     Pending(Pending),
-}
-
-/// An answer of a store that a request waits for.
-struct Pending {
-    leases: Arc<Leases>,
-    key: u64,
-    answers: u64,
 }
 
 /// Why a limit gave nothing.
@@ -386,10 +374,8 @@ impl Limits {
                 Stop::Refused(self.refuse(wanted.at, refused, cx))
             }
             No::Away => {
-                let mut reply = Reply::refuse(Cause::StoreAway);
-                reply.fields().set(Known::RetryAfter, b"1");
                 cx.decision = self.all.get(wanted.at).map(|limit| Arc::clone(&limit.name));
-                Stop::Refused(reply)
+                Stop::Refused(lease::away())
             }
         })
     }
@@ -442,34 +428,16 @@ impl Limits {
         begun: u64,
         cx: &Exchange<'_>,
     ) -> Verdict {
-        let Some(out) = cx.out.map(Rc::clone) else {
-            // Nobody is there to wait: a copy of a request, which can be done without.
-            return Verdict::Respond(Reply::refuse(Cause::StoreAway));
-        };
         let (this, end) = (Arc::clone(self), begun.saturating_add(nanos(self.timeout)));
-        let now = Now::late(cx);
-        let left = Duration::from_nanos(end.saturating_sub(now.steady));
-        Verdict::Wait(Box::pin(async move {
-            let Pending { leases, key, answers } = pending;
-            let mut late = pin!(out.pause(left));
-            let is_late = poll_fn(|task| {
-                if leases.poll_answer(key, now, answers, task.waker()).is_ready() {
-                    return Poll::Ready(false);
-                }
-                late.as_mut().poll(task).map(|()| true)
-            })
-            .await;
-            Outcome::Apply(Box::new(move |req, cx| {
-                let now = Now::late(cx);
-                let is_late = is_late || now.steady >= end;
-                let admitted = this.admit(req, &mut told.borrow_mut(), cx, now, is_late);
-                match admitted {
-                    Ok(delay) => held_back(delay, cx),
-                    Err(Stop::Refused(reply)) => Verdict::Respond(reply),
-                    Err(Stop::Pending(pending)) => this.wait(pending, told, begun, cx),
-                }
-            }))
-        }))
+        let again = move |req: &mut RequestHead, cx: &mut Exchange<'_>, now, is_late| {
+            let admitted = this.admit(req, &mut told.borrow_mut(), cx, now, is_late);
+            match admitted {
+                Ok(delay) => held_back(delay, cx),
+                Err(Stop::Refused(reply)) => Verdict::Respond(reply),
+                Err(Stop::Pending(pending)) => this.wait(pending, told, begun, cx),
+            }
+        };
+        lease::wait(pending, end, cx, Box::new(again))
     }
 
     fn refuse(&self, at: usize, refused: Refused, cx: &mut Exchange<'_>) -> Box<Reply> {
@@ -484,12 +452,18 @@ impl Limits {
     }
 }
 
+/// What a response says that it cost.
+pub(crate) fn of_response(rsp: &ResponseHead, field: &FieldName) -> u64 {
+    let said = rsp.fields.find(field).and_then(|value| std::str::from_utf8(value).ok());
+    said.and_then(|text| text.trim().parse().ok()).unwrap_or(1)
+}
+
 /// Whole seconds, rounded up.
-fn seconds(nanos: u64) -> u64 {
+pub(crate) fn seconds(nanos: u64) -> u64 {
     nanos.div_ceil(1_000_000_000)
 }
 
-fn field_name(field: &str, text: &str) -> Result<FieldName, Invalid> {
+pub(crate) fn field_name(field: &str, text: &str) -> Result<FieldName, Invalid> {
     FieldName::parse(text.as_bytes())
         .map_err(|_| Invalid::new(field, format!("`{text}` is no field name"), "write letters, digits and -"))
 }
@@ -690,7 +664,7 @@ impl Limit {
 }
 
 impl Cost {
-    fn read(field: &str, spec: Option<&CostSpec>) -> Result<Self, Invalid> {
+    pub(crate) fn read(field: &str, spec: Option<&CostSpec>) -> Result<Self, Invalid> {
         Ok(match spec {
             None => Self::Number(1),
             Some(CostSpec::Number(cost)) => Self::Number(*cost),
@@ -709,7 +683,7 @@ impl Cost {
         })
     }
 
-    fn of_request(&self, attributes: &Attributes<'_>) -> u64 {
+    pub(crate) fn of_request(&self, attributes: &Attributes<'_>) -> u64 {
         match self {
             Self::Number(cost) => *cost,
             Self::Response(_) => 0,

@@ -1,10 +1,12 @@
 //! Where counts are kept that several proxies share.
 
+use std::ffi::OsString;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rhumb_store::{Client, Redis, RedisUrl};
+use rhumb_store::{Client, Disk, Redis, RedisUrl};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -49,6 +51,31 @@ pub struct RedisSpec {
     pub prefix: Option<String>,
 }
 
+/// Where a quota is kept: one of the two.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QuotaStoreSpec {
+    /// A directory of this machine: counts of this proxy alone, which outlive it. Default.
+    #[serde(default)]
+    pub disk: Option<DiskSpec>,
+    /// A server of Redis (5 or later) or Valkey: proxies count together.
+    #[serde(default)]
+    pub redis: Option<RedisSpec>,
+}
+
+/// A directory with counts.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DiskSpec {
+    /// Its path. Default: `$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/rhumb`, else `~/.local/state/rhumb`, else
+    /// `/var/lib/rhumb`. It is made when it is not there.
+    #[serde(default)]
+    pub directory: Option<String>,
+}
+
+/// How long a request waits for the disk, and for a predecessor that has it.
+const DISK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What to do while the store cannot be reached.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
 pub enum WhenStoreIsAway {
@@ -63,6 +90,8 @@ pub enum WhenStoreIsAway {
 pub(crate) struct Opened {
     pub(crate) client: Arc<Client>,
     pub(crate) timeout: Duration,
+    /// Other proxies may use it too.
+    pub(crate) is_shared: bool,
 }
 
 /// Names this process among those that use a store.
@@ -74,8 +103,52 @@ fn this_process() -> &'static str {
 impl StoreSpec {
     /// The way to it: one for all policies that name the same.
     pub(crate) fn open(&self, field: &str, cx: &mut Context<'_>) -> Result<Opened, Invalid> {
-        let Self { redis } = self;
-        let field = |name: &str| format!("{field}.redis.{name}");
+        self.redis.open(&format!("{field}.redis"), cx)
+    }
+}
+
+impl QuotaStoreSpec {
+    /// The way to it: one for all policies that name the same.
+    pub(crate) fn open(&self, field: &str, cx: &mut Context<'_>) -> Result<Opened, Invalid> {
+        match (&self.disk, &self.redis) {
+            (Some(_), Some(_)) => {
+                Err(Invalid::new(field, "has both `disk` and `redis`", "remove one of them"))
+            }
+            (None, Some(redis)) => redis.open(&format!("{field}.redis"), cx),
+            (disk, None) => {
+                let written = disk.as_ref().and_then(|disk| disk.directory.as_deref());
+                if written.is_some_and(str::is_empty) {
+                    let field = format!("{field}.disk.directory");
+                    return Err(Invalid::new(field, "is empty", "leave it out for the default"));
+                }
+                let directory = written.map_or_else(default_directory, PathBuf::from);
+                let client = cx.share(&format!("disk {}", directory.display()), || {
+                    Client::new(|health| Box::new(Disk::new(directory, DISK_TIMEOUT, health)))
+                });
+                Ok(Opened { client, timeout: DISK_TIMEOUT, is_shared: false })
+            }
+        }
+    }
+}
+
+/// Where counts are kept when nothing is written.
+fn default_directory() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
+    // systemd names several, separated by colons.
+    let systemd = variable("STATE_DIRECTORY").and_then(|all| {
+        let first = all.to_string_lossy().split(':').next().map(PathBuf::from);
+        first.filter(|first| first.is_absolute())
+    });
+    systemd
+        .or_else(|| variable("XDG_STATE_HOME").map(|home| PathBuf::from(home).join("rhumb")))
+        .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".local/state/rhumb")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib/rhumb"))
+}
+
+impl RedisSpec {
+    fn open(&self, field: &str, cx: &mut Context<'_>) -> Result<Opened, Invalid> {
+        let redis = self;
+        let field = |name: &str| format!("{field}.{name}");
         let mut url = RedisUrl::parse(&redis.url).map_err(|why| {
             // It may have a password in it.
             Invalid::new(field("url"), format!("the URL {why}"), "write redis://HOST:PORT/DATABASE")
@@ -104,6 +177,6 @@ impl StoreSpec {
             let user = this_process().to_owned();
             Client::new(|health| Box::new(Redis::new(url, timeout, prefix, user, health)))
         });
-        Ok(Opened { client, timeout })
+        Ok(Opened { client, timeout, is_shared: true })
     }
 }

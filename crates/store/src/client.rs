@@ -13,6 +13,9 @@ const BATCH: usize = 256;
 /// How often the thread looks after things without being asked.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long nothing is asked before the store is told to rest.
+const REST: Duration = Duration::from_millis(200);
+
 /// How the store is.
 #[derive(Debug, Default)]
 pub struct Health {
@@ -134,7 +137,7 @@ fn run(
     orders: &Receiver<Ask>,
 ) {
     let mut looked: Option<Instant> = None;
-    let mut was_away = false;
+    let (mut was_away, mut rests) = (false, false);
     loop {
         if looked.is_none_or(|at| at.elapsed() >= LOOK) {
             looked = Some(Instant::now());
@@ -150,13 +153,21 @@ fn run(
             if !asks.is_empty() {
                 store.answer(asks);
             }
+            rests = false;
         }
-        let rest = looked.map_or(LOOK, |at| LOOK.saturating_sub(at.elapsed()));
-        let mut batch = match orders.recv_timeout(rest) {
+        let left = looked.map_or(LOOK, |at| LOOK.saturating_sub(at.elapsed()));
+        let mut batch = match orders.recv_timeout(if rests { left } else { left.min(REST) }) {
             Ok(first) => vec![first],
-            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Timeout) => {
+                if !rests {
+                    store.rest();
+                    rests = true;
+                }
+                continue;
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        rests = false;
         batch.extend(orders.try_iter().take(BATCH - 1));
         store.answer(batch);
         let is_away = health.is_away();

@@ -10,10 +10,12 @@
 )]
 
 mod client;
+mod disk;
 mod redis;
 mod resp;
 
 pub use client::{Attend, Client, Health, each_store};
+pub use disk::{Disk, Journal};
 pub use redis::{Redis, RedisUrl};
 
 /// How permits come into being.
@@ -53,8 +55,12 @@ pub struct Ask {
     pub want: u64,
     /// How many of an earlier grant were not used.
     pub back: u64,
+    /// Of which part of time they are.
+    pub back_part: u64,
     /// How many were used without a grant.
     pub debt: u64,
+    /// Nothing of the key is held any more.
+    pub is_last: bool,
     /// Told the answer, on the thread of the store.
     pub done: Done,
 }
@@ -63,7 +69,7 @@ pub struct Ask {
 pub type Done = Box<dyn FnOnce(Result<Grant, Away>) + Send>;
 
 /// What was granted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Grant {
     /// How many. All of them are used up as far as the store is concerned.
     pub permits: u64,
@@ -72,6 +78,8 @@ pub struct Grant {
     pub first: i64,
     /// What is left in the store.
     pub room: u64,
+    /// Where to write how many were used, before they are.
+    pub journal: Option<Journal>,
 }
 
 /// The store cannot be asked.
@@ -93,6 +101,9 @@ pub trait Store: Send {
 
     /// Called about once a second: whether it can be asked, and by how many processes it is used.
     fn look(&mut self) -> Result<u32, Away>;
+
+    /// Called when nothing was asked for a while.
+    fn rest(&mut self) {}
 
     /// What it is, for logs: without secrets.
     fn name(&self) -> String;

@@ -40,15 +40,18 @@ paid = paid + permits * interval
 redis.call('SET', KEYS[1], string.format('%.3f', paid), 'PX', math.ceil((paid - now) / 1000) + 1000)
 return {permits, math.floor(first), math.max(0, math.floor((now + burst * interval - paid) / interval))}";
 
-/// KEYS 1 counts by part; ARGV part, parts, limit, fraction, keep, want, back, debt. Parts of clocks that are ahead count.
+/// KEYS 1 counts by part; ARGV part, parts, limit, fraction, keep, want, back, debt, part of what is given back. Parts of clocks that are ahead count.
 const COUNTED: &str = "\
 local part, oldest = tonumber(ARGV[1]), ARGV[1] - ARGV[2] + 1
+if tonumber(ARGV[7]) > 0 and redis.call('HEXISTS', KEYS[1], ARGV[9]) == 1 then
+  redis.call('HINCRBY', KEYS[1], ARGV[9], '-' .. ARGV[7])
+end
 local counts, used = redis.call('HGETALL', KEYS[1]), 0
 for at = 1, #counts, 2 do
   if tonumber(counts[at]) < oldest then redis.call('HDEL', KEYS[1], counts[at])
   else used = used + counts[at + 1] end
 end
-local more = ARGV[8] - ARGV[7]
+local more = tonumber(ARGV[8])
 local room = math.max(0, ARGV[3] - used - more)
 local permits = math.min(tonumber(ARGV[6]), room, math.max(1, math.floor(room / ARGV[4])))
 more = more + permits
@@ -296,8 +299,8 @@ impl Ask {
                 resp::write(out, &parts.map(str::as_bytes));
             }
             Rule::Counted { part, parts, limit, keep, fraction } => {
-                let [part, parts, limit, keep, fraction] =
-                    [part, parts, limit, keep, fraction.max(1)].map(|n| n.to_string());
+                let [part, parts, limit, keep, fraction, back_part] =
+                    [part, parts, limit, keep, fraction.max(1), self.back_part].map(|n| n.to_string());
                 let parts = [
                     "EVALSHA",
                     &connection.counted,
@@ -311,6 +314,7 @@ impl Ask {
                     &want,
                     &back,
                     &debt,
+                    &back_part,
                 ];
                 resp::write(out, &parts.map(str::as_bytes));
             }
@@ -336,6 +340,7 @@ fn grant(reply: Reply) -> io::Result<Grant> {
             permits: u64::try_from(*permits).unwrap_or(0),
             first: first.saturating_mul(1000),
             room: u64::try_from(*room).unwrap_or(0),
+            journal: None,
         }),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }

@@ -5,14 +5,22 @@
 //! Only a request that finds no permit and no word from the store waits for one. What is not used for a while is given
 //! back. While the store says that there are none, nobody asks again.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Poll, Waker};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rhumb_store::{Ask, Attend, Away, Client, Grant, Rule as StoreRule};
+use rhumb_base::failure::Cause;
+use rhumb_codec::field::Known;
+use rhumb_codec::head::RequestHead;
+use rhumb_store::{Ask, Attend, Away, Client, Grant, Journal, Rule as StoreRule};
 
 use super::algorithm::{Fixed, Gcra, Meter, Refused, Rule, Taken};
+use crate::exchange::{Exchange, Reply};
 use crate::keyed::{Entry, Now, Table, nanos, steady};
+use crate::policy::{Outcome, Verdict};
 
 /// What is granted lasts about so long. **Unit**: nanoseconds.
 pub(crate) const SLICE: u64 = 100_000_000;
@@ -58,10 +66,7 @@ pub(crate) enum Alone {
 
 impl Terms {
     fn part(&self) -> u64 {
-        match self.store {
-            StoreRule::Paced { .. } => 0,
-            StoreRule::Counted { part, .. } => part,
-        }
+        part_of(&self.store)
     }
 
     fn interval(&self) -> u64 {
@@ -104,8 +109,9 @@ pub(crate) struct Lease {
     /// The rule that was asked for last.
     rule: Option<StoreRule>,
     segments: Vec<Segment>,
-    /// Not used, and not given back yet.
+    /// Not used, and not given back yet: how many, and of which part of time.
     back: u64,
+    back_part: u64,
     /// Used without a permit, and not told yet.
     debt: u64,
     is_asking: bool,
@@ -123,6 +129,12 @@ pub(crate) struct Lease {
     away_until: u64,
     used_at: u64,
     hold: u64,
+    /// The latest part of time that was counted in.
+    part: u64,
+    /// Where it is written how many were used, in which part of time, and how many.
+    journal: Option<Journal>,
+    journal_part: u64,
+    used: u64,
     paced: Gcra,
     fixed: Fixed,
 }
@@ -172,7 +184,7 @@ impl Demand {
 impl Entry for Lease {
     fn is_over(&self, now: Now) -> bool {
         let rests = self.used_at.saturating_add(HOLD.1) < now.steady && self.denied_until <= now.steady;
-        let is_empty = self.segments.is_empty() && self.back == 0 && self.debt == 0;
+        let is_empty = self.segments.is_empty() && self.back == 0 && self.debt == 0 && self.journal.is_none();
         rests && is_empty && !self.is_asking && self.paced.is_over(now) && self.fixed.is_over(now)
     }
 }
@@ -198,16 +210,29 @@ impl Lease {
         count
     }
 
-    /// Parts with what nobody used for a while, and forgets what is of a part of time that is over.
+    /// Parts with what nobody used for a while, and with what is of a part of time that is over.
     fn settle(&mut self, now: u64, part: u64, hold: u64) {
-        let back = &mut self.back;
-        self.segments.retain(|segment| {
-            let is_old = now.saturating_sub(segment.at.max(segment.first)) > hold;
-            if is_old && segment.part == part {
-                *back += segment.permits;
+        self.part = self.part.max(part);
+        let Self { part, back, back_part, segments, .. } = self;
+        segments.retain(|segment| {
+            let is_old = now.saturating_sub(segment.at.max(segment.first)) > hold || segment.part < *part;
+            if is_old {
+                *back = if *back_part == segment.part {
+                    back.saturating_add(segment.permits)
+                } else {
+                    segment.permits
+                };
+                *back_part = segment.part;
             }
-            !is_old && segment.part == part
+            !is_old
         });
+    }
+
+    /// Takes down how many of what was granted are used. False when that cannot be done.
+    fn note_used(&mut self, more: u64) -> bool {
+        let Some(journal) = &self.journal else { return true };
+        self.used = self.used.saturating_add(more);
+        journal.write(self.used).is_ok()
     }
 
     /// When so many of what is held can be used; `None` when there are not so many.
@@ -225,7 +250,7 @@ impl Lease {
     }
 
     /// The wish for more, and what has to be told besides.
-    fn wish(&mut self, terms: &Terms, users: u64, least: u64) -> (StoreRule, u64, u64, u64) {
+    fn wish(&mut self, terms: &Terms, users: u64, least: u64) -> Wish {
         let share = u128::from(terms.limit) * u128::from(SLICE) * 3 / 2 / u128::from(terms.period.max(1));
         let share = u64::try_from(share).unwrap_or(u64::MAX).div_ceil(users);
         let first = (terms.limit / 20).clamp(1, FIRST_MAX);
@@ -234,8 +259,31 @@ impl Lease {
         let demand = (self.demand.before.max(self.demand.count as f64) * 1.5).ceil() as u64;
         let waiting = least.saturating_add(self.waiters.len() as u64);
         let want = demand.clamp(first, most).max(waiting);
-        self.rule = Some(terms.store);
-        (terms.store, want, std::mem::take(&mut self.back), std::mem::take(&mut self.debt))
+        let rule = match terms.store {
+            StoreRule::Counted { part, parts, limit, keep, fraction } => {
+                // Whose clock is behind asks for what is now all the same.
+                StoreRule::Counted { part: part.max(self.part), parts, limit, keep, fraction }
+            }
+            paced => paced,
+        };
+        self.rule = Some(rule);
+        let (back, debt) = (std::mem::take(&mut self.back), std::mem::take(&mut self.debt));
+        Wish { rule, want, back, back_part: self.back_part, debt }
+    }
+}
+
+struct Wish {
+    rule: StoreRule,
+    want: u64,
+    back: u64,
+    back_part: u64,
+    debt: u64,
+}
+
+fn part_of(rule: &StoreRule) -> u64 {
+    match rule {
+        StoreRule::Paced { .. } => 0,
+        StoreRule::Counted { part, .. } => *part,
     }
 }
 
@@ -280,11 +328,18 @@ impl Leases {
             lease.settle(at, terms.part(), terms.hold());
             let wanted = cost.wanted();
             let leased = if lease.usable(at) >= wanted {
-                if let Cost::Now(count) = cost {
-                    lease.use_up(at, count);
-                }
+                let is_noted = match cost {
+                    Cost::Now(count) => {
+                        lease.use_up(at, count);
+                        lease.note_used(count)
+                    }
+                    Cost::Later => true,
+                };
                 let left = lease.room.saturating_add(lease.held());
-                Leased::Taken(Taken { delay: 0, left, reset: reset(terms, left, now) })
+                match is_noted {
+                    true => Leased::Taken(Taken { delay: 0, left, reset: reset(terms, left, now) }),
+                    false => self.alone(lease, now, cost, terms),
+                }
             } else if has_waited || at < lease.away_until || self.client.health().is_away() {
                 if has_waited {
                     lease.away_until = at.saturating_add(AWAY);
@@ -342,6 +397,8 @@ impl Leases {
                 part: terms.part(),
             };
             lease.segments.push(segment);
+            lease.used = lease.used.saturating_sub(count);
+            lease.note_used(0);
         });
     }
 
@@ -357,6 +414,7 @@ impl Leases {
                 return;
             }
             let missing = lease.use_up(now.steady, count);
+            lease.note_used(count - missing);
             lease.debt = lease.debt.saturating_add(missing);
             if lease.debt > 0 {
                 self.ask(key, lease, terms, 0);
@@ -384,18 +442,19 @@ impl Leases {
         let Some(name) = &lease.name else { return };
         let name = format!("{}{name}", self.name);
         lease.is_asking = true;
-        let (rule, want, back, debt) = lease.wish(terms, self.users(), least);
-        let (this, terms) = (self.this.get().cloned().unwrap_or_default(), *terms);
+        let Wish { rule, want, back, back_part, debt } = lease.wish(terms, self.users(), least);
+        let this = self.this.get().cloned().unwrap_or_default();
+        let terms = Terms { store: rule, ..*terms };
         let done = Box::new(move |answer: Result<Grant, Away>| {
             if let Some(this) = this.upgrade() {
-                this.answered(key, &terms, answer, (back, debt));
+                this.answered(key, &terms, answer, debt);
             }
         });
-        self.client.ask(Ask { key: name, rule, want, back, debt, done });
+        self.client.ask(Ask { key: name, rule, want, back, back_part, debt, is_last: false, done });
     }
 
     /// Takes down an answer. Runs on the thread of the store.
-    fn answered(&self, key: u64, terms: &Terms, answer: Result<Grant, Away>, told: (u64, u64)) {
+    fn answered(&self, key: u64, terms: &Terms, answer: Result<Grant, Away>, debt: u64) {
         let at = steady(Instant::now());
         // The clock of the calendar is not needed to find the key.
         let now = Now { steady: at, unix: 0 };
@@ -407,6 +466,14 @@ impl Leases {
                     lease.away_until = 0;
                     lease.room = grant.room;
                     lease.granted = grant.permits;
+                    if grant.journal.is_some() {
+                        // A part of time begins at nothing: so does the store.
+                        if lease.journal.is_none() || lease.journal_part != terms.part() {
+                            (lease.journal_part, lease.used) = (terms.part(), 0);
+                        }
+                        lease.journal = grant.journal;
+                        lease.note_used(debt);
+                    }
                     let first = at.saturating_add_signed(grant.first);
                     if grant.permits > 0 {
                         lease.denied_until = 0;
@@ -429,13 +496,55 @@ impl Leases {
                 Err(Away) => {
                     lease.away_until = at + AWAY;
                     // What was to be given back may have arrived or not: it counts as used. What was used has to be told.
-                    lease.debt = lease.debt.saturating_add(told.1);
+                    lease.debt = lease.debt.saturating_add(debt);
                 }
             }
             std::mem::take(&mut lease.waiters)
         });
         waiters.into_iter().for_each(Waker::wake);
     }
+}
+
+/// An answer of a store that a request waits for.
+pub(crate) struct Pending {
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) key: u64,
+    pub(crate) answers: u64,
+}
+
+/// What a request does once it has waited. Told whether it has waited long enough.
+pub(crate) type Again = Box<dyn FnOnce(&mut RequestHead, &mut Exchange<'_>, Now, bool) -> Verdict>;
+
+/// Has a request wait for the store until `end`, then go on.
+pub(crate) fn wait(pending: Pending, end: u64, cx: &Exchange<'_>, again: Again) -> Verdict {
+    let Some(out) = cx.out.map(Rc::clone) else {
+        // Nobody is there to wait: a copy of a request, which can be done without.
+        return Verdict::Respond(Reply::refuse(Cause::StoreAway));
+    };
+    let now = Now::late(cx);
+    let left = Duration::from_nanos(end.saturating_sub(now.steady));
+    Verdict::Wait(Box::pin(async move {
+        let Pending { leases, key, answers } = pending;
+        let mut late = pin!(out.pause(left));
+        let is_late = poll_fn(|task| {
+            if leases.poll_answer(key, now, answers, task.waker()).is_ready() {
+                return Poll::Ready(false);
+            }
+            late.as_mut().poll(task).map(|()| true)
+        })
+        .await;
+        Outcome::Apply(Box::new(move |req, cx| {
+            let now = Now::late(cx);
+            again(req, cx, now, is_late || now.steady >= end)
+        }))
+    }))
+}
+
+/// Refuses because the store is away.
+pub(crate) fn away() -> Box<Reply> {
+    let mut reply = Reply::refuse(Cause::StoreAway);
+    reply.fields().set(Known::RetryAfter, b"1");
+    reply
 }
 
 /// What a request costs here.
@@ -480,13 +589,17 @@ impl Attend for Leases {
         let mut asks = Vec::new();
         self.table.retain(|lease| {
             if lease.used_at.saturating_add(lease.hold) < at && !lease.is_asking {
-                let part = lease.segments.first().map_or(0, |segment| segment.part);
-                lease.settle(at, part, lease.hold);
-                if let (Some(rule), Some(name), true) = (lease.rule, &lease.name, lease.back + lease.debt > 0)
-                {
-                    let (back, debt) = (std::mem::take(&mut lease.back), std::mem::take(&mut lease.debt));
+                lease.settle(at, 0, lease.hold);
+                let has_more = lease.back + lease.debt > 0 || lease.journal.is_some();
+                if let (Some(rule), Some(name), true) = (lease.rule, &lease.name, has_more) {
                     let key = format!("{}{name}", self.name);
-                    asks.push(Ask { key, rule, want: 0, back, debt, done: Box::new(|_| ()) });
+                    let (back, debt) = (std::mem::take(&mut lease.back), std::mem::take(&mut lease.debt));
+                    let is_last = lease.segments.is_empty();
+                    if is_last {
+                        (lease.journal, lease.used) = (None, 0);
+                    }
+                    let (back_part, done) = (lease.back_part, Box::new(|_| ()));
+                    asks.push(Ask { key, rule, want: 0, back, back_part, debt, is_last, done });
                 }
             }
             !lease.is_over(now)
