@@ -21,6 +21,7 @@ pub struct Files {
     directory: Option<Directory>,
     /// The last load, in the order of names.
     files: Vec<CachedFile>,
+    distinct: Distinct,
     /// Listeners of all short forms of the last load: those without any of their own use them.
     listeners: Vec<Box<str>>,
 }
@@ -74,7 +75,13 @@ struct Cached {
 impl Files {
     /// Configuration at `path`: a file, or a directory with `*.yaml`, `*.yml` and `*.json`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), directory: None, files: Vec::new(), listeners: Vec::new() }
+        Self {
+            path: path.into(),
+            directory: None,
+            files: Vec::new(),
+            distinct: Distinct::default(),
+            listeners: Vec::new(),
+        }
     }
 
     /// The path.
@@ -152,7 +159,10 @@ impl Files {
             }
         }
         self.files = files;
-        drop_duplicates(&mut loaded);
+        if !self.distinct.are_still(&loaded.docs) {
+            drop_duplicates(&mut loaded);
+            self.distinct.are(&loaded.docs);
+        }
         loaded.inputs = reader.into_inputs();
         let hashes = loaded.inputs.iter().map(|input| (input.path.as_os_str(), input.hash));
         loaded.digest = hash(&hashes.collect::<Vec<_>>());
@@ -406,6 +416,39 @@ fn is_address(doc: &Doc) -> bool {
     matches!(doc.spec, rhumb_model::Spec::Backend(_))
         && written.contains(':')
         && !written.contains(char::is_whitespace)
+}
+
+/// The documents of the last load, each with a name of its own, or with none.
+#[derive(Default)]
+struct Distinct {
+    docs: Vec<Arc<Doc>>,
+    names: foldhash::HashSet<Arc<DocId>>,
+}
+
+impl Distinct {
+    fn are(&mut self, docs: &[Arc<Doc>]) {
+        self.docs = docs.to_vec();
+        let named = docs.iter().filter(|doc| !doc.name().is_empty());
+        self.names = named.map(|doc| Arc::clone(&doc.id)).collect();
+    }
+
+    /// True when these documents have distinct names as well; they are then the ones to compare with. Only those that are
+    /// not where they were are looked at.
+    fn are_still(&mut self, docs: &[Arc<Doc>]) -> bool {
+        let is_same = |(a, b): &(&Arc<Doc>, &Arc<Doc>)| Arc::ptr_eq(a, b);
+        let first = self.docs.iter().zip(docs).take_while(is_same).count();
+        let both = self.docs.len().min(docs.len()) - first;
+        let last = self.docs.iter().rev().zip(docs.iter().rev()).take(both).take_while(is_same).count();
+        let (old, new) = (first..self.docs.len() - last, first..docs.len() - last);
+        for doc in self.docs.get(old.clone()).unwrap_or_default() {
+            self.names.remove(&doc.id);
+        }
+        let new = docs.get(new).unwrap_or_default();
+        let mut named = new.iter().filter(|doc| !doc.name().is_empty());
+        let are_distinct = named.all(|doc| self.names.insert(Arc::clone(&doc.id)));
+        self.docs.splice(old, new.iter().cloned());
+        are_distinct
+    }
 }
 
 /// Of documents with the same name the first one stays.
