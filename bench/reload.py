@@ -66,8 +66,8 @@ class Http:
         return data
 
 
-def short_form(count, port, version):
-    lines = [f"admin: {{address: '127.0.0.1:{free_port()}'}}", f"listeners: {{web: {{address: 127.0.0.1, port: {port}}}}}", "routes:"]
+def short_form(count, port, admin, version):
+    lines = [f"admin: {{address: '127.0.0.1:{admin}'}}", f"listeners: {{web: {{address: 127.0.0.1, port: {port}}}}}", "routes:"]
     for n in range(count):
         lines.append(f"  - match: {{path: /r{n}/*}}\n    redirect: {{host: 'r{n}-{version if n == count // 2 else 0}.test'}}")
     return "\n".join(lines) + "\n"
@@ -105,7 +105,7 @@ spec:
 """
 
 
-def gateway(port):
+def gateway(port, admin):
     return f"""apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: web}}
@@ -117,7 +117,7 @@ spec:
 apiVersion: rhumb.dev/v1alpha1
 kind: ProxyConfig
 metadata: {{name: rhumb}}
-spec: {{admin: {{address: '127.0.0.1:{free_port()}'}}}}
+spec: {{admin: {{address: '127.0.0.1:{admin}'}}}}
 """
 
 
@@ -127,13 +127,14 @@ class Layout:
     def __init__(self, name, directory, count, port):
         self.name, self.directory, self.count, self.port = name, directory, count, port
         self.middle = count // 2
+        self.admin = free_port()  # the same in every version: only the route changes
         if name == "short form":
             self.config = os.path.join(directory, "rhumb.yaml")
-            self.write(self.config, short_form(count, port, 0))
+            self.write(self.config, short_form(count, port, self.admin, 0))
             return
         self.config = os.path.join(directory, "config")
         os.mkdir(self.config)
-        self.write(os.path.join(self.config, "_gateway.yaml"), gateway(port))
+        self.write(os.path.join(self.config, "_gateway.yaml"), gateway(port, self.admin))
         self.step = 1 if name.endswith("one to a file") else 100
         for first in range(0, count, self.step):
             self.write(*self.file(first, 0))
@@ -146,7 +147,7 @@ class Layout:
     def prepare(self, version):
         """The new file beside the old one; the two paths."""
         if self.name == "short form":
-            path, text = self.config, short_form(self.count, self.port, version)
+            path, text = self.config, short_form(self.count, self.port, self.admin, version)
         else:
             path, text = self.file(self.middle - self.middle % self.step, version)
         fresh = os.path.join(self.directory, "fresh")

@@ -55,6 +55,8 @@ pub struct Memory {
     order: Vec<Arc<Doc>>,
     /// How many of them have no name.
     unnamed: usize,
+    /// How many of them tell their age.
+    aged: usize,
     around: Option<(bool, usize)>,
     doors: Vec<Standing>,
     policies: HashMap<usize, policies::Kept>,
@@ -93,6 +95,8 @@ impl Memory {
 
         let unnamed = |docs: &[Arc<Doc>]| docs.iter().filter(|doc| doc.name().is_empty()).count();
         self.unnamed = (self.unnamed + unnamed(&came)).saturating_sub(unnamed(&gone));
+        let aged = |docs: &[Arc<Doc>]| docs.iter().filter(|doc| doc.created.is_some()).count();
+        self.aged = (self.aged + aged(&came)).saturating_sub(aged(&gone));
         if self.unnamed > 0 || came.len() > INSERTED_SINGLY {
             self.order = docs.to_vec();
             self.order.sort_by_cached_key(|doc| (created(doc), doc.id.clone()));
@@ -131,7 +135,7 @@ impl Memory {
         around: &Surroundings,
     ) -> Resolved {
         let origins = OnceCell::new();
-        let docs = Docs::collect(docs);
+        let docs = Docs::collect(docs, self.aged == 0);
         let mut report = Report::new(docs.trace.clone());
         let grants = Grants::new(&docs);
         let keeper = previous.map(|plan| plan.keeper.clone()).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Documents by kind and name.
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 
 use rhumb_model::kind::backend::Backend;
@@ -49,13 +49,18 @@ impl<T> Entry<'_, T> {
 pub(crate) struct Kind<'a, T> {
     pub(crate) all: Vec<Entry<'a, T>>,
     by_key: OnceCell<HashMap<Key<'a>, usize>>,
+    /// How often something was looked for in `all` as it is: for a few times that is less than a map costs.
+    searches: Cell<u32>,
+    /// No document tells its age: `all` is in the order of names.
+    is_by_name: bool,
     name: &'static str,
     trace: Trace,
 }
 
 impl<'a, T> Kind<'a, T> {
-    fn new(name: &'static str, trace: &Trace) -> Self {
-        Self { all: Vec::new(), by_key: OnceCell::new(), name, trace: trace.clone() }
+    fn new(name: &'static str, is_by_name: bool, trace: &Trace) -> Self {
+        let searches = Cell::new(0);
+        Self { all: Vec::new(), by_key: OnceCell::new(), searches, is_by_name, name, trace: trace.clone() }
     }
 
     fn push(&mut self, doc: &'a Doc, spec: &'a Arc<T>) {
@@ -68,6 +73,12 @@ impl<'a, T> Kind<'a, T> {
 
     pub(crate) fn position(&self, key: Key<'_>) -> Option<usize> {
         self.trace.note(Ask::Document, self.name, key);
+        if self.is_by_name && self.by_key.get().is_none() && self.searches.get() < SEARCHES {
+            self.searches.set(self.searches.get() + 1);
+            let after = self.all.partition_point(|entry| crate::collect::key(entry.doc) <= key);
+            let at = after.checked_sub(1)?;
+            return (crate::collect::key(self.all[at].doc) == key).then_some(at);
+        }
         self.by_key().get(&key).copied()
     }
 
@@ -91,6 +102,9 @@ impl<'a, T> Kind<'a, T> {
         self.all.iter().find(|entry| entry.doc.name() == name).map(|entry| entry.doc.namespace())
     }
 }
+
+/// From this many searches on a map pays.
+const SEARCHES: u32 = 64;
 
 /// All documents.
 pub(crate) struct Docs<'a> {
@@ -117,25 +131,26 @@ pub(crate) struct Docs<'a> {
 }
 
 impl<'a> Docs<'a> {
-    /// Sorts documents into their kinds. They come in the order in which they win ([`in_order`]).
-    pub(crate) fn collect(docs: &'a [Arc<Doc>]) -> Self {
+    /// Sorts documents into their kinds. They come in the order in which they win ([`in_order`]);
+    /// `are_ageless`: none of them tells its age.
+    pub(crate) fn collect(docs: &'a [Arc<Doc>], are_ageless: bool) -> Self {
         let trace = &Trace::default();
         let mut this = Self {
-            classes: Kind::new("GatewayClass", trace),
-            gateways: Kind::new("Gateway", trace),
-            http_routes: Kind::new("HTTPRoute", trace),
-            grpc_routes: Kind::new("GRPCRoute", trace),
-            tls_routes: Kind::new("TLSRoute", trace),
-            tcp_routes: Kind::new("TCPRoute", trace),
-            udp_routes: Kind::new("UDPRoute", trace),
-            grants: Kind::new("ReferenceGrant", trace),
-            backend_tls: Kind::new("BackendTLSPolicy", trace),
-            backend_traffic: Kind::new("XBackendTrafficPolicy", trace),
-            backends: Kind::new("Backend", trace),
-            policies: Kind::new("Policy", trace),
-            configs: Kind::new("ProxyConfig", trace),
-            secrets: Kind::new("Secret", trace),
-            config_maps: Kind::new("ConfigMap", trace),
+            classes: Kind::new("GatewayClass", are_ageless, trace),
+            gateways: Kind::new("Gateway", are_ageless, trace),
+            http_routes: Kind::new("HTTPRoute", are_ageless, trace),
+            grpc_routes: Kind::new("GRPCRoute", are_ageless, trace),
+            tls_routes: Kind::new("TLSRoute", are_ageless, trace),
+            tcp_routes: Kind::new("TCPRoute", are_ageless, trace),
+            udp_routes: Kind::new("UDPRoute", are_ageless, trace),
+            grants: Kind::new("ReferenceGrant", are_ageless, trace),
+            backend_tls: Kind::new("BackendTLSPolicy", are_ageless, trace),
+            backend_traffic: Kind::new("XBackendTrafficPolicy", are_ageless, trace),
+            backends: Kind::new("Backend", are_ageless, trace),
+            policies: Kind::new("Policy", are_ageless, trace),
+            configs: Kind::new("ProxyConfig", are_ageless, trace),
+            secrets: Kind::new("Secret", are_ageless, trace),
+            config_maps: Kind::new("ConfigMap", are_ageless, trace),
             namespaces: HashMap::new(),
             unreadable: HashSet::new(),
             trace: trace.clone(),

@@ -4,7 +4,6 @@
 //! requests of one backendRef: Backend, backendRef (filters). Of a kind that merges as `MostSpecific` the nearest one
 //! runs, of a `Union` kind all of them, the widest first.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
@@ -19,7 +18,7 @@ use serde_json::Value;
 
 use crate::collect::{Docs, Entry, Key, key};
 use crate::report::{Event, Report};
-use crate::trace::{Ask, Changes, Frame};
+use crate::trace::{Ask, Changes, Frame, Read, read};
 
 /// A policy at a place.
 #[derive(Clone)]
@@ -141,6 +140,8 @@ impl Documents for Secrets<'_, '_> {
 /// What a Policy document has come to, kept while it and what it asks for stay the same.
 pub(crate) struct Kept {
     bodies: Arc<Level>,
+    /// What it is attached to, as hashes.
+    targets: Box<[Read]>,
     /// Backends that they will ask, and where they are named.
     wants: Box<[(Want, Origin)]>,
     /// Of its bodies.
@@ -194,14 +195,20 @@ pub(crate) struct Policies<'a> {
     bodies: Vec<Arc<Level>>,
     /// What was looked at so far; see [`Self::fill`].
     places: HashMap<Target<'a>, Place<'a>>,
-    /// Which Policies, and which of their targets, mean an object.
-    by_target: OnceCell<HashMap<Target<'a>, Vec<(usize, usize)>>>,
+    /// Every target: the hash of its object, the Policy, and which of its targets it is.
+    targets: Vec<(Read, u32, u32)>,
+    /// They are sorted: after a few times of going through them that pays.
+    is_sorted: bool,
+    fills: u32,
     /// Those that a filter named.
     used: HashSet<usize>,
     /// Backends that policies will ask, and where they are named.
     pub(crate) wants: Vec<(Want, Origin)>,
     nothing: Level,
 }
+
+/// From this many objects on it pays to sort the targets.
+const FILLS: u32 = 32;
 
 /// The object that a target means.
 fn object<'a>(doc: &'a Doc, target: &'a PolicyTarget) -> Target<'a> {
@@ -222,9 +229,11 @@ impl<'a> Policies<'a> {
         let mut has_gateways_changed = false;
         let mut bodies = Vec::with_capacity(all.len());
         let mut all_wants = Vec::new();
-        for entry in all {
+        let mut targets = Vec::with_capacity(all.len());
+        for (at, entry) in (0u32..).zip(all) {
             if let Some(kept) = kept.get(&entry.id()) {
                 if kept.mine.is_current(changes) {
+                    targets.extend((0u32..).zip(&kept.targets).map(|(index, hash)| (*hash, at, index)));
                     bodies.push(Arc::clone(&kept.bodies));
                     all_wants.extend_from_slice(&kept.wants);
                     continue;
@@ -242,10 +251,14 @@ impl<'a> Policies<'a> {
             let level = Arc::new(self::bodies(*entry, &mut Secrets { docs }, keeper, &mut wants, report));
             let mine = Part::of(report.end());
             all_wants.extend_from_slice(&wants);
+            let objects = entry.spec.target_refs.iter().map(|target| object(entry.doc, target));
+            let hashes: Box<[Read]> = objects.map(|(kind, name)| read(Ask::Attached, kind, name)).collect();
+            targets.extend((0u32..).zip(&hashes).map(|(index, hash)| (*hash, at, index)));
             kept.insert(
                 entry.id(),
                 Kept {
                     bodies: Arc::clone(&level),
+                    targets: hashes,
                     wants: wants.into(),
                     mine,
                     places: Part { frame: Frame::volatile(), ..Part::default() },
@@ -257,7 +270,9 @@ impl<'a> Policies<'a> {
             docs,
             bodies,
             places: HashMap::new(),
-            by_target: OnceCell::new(),
+            targets,
+            is_sorted: false,
+            fills: 0,
             used: HashSet::new(),
             wants: all_wants,
             nothing: Level::new(),
@@ -312,22 +327,30 @@ impl<'a> Policies<'a> {
         if self.bodies.is_empty() || self.places.contains_key(&(kind, name)) {
             return;
         }
-        let by_target = self.by_target.get_or_init(|| {
-            let all = &self.docs.policies.all;
-            let mut by_target: HashMap<_, Vec<_>> = HashMap::with_capacity(all.len());
-            for (at, entry) in all.iter().enumerate() {
-                for (index, target) in entry.spec.target_refs.iter().enumerate().filter(|(_, t)| !t.broken) {
-                    by_target.entry(object(entry.doc, target)).or_default().push((at, index));
-                }
-            }
-            by_target
-        });
-        let here = by_target.get(&(kind, name)).cloned().unwrap_or_default();
+        let wanted = read(Ask::Attached, kind, name);
+        self.fills += 1;
+        if !self.is_sorted && self.fills > FILLS {
+            self.is_sorted = true;
+            self.targets.sort_unstable();
+        }
+        let first =
+            if self.is_sorted { self.targets.partition_point(|(hash, ..)| *hash < wanted) } else { 0 };
+        let all = self.targets.get(first..).unwrap_or_default().iter();
+        // Sorted, they are one after another; not sorted, any of them may be it.
+        let here: Vec<(u32, u32)> = all
+            .take_while(|(hash, ..)| !self.is_sorted || *hash == wanted)
+            .filter(|(hash, ..)| *hash == wanted)
+            .map(|&(_, at, index)| (at, index))
+            .collect();
         self.places.entry((kind, name)).or_default();
         // What there is to tell was told for the Policies that it is about.
         let mut unheard = Report::default();
         for (at, index) in here {
-            if let Some(target) = self.docs.policies.all[at].spec.target_refs.get(index) {
+            let (at, index) = (at as usize, index as usize);
+            let entry = self.docs.policies.all[at];
+            let target = entry.spec.target_refs.get(index).filter(|target| !target.broken);
+            // Another object may have the same hash.
+            if let Some(target) = target.filter(|target| object(entry.doc, target) == (kind, name)) {
                 self.attach(at, target, &mut unheard);
             }
         }

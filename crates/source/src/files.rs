@@ -69,7 +69,7 @@ struct Cached {
     read: Read,
     referenced: Referenced,
     /// Of a short form, what its routes are.
-    routes: Option<Routes>,
+    routes: Option<Box<Routes>>,
 }
 
 impl Files {
@@ -109,6 +109,10 @@ impl Files {
         let mut read = |path: Arc<Path>, before: CachedFile, trusted: bool| {
             let known = before.text.as_ref().zip(before.seen);
             let (content, seen) = reader.configuration(&path, known, trusted);
+            if trusted && content.is_ok() && before.is_complete() {
+                files.push(before);
+                return;
+            }
             let mut diags = Vec::new();
             let text = text(&path, content, &mut diags);
             let parts = read_parts(&path, before, text.as_ref(), &self.listeners, &mut reader);
@@ -199,6 +203,11 @@ fn identity(_: &fs::Metadata) -> Option<Directory> {
 }
 
 impl CachedFile {
+    /// It was read, and nothing in it refers to other files.
+    fn is_complete(&self) -> bool {
+        self.text.is_some() && self.seen.is_some() && self.parts.iter().all(|part| part.referenced.is_empty())
+    }
+
     /// Its name in its directory.
     fn name(&self) -> Option<&str> {
         self.path.file_name().and_then(|name| name.to_str())
@@ -225,7 +234,11 @@ fn read_parts(
     };
     if before.text.as_ref() == Some(text) {
         let again = |part: Cached| {
-            if part.is_current(reader) { part } else { fresh(part.source, part.routes, reader) }
+            if part.is_current(reader) {
+                part
+            } else {
+                fresh(part.source, part.routes.map(|routes| *routes), reader)
+            }
         };
         return before.parts.into_iter().map(again).collect();
     }
@@ -253,7 +266,7 @@ fn read_parts(
             None => {
                 let left = old.iter_mut().chain(moved.values_mut());
                 // There is one short form in a file, mostly.
-                let routes = left.filter_map(|cached| cached.routes.take()).next();
+                let routes = left.filter_map(|cached| cached.routes.take()).next().map(|routes| *routes);
                 fresh(Arc::new(Source::new(name.clone(), part.first_line, part.text)), routes, reader)
             }
         });
@@ -271,7 +284,12 @@ fn fresh(
 ) -> Cached {
     let mut surroundings = surroundings(path, reader);
     if let Some(routes) = Routes::read(&source, routes, &mut surroundings) {
-        return Cached { source, read: routes.all(), referenced: routes.referenced(), routes: Some(routes) };
+        return Cached {
+            source,
+            read: routes.all(),
+            referenced: routes.referenced(),
+            routes: Some(Box::new(routes)),
+        };
     }
     surroundings.referenced.clear();
     let read = rhumb_model::read(&source, Some(&mut surroundings), listeners);
