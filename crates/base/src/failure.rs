@@ -132,6 +132,28 @@ causes! {
     CircuitOpen = 503, 14, Backend, "circuit_open", "destination_unavailable", "The backend fails too often; try again later.";
     /// The store of a limit cannot be asked, and nothing may pass without it.
     StoreAway = 503, 14, Gateway, "store_away", "proxy_internal_response", "The gateway cannot count this request; try again later.";
+    /// The route wants to know who asks, and the request does not say.
+    CredentialsMissing = 401, 16, Client, "credentials_missing", "http_request_denied", "The request has no credentials.";
+    /// Several credentials of one kind: it would not be clear whose request it is (RFC 6750 §2).
+    CredentialsAmbiguous = 400, 3, Client, "credentials_ambiguous", "http_request_denied", "The request has more than one credential of a kind.";
+    /// A user name or password that is not right.
+    PasswordInvalid = 401, 16, Client, "password_invalid", "http_request_denied", "The user name or password is not right.";
+    /// A key that nobody has, or whose time is over.
+    KeyInvalid = 401, 16, Client, "key_invalid", "http_request_denied", "The API key is not valid.";
+    /// A token that is malformed, not signed by whom it must be, or for others (RFC 6750 §3.1).
+    TokenInvalid = 401, 16, Client, "token_invalid", "http_request_denied", "The token is not valid.";
+    /// A token whose time is over.
+    TokenExpired = 401, 16, Client, "token_expired", "http_request_denied", "The token has expired.";
+    /// A token that does not give the right to this (RFC 6750 §3.1).
+    ScopeInsufficient = 403, 7, Client, "scope_insufficient", "http_request_denied", "The token does not allow this.";
+    /// A signature over the request that does not verify.
+    SignatureInvalid = 401, 16, Client, "signature_invalid", "http_request_denied", "The signature of the request is not valid.";
+    /// No client certificate, where one is asked for.
+    CertificateMissing = 403, 16, Client, "certificate_missing", "http_request_denied", "The request needs a client certificate.";
+    /// A client certificate that is not among those that may ask.
+    CertificateDenied = 403, 7, Client, "certificate_denied", "http_request_denied", "Requests with this client certificate are not allowed.";
+    /// The keys that would tell whether a token is right cannot be had.
+    KeysUnavailable = 503, 14, Gateway, "keys_unavailable", "proxy_internal_response", "The keys to check the token with cannot be had; try again later.";
     /// A fault that a policy was told to inject.
     FaultInjected = 503, 14, Gateway, "fault_injected", "proxy_internal_response", "A policy injected a fault into this request.";
     /// A method or transfer coding that this proxy does not implement (RFC 9110 §15.6.2).

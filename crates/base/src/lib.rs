@@ -6,6 +6,7 @@
 pub mod name;
 pub mod unit;
 pub mod words;
+pub mod base64;
 pub mod cidr;
 pub mod failure;
 pub mod rng;

@@ -5,6 +5,7 @@ use crate::diag::{Diag, DocId, Origin, Rule};
 use crate::kind::backend::Backend;
 use crate::kind::backend_tls::BackendTlsPolicy;
 use crate::kind::backend_traffic::BackendTrafficPolicy;
+use crate::kind::consumer::Consumer;
 use crate::kind::gateway::{Gateway, GatewayClass};
 use crate::kind::grant::ReferenceGrant;
 use crate::kind::grpc_route::GrpcRoute;
@@ -118,6 +119,8 @@ kinds! {
     Backend(Backend) = "Backend" in RHUMB_GROUP, &["v1alpha1"], Namespaced, Spec;
     /// Policies and what they are attached to.
     Policy(Policy) = "Policy" in RHUMB_GROUP, &["v1alpha1"], Namespaced, Spec;
+    /// A caller that is known, and its credentials.
+    Consumer(Consumer) = "Consumer" in RHUMB_GROUP, &["v1alpha1"], Namespaced, Spec;
     /// Settings of the proxy.
     ProxyConfig(ProxyConfig) = "ProxyConfig" in RHUMB_GROUP, &["v1alpha1"], Namespaced, Spec;
     /// Secret content such as certificates with keys.

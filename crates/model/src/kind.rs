@@ -13,6 +13,7 @@ pub mod health;
 pub mod backend_tls;
 pub mod backend_traffic;
 pub mod policy;
+pub mod consumer;
 pub mod proxy_config;
 
 /// The kinds of routes, of group gateway.networking.k8s.io.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `listeners.NAME` | Gateway NAME with one listener; Secrets of its certificates; ConfigMap of its client CA |
 //! | `backends.NAME` | Backend NAME |
+//! | `consumers.NAME` | Consumer NAME |
 //! | `routes[]` | HTTPRoute, by name or by what it matches; on listeners without requests TCPRoute, TLSRoute or UDPRoute |
 //! | `policies` (global, of a listener, backend or route) | Policy that targets the Gateways, Backend or HTTPRoute |
 //! | `respond` | `directResponse` in the Policy of the route |
@@ -16,6 +17,7 @@ use crate::diag::{Diag, Rule};
 use crate::doc::Skip;
 use crate::kind::backend::{Backend, Endpoint, TlsVersion};
 use crate::kind::backend_traffic::SessionPersistence;
+use crate::kind::consumer::Consumer;
 use crate::kind::filter::RedirectScheme;
 use crate::kind::gateway::Protocol;
 use crate::kind::http_route::{HttpMethod, HttpRetry, HttpTimeouts};
@@ -44,6 +46,8 @@ object! {
         "backends" backends: Table<ShortBackend, 10000>,
         /// Which requests go where. The most specific match wins, not the first.
         "routes" routes: List<ShortRoute, 0, 100000>,
+        /// Callers that are known, by name: groups, plan, attributes and credentials.
+        "consumers" consumers: Table<Verbatim<Consumer>, 10000>,
         /// Policies for all requests of all listeners, by kind.
         "policies" policies: Option<Verbatim<Table<Node, 64>>>,
         /// Threads that carry traffic. Default: as many as the process may use CPUs.
@@ -658,7 +662,7 @@ const PROCESS_KEYS: &[&str] = &[
 
 /// True when a key of the short form is there, to tell it from a document that lacks `kind`.
 pub(crate) fn looks_short(node: &Node) -> bool {
-    const KEYS: &[&str] = &["listeners", "backends", "routes", "policies"];
+    const KEYS: &[&str] = &["listeners", "backends", "routes", "policies", "consumers"];
     let is_known = |entry: &Entry| KEYS.contains(&&*entry.key) || PROCESS_KEYS.contains(&&*entry.key);
     node.as_map().is_some_and(|entries| entries.iter().any(is_known))
 }

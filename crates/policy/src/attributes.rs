@@ -2,20 +2,38 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use rhumb_cel::value::{Map, Timestamp};
+use rhumb_cel::value::{List, Map, Timestamp};
 use rhumb_cel::{Field, Kind, Object, Schema, Value};
 use rhumb_codec::field::Known;
 use rhumb_codec::head::{Content, RequestHead, Scheme, Version};
 use rhumb_route::field::{cookie, decoded};
 
+use crate::consumers::own_name;
 use crate::exchange::Exchange;
+use crate::principal::{Certificate, Principal};
 
 /// Every attribute.
 pub static SCHEMA: Schema = Schema {
     fields: &[
         Field { name: "request", kind: Kind::Object(&REQUEST), doc: "The request, as the client sent it." },
         Field { name: "source", kind: Kind::Object(&SOURCE), doc: "Who asks." },
+        Field {
+            name: "principal",
+            kind: Kind::Object(&PRINCIPAL),
+            doc: "Who asks, as an authentication has proven.",
+        },
+        Field {
+            name: "jwt",
+            kind: Kind::Map(&Kind::Dyn),
+            doc: "The claims of the token; the same as `principal.claims`.",
+        },
+        Field {
+            name: "consumer",
+            kind: Kind::Object(&CONSUMER),
+            doc: "The Consumer that the credentials belong to.",
+        },
         Field { name: "listener", kind: Kind::Object(&LISTENER), doc: "Where the request came in." },
     ],
 };
@@ -53,11 +71,55 @@ static REQUEST: Schema = Schema {
 };
 
 static SOURCE: Schema = Schema {
-    fields: &[Field {
-        name: "address",
-        kind: Kind::Ip,
-        doc: "The client's address: the peer's, or what a trusted proxy said.",
-    }],
+    fields: &[
+        Field {
+            name: "address",
+            kind: Kind::Ip,
+            doc: "The client's address: the peer's, or what a trusted proxy said.",
+        },
+        Field {
+            name: "certificate",
+            kind: Kind::Object(&CERTIFICATE),
+            doc: "The client's certificate, verified. Without one its texts and lists are empty.",
+        },
+    ],
+};
+
+static CERTIFICATE: Schema = Schema {
+    fields: &[
+        Field { name: "subject", kind: Kind::Text, doc: "The subject: `CN=api,O=Example` (RFC 4514)." },
+        Field { name: "names", kind: Kind::List(&Kind::Text), doc: "Every subject alternative name." },
+        Field { name: "fingerprint", kind: Kind::Text, doc: "SHA-256 in lower-case hexadecimal." },
+        Field { name: "serial", kind: Kind::Text, doc: "The serial number in lower-case hexadecimal." },
+        Field { name: "spiffeId", kind: Kind::Text, doc: "The SPIFFE ID." },
+    ],
+};
+
+static PRINCIPAL: Schema = Schema {
+    fields: &[
+        Field {
+            name: "method",
+            kind: Kind::Text,
+            doc: "The policy that proved it: `jwt`, `apiKey`; empty when nobody proved anything.",
+        },
+        Field {
+            name: "subject",
+            kind: Kind::Text,
+            doc: "Who: the subject of a token, the name of a user or key.",
+        },
+        Field { name: "issuer", kind: Kind::Text, doc: "Who says so; empty when this gateway does." },
+        Field { name: "scopes", kind: Kind::List(&Kind::Text), doc: "What the token allows." },
+        Field { name: "claims", kind: Kind::Map(&Kind::Dyn), doc: "What else the issuer says." },
+    ],
+};
+
+static CONSUMER: Schema = Schema {
+    fields: &[
+        Field { name: "name", kind: Kind::Text, doc: "Its name; empty when there is none." },
+        Field { name: "groups", kind: Kind::List(&Kind::Text), doc: "Groups that it is in." },
+        Field { name: "plan", kind: Kind::Text, doc: "Its plan; empty when it has none." },
+        Field { name: "attributes", kind: Kind::Map(&Kind::Dyn), doc: "What else is written of it." },
+    ],
 };
 
 static LISTENER: Schema =
@@ -67,6 +129,8 @@ static LISTENER: Schema =
 pub struct Attributes<'a> {
     request: Request<'a>,
     source: Source,
+    principal: Who,
+    consumer: Whose,
     listener: Listener,
 }
 
@@ -80,7 +144,16 @@ struct Request<'a> {
     cookies: Cookies<'a>,
 }
 
-struct Source(IpAddr);
+struct Source {
+    address: IpAddr,
+    certificate: Shown,
+}
+
+/// The certificate that was shown.
+struct Shown(Option<Arc<Certificate>>);
+struct Who(Option<Arc<Principal>>);
+/// Whose credentials they are.
+struct Whose(Option<Arc<Principal>>);
 struct Listener(u16);
 struct Headers<'a>(&'a RequestHead);
 struct Query<'a>(&'a RequestHead);
@@ -99,7 +172,9 @@ impl<'a> Attributes<'a> {
                 query: Query(head),
                 cookies: Cookies(head),
             },
-            source: Source(cx.client),
+            source: Source { address: cx.client, certificate: Shown(cx.certificate.clone()) },
+            principal: Who(cx.found.principal.clone()),
+            consumer: Whose(cx.found.principal.clone()),
             listener: Listener(cx.port),
         }
     }
@@ -109,18 +184,41 @@ fn tell(names: &[&str], each: &mut dyn FnMut(&str) -> bool) {
     let _ = names.iter().all(|name| each(name));
 }
 
+fn tell_all(schema: &Schema, each: &mut dyn FnMut(&str) -> bool) {
+    let _ = schema.fields.iter().all(|field| each(field.name));
+}
+
+fn borrowed(text: &str) -> Value<'_> {
+    Value::Text(Cow::Borrowed(text))
+}
+
+fn texts<'a>(all: impl Iterator<Item = &'a str>) -> Value<'a> {
+    Value::List(List::Made(all.map(borrowed).collect()))
+}
+
+/// The members of an object; none when it is not there.
+fn object(members: Option<&serde_json::Map<String, serde_json::Value>>) -> Value<'_> {
+    Value::Map(match members {
+        Some(members) => Map::Json(members),
+        None => Map::Made([].into()),
+    })
+}
+
 impl Object for Attributes<'_> {
     fn field(&self, name: &str) -> Option<Value<'_>> {
         Some(Value::Map(Map::Object(match name {
             "request" => &self.request,
             "source" => &self.source,
+            "principal" => &self.principal,
+            "jwt" => return self.principal.field("claims"),
+            "consumer" => &self.consumer,
             "listener" => &self.listener,
             _ => return None,
         })))
     }
 
     fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
-        tell(&["request", "source", "listener"], each);
+        tell_all(&SCHEMA, each);
     }
 }
 
@@ -156,17 +254,76 @@ impl Object for Request<'_> {
     }
 
     fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
-        let _ = REQUEST.fields.iter().all(|field| each(field.name));
+        tell_all(&REQUEST, each);
     }
 }
 
 impl Object for Source {
     fn field(&self, name: &str) -> Option<Value<'_>> {
-        (name == "address").then(|| Value::Ip(self.0.to_canonical()))
+        Some(match name {
+            "address" => Value::Ip(self.address.to_canonical()),
+            "certificate" => Value::Map(Map::Object(&self.certificate)),
+            _ => return None,
+        })
     }
 
     fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
-        tell(&["address"], each);
+        tell_all(&SOURCE, each);
+    }
+}
+
+impl Object for Shown {
+    fn field(&self, name: &str) -> Option<Value<'_>> {
+        let shown = self.0.as_deref();
+        let of = |field: fn(&Certificate) -> &str| borrowed(shown.map_or("", field));
+        Some(match name {
+            "subject" => of(|certificate| &certificate.subject),
+            "fingerprint" => of(|certificate| &certificate.fingerprint),
+            "serial" => of(|certificate| &certificate.serial),
+            "spiffeId" => of(|certificate| &certificate.spiffe_id),
+            "names" => texts(shown.into_iter().flat_map(Certificate::names)),
+            _ => return None,
+        })
+    }
+
+    fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
+        tell_all(&CERTIFICATE, each);
+    }
+}
+
+impl Object for Who {
+    fn field(&self, name: &str) -> Option<Value<'_>> {
+        let who = self.0.as_deref();
+        Some(match name {
+            "method" => borrowed(who.map_or("", |who| who.method)),
+            "subject" => borrowed(who.map_or("", |who| &who.subject)),
+            "issuer" => borrowed(who.map_or("", |who| &who.issuer)),
+            "scopes" => texts(who.into_iter().flat_map(|who| who.scopes.iter().map(|scope| &**scope))),
+            "claims" => object(who.map(|who| &*who.claims)),
+            _ => return None,
+        })
+    }
+
+    fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
+        tell_all(&PRINCIPAL, each);
+    }
+}
+
+impl Object for Whose {
+    fn field(&self, name: &str) -> Option<Value<'_>> {
+        let consumer = self.0.as_ref().and_then(|who| who.consumer.as_deref());
+        let own = consumer.map_or("", own_name);
+        Some(match name {
+            "name" => borrowed(own),
+            "plan" => borrowed(consumer.map_or("", |consumer| &consumer.plan)),
+            "groups" => texts(consumer.into_iter().flat_map(|one| one.groups.iter().map(|group| &**group))),
+            "attributes" => object(consumer.map(|consumer| &consumer.attributes)),
+            _ => return None,
+        })
+    }
+
+    fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
+        tell_all(&CONSUMER, each);
     }
 }
 
@@ -315,6 +472,50 @@ mod tests {
             let program = Program::compile(text, &SCHEMA).unwrap_or_else(|error| panic!("{text}: {error}"));
             let value = program.eval(&attributes).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(format!("{value:?}"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn who_asks_is_an_attribute() {
+        let head = head();
+        let mut cx = Exchange::new([127, 0, 0, 1].into(), Scheme::Http, 80);
+        let claims = serde_json::json!({ "sub": "ann", "realm": { "roles": ["admin"] }, "level": 3 });
+        let serde_json::Value::Object(claims) = claims else { panic!() };
+        let consumer = crate::Consumer {
+            name: "team/acme".into(),
+            groups: ["gold".into()].into(),
+            plan: "pro".into(),
+            ..crate::Consumer::default()
+        };
+        cx.prove(Arc::new(Principal {
+            method: "jwt",
+            subject: "ann".into(),
+            issuer: "https://id".into(),
+            scopes: ["read".into(), "write".into()].into(),
+            claims: Arc::new(claims),
+            consumer: Some(Arc::new(consumer)),
+        }));
+        cx.certificate = Some(Arc::new(Certificate {
+            subject: "CN=x".into(),
+            uris: ["spiffe://t/a".into()].into(),
+            ..Certificate::default()
+        }));
+        let stranger = Exchange::new([127, 0, 0, 1].into(), Scheme::Http, 80);
+        for (text, expected, without) in [
+            ("jwt.sub == 'ann'", true, false),
+            ("'admin' in jwt.realm.roles && jwt.level >= 3", true, false),
+            ("'read' in principal.scopes", true, false),
+            ("principal.method == '' || consumer.name == ''", false, true),
+            ("principal.issuer + principal.subject == 'https://idann'", true, false),
+            ("consumer.name == 'acme'", true, false),
+            ("consumer.plan == 'pro' && 'gold' in consumer.groups", true, false),
+            ("source.certificate.names.exists(n, n.startsWith('spiffe://t/'))", true, false),
+            ("source.certificate.subject == ''", false, true),
+            ("'sub' in principal.claims", true, false),
+        ] {
+            let program = Program::condition(text, &SCHEMA).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(program.holds(&Attributes::new(&head, &cx)).unwrap_or(false), expected, "{text}");
+            assert_eq!(program.holds(&Attributes::new(&head, &stranger)).unwrap_or(false), without, "{text}");
         }
     }
 

@@ -39,6 +39,15 @@ pub struct Answer {
     pub trailers: Option<Fields>,
 }
 
+/// Something that is counted, and that no exchange is the cause of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Keys of an issuer were fetched.
+    KeysFetched,
+    /// Keys of an issuer could not be fetched.
+    KeysFailed,
+}
+
 /// A worker's way out: calls take the connections, health and limits of the backends that are asked.
 pub trait Caller {
     /// Asks. Dropped before its end, the call is given up.
@@ -46,6 +55,9 @@ pub trait Caller {
 
     /// Does something beside requests, on this worker.
     fn spawn(&self, task: Local<()>);
+
+    /// Counts something.
+    fn tell(&self, event: Event);
 
     /// Lets time pass.
     fn pause(&self, time: Duration) -> Local<()>;

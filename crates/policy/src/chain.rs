@@ -29,6 +29,8 @@ pub struct Chain {
     request: Box<[u16]>,
     response: Box<[u16]>,
     is_stateful: bool,
+    /// It has a policy that decides about requests without credentials.
+    decides_later: bool,
 }
 
 /// What the chain remembers of one exchange.
@@ -67,7 +69,14 @@ impl Chain {
         let (request, mut response) = (with(Hooks::REQUEST), with(Hooks::RESPONSE));
         response.reverse();
         let is_stateful = items.iter().any(|item| item.policy.is_stateful());
-        Self { items: items.into(), request: request.into(), response: response.into(), is_stateful }
+        let decides_later = items.iter().any(|item| !item.is_shadow && item.policy.decides_about_strangers());
+        Self {
+            items: items.into(),
+            request: request.into(),
+            response: response.into(),
+            is_stateful,
+            decides_later,
+        }
     }
 
     /// Every policy in chain order.
@@ -85,6 +94,7 @@ impl Chain {
     #[inline]
     pub fn on_request(&self, req: &mut RequestHead, state: &mut ChainState, cx: &mut Exchange<'_>) -> Step {
         state.reached = 0;
+        cx.found.is_decided_later = self.decides_later;
         if self.items.is_empty() {
             return Step::Done;
         }
@@ -232,10 +242,12 @@ fn hold_back(outcome: Outcome) -> Outcome {
 /// Lets a policy in shadow mode see what other policies in shadow mode found, and leaves nothing of what it does but that.
 fn rehearse<T>(cx: &mut Exchange<'_>, run: impl FnOnce(&mut Exchange<'_>) -> T) -> T {
     let (principal, effects, decision) = (cx.found.principal.take(), cx.effects, cx.decision.take());
+    let challenges = cx.found.challenges.len();
     cx.found.principal = cx.found.rehearsed.take().or_else(|| principal.clone());
     let result = run(cx);
     cx.found.rehearsed = std::mem::replace(&mut cx.found.principal, principal);
     (cx.effects, cx.decision) = (effects, decision);
+    cx.found.challenges.truncate(challenges);
     result
 }
 

@@ -9,6 +9,7 @@ use rhumb_codec::head::Scheme;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::consumers::Consumers;
 use crate::policy::Invalid;
 
 /// Longest URL that a policy may name, in bytes.
@@ -21,6 +22,11 @@ pub trait Documents {
     /// # Errors
     /// What is missing, for people.
     fn secret(&mut self, namespace: &str, name: &str, key: &str) -> Result<Box<[u8]>, String>;
+
+    /// The Consumers of a namespace.
+    fn consumers(&mut self, _namespace: &str) -> Arc<Consumers> {
+        Arc::default()
+    }
 }
 
 /// Where there are no documents.
@@ -88,6 +94,12 @@ impl<'a> Context<'a> {
                 content.map_err(|why| Invalid::new(field, why, "add it, or mend the reference"))
             }
         }
+    }
+
+    /// The Consumers of the policy's namespace.
+    pub fn consumers(&mut self) -> Arc<Consumers> {
+        self.has_looked = true;
+        self.documents.consumers(self.namespace)
     }
 
     /// A Backend of the policy's namespace that will be asked.

@@ -13,13 +13,16 @@ use rhumb_codec::field::Fields;
 use rhumb_codec::head::{ResponseHead, Scheme};
 
 use crate::call::Out;
+use crate::credential::Challenge;
 use crate::policy::Edit;
-use crate::principal::Principal;
+use crate::principal::{Certificate, Principal};
 
 /// The exchange as policies see it.
 pub struct Exchange<'a> {
     /// The client's address: the peer's, or what a trusted proxy said.
     pub client: IpAddr,
+    /// The client's TLS certificate, verified; `None` when it showed none.
+    pub certificate: Option<Arc<Certificate>>,
     /// Scheme the client used.
     pub scheme: Scheme,
     /// Port of the listener.
@@ -64,6 +67,10 @@ pub struct Findings {
     pub(crate) rehearsed: Option<Arc<Principal>>,
     /// Requests for a refusal, in order; one that was not in shadow mode is the last.
     pub refusals: Vec<Refusal>,
+    /// What authentications would have asked for that found nothing: values of WWW-Authenticate.
+    pub(crate) challenges: Vec<Challenge>,
+    /// A later policy decides about requests without credentials.
+    pub(crate) is_decided_later: bool,
     /// Lives as long as the exchange, however it ends: a place in a queue, a share of a limit.
     pub guards: Vec<Box<dyn Any>>,
     /// What the response to the client gets, whoever makes it, behind all response hooks.
@@ -123,6 +130,7 @@ impl Exchange<'_> {
     pub fn new(client: IpAddr, scheme: Scheme, port: u16) -> Self {
         Self {
             client,
+            certificate: None,
             scheme,
             port,
             matched_prefix: None,

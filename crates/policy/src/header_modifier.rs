@@ -150,7 +150,8 @@ pub(crate) fn read_fields(
     specs.into_iter().enumerate().map(read).collect()
 }
 
-fn read_name(field: &str, text: &str) -> Result<FieldName, Invalid> {
+/// Reads the name of a field that users may change.
+pub(crate) fn read_name(field: &str, text: &str) -> Result<FieldName, Invalid> {
     let name = FieldName::parse(text.as_bytes())
         .map_err(|error| Invalid::new(field, format!("{text:?} is {error}"), ""))?;
     if UNTOUCHABLE.contains(name.known()) {

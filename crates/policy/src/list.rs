@@ -10,9 +10,10 @@ use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
-    authorization, circuit_breaker, cohort, concurrency, cors, csrf, direct_response, ext_authz, fault,
-    header_modifier, ip_access, priority, proxy_protocol, quota, rate_limit, redirect, retry, rewrite,
-    security_fields, tcp, timeouts, udp,
+    anonymous, api_key, authenticated, authorization, basic_auth, circuit_breaker, client_certificate,
+    cohort, concurrency, cors, csrf, direct_response, ext_authz, fault, header_modifier, hmac,
+    identity_fields, ip_access, jwt, message_signatures, priority, proxy_protocol, quota, rate_limit,
+    redirect, retry, rewrite, security_fields, tcp, timeouts, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
@@ -123,12 +124,21 @@ policies! {
     Cors           = cors::Cors,                     // a preflight carries no credentials: before every authentication
     IpAccess       = ip_access::IpAccess,            // the cheapest refusal first
     Csrf           = csrf::Csrf,
+    ClientCertificate = client_certificate::ClientCertificate, // who asks: before everything that decides by it
+    Jwt            = jwt::Jwt,
+    BasicAuth      = basic_auth::BasicAuth,
+    ApiKey         = api_key::ApiKey,
+    Hmac           = hmac::Hmac,
+    MessageSignatures = message_signatures::MessageSignatures,
     ExtAuthz       = ext_authz::ExtAuthz,            // after our own authentication, so that it is asked about fewer requests
+    Anonymous      = anonymous::Anonymous,           // when none of the above has found something
+    Authenticated  = authenticated::Authenticated,
     Authorization  = authorization::Authorization,   // sees the client's request, before anything changes it
     RateLimit      = rate_limit::RateLimit,          // keyed by who asks; what may not pass uses nothing
     Quota          = quota::Quota,                   // what comes too fast uses nothing of it
     Concurrency    = concurrency::Concurrency,       // behind what refuses for other reasons: a place is held from here on
     CircuitBreaker = circuit_breaker::CircuitBreaker, // judges what the backend does, the faults below included
+    IdentityFields = identity_fields::IdentityFields, // above see what the client sent, all below what the backend is told
     Fault          = fault::Fault,                   // after who may ask, before everything that answers
     Redirect       = redirect::Redirect,             // ends the exchange: after everything that may refuse
     DirectResponse = direct_response::DirectResponse,
@@ -137,6 +147,13 @@ policies! {
     HeaderModifier = header_modifier::HeaderModifier, // last word on fields, first to see the response
     Timeouts       = timeouts::Timeouts,             // settings: they have no hooks and are never in a chain
     Retry          = retry::Retry,
+}
+
+impl Policy {
+    /// True when it decides about requests that nobody proved anything of.
+    pub(crate) fn decides_about_strangers(&self) -> bool {
+        matches!(self, Self::Anonymous(_) | Self::Authenticated(_))
+    }
 }
 
 // A chain is walked per request: big policies box their parts.

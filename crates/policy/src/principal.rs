@@ -34,6 +34,37 @@ pub struct Consumer {
     pub plan: Box<str>,
 }
 
+/// What the client's TLS certificate says, once the listener has verified it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// The subject as RFC 4514 writes it: `CN=api,O=Example`. May be empty.
+    pub subject: Box<str>,
+    /// Serial number in lower-case hexadecimal.
+    pub serial: Box<str>,
+    /// dNSName entries of the subject alternative name.
+    pub dns_names: Box<[Box<str>]>,
+    /// URI entries of the subject alternative name.
+    pub uris: Box<[Box<str>]>,
+    /// rfc822Name entries of the subject alternative name.
+    pub emails: Box<[Box<str>]>,
+    /// iPAddress entries of the subject alternative name.
+    pub addresses: Box<[Box<str>]>,
+    /// SHA-256 of the certificate in lower-case hexadecimal.
+    pub fingerprint: Box<str>,
+    /// The SPIFFE ID; empty when it has none.
+    pub spiffe_id: Box<str>,
+    /// End of validity. **Unit**: seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Certificate {
+    /// Every name of the subject alternative name: DNS names, URIs, mail and IP addresses.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let lists = [&self.dns_names, &self.uris, &self.emails, &self.addresses];
+        lists.into_iter().flat_map(|list| list.iter().map(|name| &**name))
+    }
+}
+
 impl Principal {
     /// What another authentication of the same exchange found is added where this one has nothing.
     pub fn join(&mut self, other: &Self) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rhumb_base::unit::{parse_byte_size, parse_duration};
+use rhumb_cel::value::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -40,6 +41,19 @@ impl Size {
 pub fn duration(field: &str, text: Option<&str>) -> Result<Option<Duration>, Invalid> {
     let read = text.map(parse_duration).transpose();
     read.map_err(|error| Invalid::new(field, error.to_string(), ""))
+}
+
+/// A point in time, if one is written. **Unit**: nanoseconds since 1970; what is before is 0.
+///
+/// # Errors
+/// When the text is none (RFC 3339); `field` is named.
+pub fn instant(field: &str, text: Option<&str>) -> Result<Option<u64>, Invalid> {
+    let Some(text) = text else { return Ok(None) };
+    let time = Timestamp::parse(text).ok_or_else(|| {
+        Invalid::new(field, format!("`{text}` is no point in time"), "write it so: 2030-01-31T12:00:00Z")
+    })?;
+    let seconds = u64::try_from(time.seconds).unwrap_or(0);
+    Ok(Some(seconds.saturating_mul(1_000_000_000).saturating_add(time.nanos.into())))
 }
 
 /// A duration that cannot be zero, if one is written.

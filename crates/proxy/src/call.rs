@@ -17,7 +17,8 @@ use rhumb_conn::Part;
 use rhumb_net::timer::Timer;
 use rhumb_plan::Backend;
 use rhumb_policy::call::{Answer, Call, Caller, Local};
-use rhumb_policy::{Out, Remote};
+use rhumb_policy::{Event, Out, Remote};
+use rhumb_telemetry::Metric;
 use rhumb_upstream::Pools;
 
 use crate::forward::{judge_head, refuse_pick};
@@ -256,6 +257,15 @@ impl Caller for WayOut {
 
     fn spawn(&self, task: Local<()>) {
         tokio::task::spawn_local(task);
+    }
+
+    fn tell(&self, event: Event) {
+        let Some(worker) = self.0.upgrade() else { return };
+        let (metric, result) = match event {
+            Event::KeysFetched => (Metric::KeyFetches, "ok"),
+            Event::KeysFailed => (Metric::KeyFetches, "failed"),
+        };
+        worker.metrics.borrow_mut().add(metric, &[result], 1);
     }
 
     fn pause(&self, time: Duration) -> Local<()> {

@@ -14,9 +14,10 @@ use rhumb_conn::io::Io;
 use rhumb_conn::{h1, h2};
 use rhumb_net::timer::Timer;
 use rhumb_plan::{Port, PortSettings};
+use rhumb_policy::Certificate;
 use rhumb_telemetry::metrics::{ListenerId, LocalGauge};
 use rhumb_telemetry::{Limit, Metric};
-use rhumb_tls::{HandshakeError, TlsStream};
+use rhumb_tls::{HandshakeError, Peer, TlsStream};
 use tokio::net::TcpStream;
 
 use crate::exchange::{self, After};
@@ -57,6 +58,8 @@ pub(crate) struct TlsFacts {
     pub(crate) cipher: &'static str,
     pub(crate) server_name: Option<Box<str>>,
     pub(crate) client_subject: Option<Box<str>>,
+    /// What policies see of the client's certificate.
+    pub(crate) certificate: Option<Arc<Certificate>>,
 }
 
 impl Connection {
@@ -202,11 +205,13 @@ pub(crate) async fn handshake(
     let reason = match result {
         Some(Ok(())) => {
             let tls = io.tls().ok_or("internal_error")?;
+            let peer = tls.peer();
             let facts = TlsFacts {
                 version: tls.version().map_or("", |version| version.as_str()),
                 cipher: tls.cipher().unwrap_or_default(),
                 server_name: tls.server_name().map(Into::into),
-                client_subject: tls.peer().and_then(|peer| peer.spiffe_id().map(Into::into)),
+                client_subject: peer.as_ref().and_then(|peer| peer.spiffe_id().map(Into::into)),
+                certificate: peer.as_ref().map(|peer| Arc::new(certificate(peer))),
             };
             let resumed = if tls.is_resumed() { "true" } else { "false" };
             worker.metrics.borrow_mut().add(Metric::Handshakes, &[name, facts.version, resumed], 1);
@@ -226,6 +231,21 @@ pub(crate) async fn handshake(
     };
     worker.metrics.borrow_mut().add(Metric::HandshakeFailures, &[name, reason], 1);
     Err(reason)
+}
+
+fn certificate(peer: &Peer) -> Certificate {
+    let texts = |list: &[String]| list.iter().map(|text| text.as_str().into()).collect();
+    Certificate {
+        subject: peer.subject.as_str().into(),
+        serial: peer.serial.as_str().into(),
+        dns_names: texts(&peer.dns_names),
+        uris: texts(&peer.uris),
+        emails: texts(&peer.emails),
+        addresses: peer.addresses.iter().map(|address| address.to_string().into()).collect(),
+        fingerprint: peer.fingerprint_hex().into(),
+        spiffe_id: peer.spiffe_id().unwrap_or_default().into(),
+        not_after: peer.not_after_unix,
+    }
 }
 
 /// Tells a client that speaks plain HTTP to a TLS port what is wrong, in its own protocol.

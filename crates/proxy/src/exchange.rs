@@ -447,6 +447,7 @@ impl<'a> Exchange<'a> {
         let known = self.found.refusals.len();
         let mut cx = rhumb_policy::Exchange {
             client: self.client,
+            certificate: self.connection.tls.as_ref().and_then(|tls| tls.certificate.clone()),
             scheme: self.connection.scheme,
             port: self.connection.address.port(),
             matched_prefix: self.matched_prefix,

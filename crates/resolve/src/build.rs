@@ -15,6 +15,7 @@ use crate::attach::{Doors, PortPlan, Standing};
 use crate::backends::{self, Backends, DnsBackend};
 use crate::certificate::Servers;
 use crate::collect::{Docs, created, in_order, key};
+use crate::consumers;
 use crate::grant::Grants;
 use crate::policies::{self, Policies};
 use crate::report::Report;
@@ -59,6 +60,7 @@ pub struct Memory {
     aged: usize,
     around: Option<(bool, usize)>,
     doors: Vec<Standing>,
+    consumers: consumers::Kept,
     policies: HashMap<usize, policies::Kept>,
     backends: Vec<backends::Made>,
     routes: HashMap<usize, rules::Kept>,
@@ -140,8 +142,9 @@ impl Memory {
         let grants = Grants::new(&docs);
         let keeper = previous.map(|plan| plan.keeper.clone()).unwrap_or_default();
         keeper.tidy();
+        self.consumers.refresh(&docs, changes, &mut report);
         let (mut policies, has_gateways_changed) =
-            Policies::new(&docs, &keeper, &mut self.policies, changes, &mut report);
+            Policies::new(&docs, &keeper, &self.consumers, &mut self.policies, changes, &mut report);
         for gateway in &docs.gateways.all {
             policies.fill("Gateway", key(gateway.doc));
         }
@@ -251,6 +254,7 @@ fn note_change(doc: &Doc, changes: &mut Changes) -> bool {
         | Spec::TcpRoute(_)
         | Spec::UdpRoute(_)
         | Spec::Backend(_)
+        | Spec::Consumer(_)
         | Spec::Secret(_)
         | Spec::ConfigMap(_)
         | Spec::Namespace(_) => {}

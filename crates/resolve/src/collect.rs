@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rhumb_model::kind::backend::Backend;
 use rhumb_model::kind::backend_tls::BackendTlsPolicy;
 use rhumb_model::kind::backend_traffic::BackendTrafficPolicy;
+use rhumb_model::kind::consumer::Consumer;
 use rhumb_model::kind::gateway::{Gateway, GatewayClass};
 use rhumb_model::kind::grant::ReferenceGrant;
 use rhumb_model::kind::grpc_route::GrpcRoute;
@@ -120,6 +121,7 @@ pub(crate) struct Docs<'a> {
     pub(crate) backend_traffic: Kind<'a, BackendTrafficPolicy>,
     pub(crate) backends: Kind<'a, Backend>,
     pub(crate) policies: Kind<'a, Policy>,
+    pub(crate) consumers: Kind<'a, Consumer>,
     pub(crate) configs: Kind<'a, ProxyConfig>,
     pub(crate) secrets: Kind<'a, Secret>,
     pub(crate) config_maps: Kind<'a, ConfigMap>,
@@ -148,6 +150,7 @@ impl<'a> Docs<'a> {
             backend_traffic: Kind::new("XBackendTrafficPolicy", are_ageless, trace),
             backends: Kind::new("Backend", are_ageless, trace),
             policies: Kind::new("Policy", are_ageless, trace),
+            consumers: Kind::new("Consumer", are_ageless, trace),
             configs: Kind::new("ProxyConfig", are_ageless, trace),
             secrets: Kind::new("Secret", are_ageless, trace),
             config_maps: Kind::new("ConfigMap", are_ageless, trace),
@@ -168,6 +171,7 @@ impl<'a> Docs<'a> {
                 Spec::BackendTlsPolicy(spec) => this.backend_tls.push(doc, spec),
                 Spec::BackendTrafficPolicy(spec) => this.backend_traffic.push(doc, spec),
                 Spec::Backend(spec) => this.backends.push(doc, spec),
+                Spec::Consumer(spec) => this.consumers.push(doc, spec),
                 Spec::Policy(spec) => this.policies.push(doc, spec),
                 Spec::ProxyConfig(spec) => this.configs.push(doc, spec),
                 Spec::Secret(spec) => this.secrets.push(doc, spec),

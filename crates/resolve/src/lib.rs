@@ -19,6 +19,7 @@ mod report;
 mod grant;
 mod settings;
 mod certificate;
+mod consumers;
 mod policies;
 mod attach;
 mod health;

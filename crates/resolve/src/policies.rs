@@ -10,6 +10,7 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use rhumb_model::kind::policy::PolicyTarget;
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, Origin, Rule, Span, Spanned};
+use rhumb_policy::consumers::Consumers;
 use rhumb_policy::{
     Attach, Chain, Context, Documents, Hooks, Invalid, Item, KINDS, Keeper, Merge, Parsed, Policy, Priority,
     Retry, Timeouts, Want,
@@ -122,19 +123,34 @@ fn overruled(loser: &Attached, winner: &Attached, report: &mut Report) {
 /// Secrets for policies.
 struct Secrets<'d, 'a> {
     docs: &'d Docs<'a>,
+    consumers: &'d crate::consumers::Kept,
 }
 
 impl Documents for Secrets<'_, '_> {
     fn secret(&mut self, namespace: &str, name: &str, key: &str) -> Result<Box<[u8]>, String> {
-        let Some(entry) = self.docs.secrets.get((namespace, name)) else {
-            return Err(format!("no Secret `{name}` in namespace `{namespace}`"));
-        };
-        let content = entry.spec.get(key).ok_or_else(|| format!("Secret `{name}` has no key `{key}`"))?;
-        if entry.doc.broken {
-            return Err(format!("Secret `{name}` has mistakes"));
-        }
-        Ok(content.value.into())
+        secret_of(self.docs, namespace, name, key)
     }
+
+    fn consumers(&mut self, namespace: &str) -> Arc<Consumers> {
+        self.consumers.of(self.docs, namespace)
+    }
+}
+
+/// The content of a key of a Secret, or what is missing.
+pub(crate) fn secret_of(
+    docs: &Docs<'_>,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> Result<Box<[u8]>, String> {
+    let Some(entry) = docs.secrets.get((namespace, name)) else {
+        return Err(format!("no Secret `{name}` in namespace `{namespace}`"));
+    };
+    let content = entry.spec.get(key).ok_or_else(|| format!("Secret `{name}` has no key `{key}`"))?;
+    if entry.doc.broken {
+        return Err(format!("Secret `{name}` has mistakes"));
+    }
+    Ok(content.value.into())
 }
 
 /// What a Policy document has come to, kept while it and what it asks for stay the same.
@@ -151,17 +167,17 @@ pub(crate) struct Kept {
 }
 
 #[derive(Default)]
-struct Part {
-    events: Box<[Event]>,
-    frame: Frame,
+pub(crate) struct Part {
+    pub(crate) events: Box<[Event]>,
+    pub(crate) frame: Frame,
 }
 
 impl Part {
-    fn of((events, frame): (Box<[Event]>, Frame)) -> Self {
+    pub(crate) fn of((events, frame): (Box<[Event]>, Frame)) -> Self {
         Self { events, frame }
     }
 
-    fn is_current(&self, changes: &Changes) -> bool {
+    pub(crate) fn is_current(&self, changes: &Changes) -> bool {
         !self.frame.is_volatile && !changes.touch(&self.frame.reads)
     }
 }
@@ -221,6 +237,7 @@ impl<'a> Policies<'a> {
     pub(crate) fn new(
         docs: &'a Docs<'a>,
         keeper: &Keeper,
+        consumers: &crate::consumers::Kept,
         kept: &mut HashMap<usize, Kept>,
         changes: &mut Changes,
         report: &mut Report,
@@ -248,7 +265,8 @@ impl<'a> Policies<'a> {
             }
             report.begin(true);
             let mut wants = Vec::new();
-            let level = Arc::new(self::bodies(*entry, &mut Secrets { docs }, keeper, &mut wants, report));
+            let mut secrets = Secrets { docs, consumers };
+            let level = Arc::new(self::bodies(*entry, &mut secrets, keeper, &mut wants, report));
             let mine = Part::of(report.end());
             all_wants.extend_from_slice(&wants);
             let objects = entry.spec.target_refs.iter().map(|target| object(entry.doc, target));

@@ -119,6 +119,8 @@ metrics! {
         "1 while a store of limits cannot be reached.";
     StoreUsers = "rhumb_store_proxies", Gauge, "", ["store"],
         "Proxies that used a store of limits when that was last known.";
+    KeyFetches = "rhumb_jwks_fetches_total", Counter, "", ["result"],
+        "Requests for the keys of issuers of tokens, by result: ok or failed.";
     Mirrored = "rhumb_mirrored_requests_total", Counter, "", ["backend", "result"],
         "Requests that a mirror was to get, by what became of the copy.";
 

@@ -104,6 +104,11 @@ impl<'a, 'l, 'n> Adapter<'a, 'l, 'n> {
         for (name, backend) in &form.backends.entries {
             self.backend(name, &backend.0);
         }
+        for (name, consumer) in &form.consumers.entries {
+            let name_node = Node::text(name.value.clone(), name.span);
+            let extent = name.span.to(consumer.node.span);
+            self.push(RHUMB_GROUP, "Consumer", &name_node, extent, vec![("spec", consumer.node.clone())]);
+        }
         let gateways: Vec<Node> = if !others.is_empty() {
             others.iter().map(|name| Node::text(name.clone(), node.span)).collect()
         } else if form.listeners.entries.is_empty() {

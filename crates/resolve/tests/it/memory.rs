@@ -26,7 +26,8 @@ const KINDS: &[(&str, u32, u32)] = &[
     ("Backend", 5, 7),
     ("BackendTLSPolicy", 2, 2),
     ("XBackendTrafficPolicy", 2, 3),
-    ("Policy", 7, 12),
+    ("Consumer", 2, 5),
+    ("Policy", 7, 14),
     ("HTTPRoute", 8, 16),
     ("GRPCRoute", 2, 3),
     ("TLSRoute", 1, 2),
@@ -131,6 +132,16 @@ fn text(kind: &str, n: u32, v: u32) -> String {
                 "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackendTrafficPolicy\nmetadata: {{name: tr{n}}}\nspec: {{targetRefs: [{{group: rhumb.dev, kind: Backend, name: be{n}}}], {spec}}}\n"
             )
         }
+        "Consumer" => {
+            let credentials = [
+                format!("plan: a, credentials: {{apiKeys: [{{key: the-key-of-consumer-{n}}}]}}"),
+                "credentials: {apiKeys: [{key: {secretRef: {name: s0, key: tls.key}}}]}".to_owned(),
+                "plan: b".to_owned(),
+                "credentials: {apiKeys: [{key: short}]}".to_owned(),
+                "credentials: {apiKeys: [{}]}".to_owned(),
+            ];
+            format!("{ours}\n{}spec: {{{}}}\n", named("c"), credentials[v as usize])
+        }
         "Policy" => {
             let r = n % 3;
             let cors = format!("cors: {{allowOrigins: [\"https://p{n}.test\"]}}");
@@ -148,6 +159,8 @@ fn text(kind: &str, n: u32, v: u32) -> String {
                 format!("{{targetRefs: [{{kind: HTTPRoute, name: r{r}}}], policies: {{corz: {{}}}}}}"),
                 format!("{{targetRefs: [{{kind: HTTPRoute, name: r{r}}}], policies: {{cors: {{allowOrigins: 3}}}}}}"),
                 format!("{{targetRefs: [{{kind: HTTPRoute, name: nobody}}, {{kind: HTTPRoute, name: r{r}, sectionName: none}}], policies: {{{cors}}}}}"),
+                format!("{{targetRefs: [{{kind: HTTPRoute, name: r{r}}}], policies: {{apiKey: {{}}}}}}"),
+                "{targetRefs: [{kind: Gateway, name: g0}], policies: {apiKey: {}}}".to_owned(),
             ];
             format!("{ours}\nkind: Policy\nmetadata: {{name: p{n}}}\nspec: {}\n", spec[v as usize])
         }
@@ -398,6 +411,9 @@ fn a_change_leaves_the_rules_of_other_routes_alone() {
         ("Policy", 1, 11, &["default/r1"]),
         ("Backend", 1, 1, &["default/r4"]),
         ("Backend", 2, 1, &[]),
+        ("Consumer", 0, 0, &[]),
+        ("Policy", 1, 12, &["default/r1"]),
+        ("Consumer", 1, 2, &["default/r1"]),
     ] {
         written.write(kind, n, v);
         let after = memory.resolve(&written.docs(), Some(&before), &AROUND).plan;
