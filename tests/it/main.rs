@@ -15,6 +15,7 @@ mod http1;
 mod http2;
 mod lifecycle;
 mod l4;
+mod oauth;
 mod overload;
 mod quota;
 mod rate_limit;

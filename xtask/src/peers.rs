@@ -1,5 +1,4 @@
-//! Programs that the tests talk to: Debian packages, and Python packages in a virtual environment of the cache
-//! directory. What is there already is left alone, so only a machine that lacks something needs root.
+//! Programs that the tests talk to: Debian packages, and packages of Python and Node.js in the cache directory. What is there already is left alone, so only a machine that lacks something needs root.
 
 use crate::run;
 use anyhow::{Context, Result, bail};
@@ -19,10 +18,16 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("psql", "postgresql"),
     ("wrk", "wrk"),
     ("redis-server", "redis-server"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("chromium", "chromium"),
 ];
 
 /// Pinned Python packages: peers that are independent of our code.
 const REQUIREMENTS: &str = "tests/peers/requirements.txt";
+
+/// Pinned Node.js packages: an OpenID provider, and what drives the browser.
+const NODE_PACKAGES: &str = "tests/peers/node/package.json";
 
 /// Makes sure that everything is installed; returns the Python interpreter that has the packages.
 pub(crate) fn ensure() -> Result<PathBuf> {
@@ -34,7 +39,24 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     if !missing.is_empty() {
         install_debian(&missing)?;
     }
+    node()?;
     python()
+}
+
+/// Installs the packages of Node.js into the cache directory.
+fn node() -> Result<()> {
+    let wanted = std::fs::read_to_string(NODE_PACKAGES).context(NODE_PACKAGES)?;
+    let dir = run::cache()?.join("node");
+    let stamp = dir.join("installed.json");
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&dir)?;
+    std::fs::write(dir.join("package.json"), &wanted)?;
+    let args = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"];
+    run::ok(Command::new("npm").args(args).current_dir(&dir))?;
+    std::fs::write(stamp, wanted)?;
+    Ok(())
 }
 
 fn install_debian(packages: &[&str]) -> Result<()> {

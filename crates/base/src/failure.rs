@@ -116,6 +116,16 @@ causes! {
     Denied = 403, 7, Gateway, "denied", "http_request_denied", "A policy refused this request.";
     /// No rule of an authorization policy allows the request, or one refuses it.
     AccessDenied = 403, 7, Client, "access_denied", "http_request_denied", "This request is not allowed.";
+    /// Nobody is logged in, and the request is none by which a browser opens a page.
+    LoginRequired = 401, 16, Client, "login_required", "http_request_denied", "This needs a login: open the page in a browser.";
+    /// A login came to nothing.
+    LoginFailed = 400, 3, Client, "login_failed", "http_request_denied", "The login failed.";
+    /// The identity provider could not be asked.
+    LoginUnavailable = 503, 14, Gateway, "login_unavailable", "proxy_internal_response", "Nobody can log in: the identity provider does not answer; try again later.";
+    /// The authorization server could not be asked about a token.
+    IntrospectionUnavailable = 503, 14, Gateway, "introspection_unavailable", "proxy_internal_response", "Whether the token is good could not be found out; try again later.";
+    /// The gateway's own token for a backend is not to be had.
+    TokenUnavailable = 503, 14, Gateway, "token_unavailable", "proxy_internal_response", "The gateway has no token for the backend; try again later.";
     /// The service that decides who may pass could not be asked.
     AuthorizationUnavailable = 503, 14, Gateway, "authorization_unavailable", "proxy_internal_response", "Whether this request is allowed could not be found out; try again later.";
     /// The client's address is not among those that may ask.

@@ -130,6 +130,8 @@ known_names! {
     Range = "range",
     Referer = "referer",
     RetryAfter = "retry-after",
+    SecFetchMode = "sec-fetch-mode",
+    SecFetchSite = "sec-fetch-site",
     SecWebsocketAccept = "sec-websocket-accept",
     SecWebsocketExtensions = "sec-websocket-extensions",
     SecWebsocketKey = "sec-websocket-key",

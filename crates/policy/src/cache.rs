@@ -21,6 +21,12 @@ impl Key {
         key.copy_from_slice(digest.finish().as_ref());
         Self(key)
     }
+
+    /// Which of so many parts it belongs to; keys spread evenly.
+    pub(crate) fn part(&self, parts: usize) -> usize {
+        let Self([first, second, ..]) = self;
+        usize::from(u16::from_le_bytes([*first, *second])) % parts
+    }
 }
 
 /// Locks are taken for this many parts of the keys apart.
@@ -56,8 +62,7 @@ impl<V: Clone> Cache<V> {
     }
 
     fn shard(&self, key: &Key) -> Option<&Mutex<Shard<V>>> {
-        // SHA-256 is as good as chance.
-        self.shards.get(usize::from(key.0[0]) % SHARDS)
+        self.shards.get(key.part(SHARDS))
     }
 
     /// The value, if there is one and its time is not over.

@@ -9,21 +9,23 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use rhumb_base::failure::Cause;
-use rhumb_codec::field::{FieldName, FieldValue, Known};
+use rhumb_codec::field::FieldValue;
 use rhumb_codec::head::RequestHead;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::claims::{
+    self, ClaimFieldSpec, ClaimFields, Demands, RequiredSpec, audience_is, boxed, principal, time,
+};
 use crate::consumers::Consumers;
 use crate::context::{Context, SecretValue};
 use crate::credential::{self, CREDENTIAL_MAX, Challenge, Found, Missing, Place, PlaceSpec, Places};
 use crate::exchange::Exchange;
-use crate::header_modifier::read_name;
-use crate::json;
+use crate::fetched::Look;
 use crate::jwt::key::{Algorithm, Judgement, Key, KeySet};
-use crate::jwt::keys::{Fetched, Keys, Look, Source};
-use crate::jwt::token::{Token, time};
+use crate::jwt::keys::{Keys, Source};
+use crate::jwt::token::Token;
 use crate::memory::{Digest, Memory};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Outcome, Verdict};
 use crate::principal::Principal;
@@ -38,9 +40,6 @@ mod tests;
 
 /// Most issuers of one policy.
 pub const PROVIDERS_LIMIT: usize = 32;
-
-/// Most claims that one policy asks for or passes on.
-pub const CLAIMS_LIMIT: usize = 64;
 
 /// Most tokens that a worker knows again, for each policy.
 pub const REMEMBERED: usize = 4096;
@@ -157,27 +156,6 @@ pub struct JwksSpec {
     pub inline: Option<Value>,
 }
 
-/// A claim that must be there.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RequiredSpec {
-    /// Its name, or a path into claims that begins with `/` (RFC 6901): `/realm_access/roles`.
-    pub claim: String,
-    /// It is one of these, or a list that has one of them. Default: any value.
-    #[serde(default)]
-    pub values: Vec<String>,
-}
-
-/// A field that gets a claim.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ClaimFieldSpec {
-    /// Name of the claim, or a path that begins with `/`. A list is joined by `,`; an object is written as JSON.
-    pub claim: String,
-    /// Name of the field.
-    pub name: String,
-}
-
 /// A compiled policy.
 pub struct Jwt {
     inner: Arc<Inner>,
@@ -188,10 +166,9 @@ struct Inner {
     from: Places,
     leeway: i128,
     require_expiry: bool,
-    required: Box<[Required]>,
-    scopes: Box<[Box<str>]>,
+    demands: Demands,
     forward: bool,
-    fields: Box<[(json::Path, FieldName)]>,
+    fields: ClaimFields,
     missing: Option<Missing>,
     challenge: Challenge,
     known: Memory<Arc<Good>>,
@@ -208,11 +185,6 @@ struct Provider {
 enum Trust {
     Written(KeySet),
     Fetched(Arc<Keys>, Arc<Source>),
-}
-
-struct Required {
-    claim: json::Path,
-    values: Box<[Box<str>]>,
 }
 
 /// A token that was found good.
@@ -281,35 +253,14 @@ impl HttpPolicy for Jwt {
         if leeway > LEEWAY_MAX {
             return Err(Invalid::new("leeway", "is longer than 10m", "let the issuer's clock be set right"));
         }
-        let claims =
-            [("requiredClaims", spec.required_claims.len()), ("claimsToFields", spec.claims_to_fields.len())];
-        for (field, length) in claims.into_iter().chain([("scopes", spec.scopes.len())]) {
-            if length > CLAIMS_LIMIT {
-                let why = format!("has {length} items, more than {CLAIMS_LIMIT}");
-                return Err(Invalid::new(field, why, "remove some"));
-            }
-        }
-        let required = spec.required_claims.iter().enumerate().map(|(at, spec)| {
-            let claim = claim(&format!("requiredClaims[{at}].claim"), &spec.claim)?;
-            Ok(Required { claim, values: boxed(&spec.values) })
-        });
-        let fields = spec.claims_to_fields.iter().enumerate().map(|(at, spec)| {
-            let name = read_name(&format!("claimsToFields[{at}].name"), &spec.name)?;
-            if name.known() == Known::Authorization {
-                let field = format!("claimsToFields[{at}].name");
-                return Err(Invalid::new(field, "is where the token is", "choose a name of your own"));
-            }
-            Ok((claim(&format!("claimsToFields[{at}].claim"), &spec.claim)?, name))
-        });
         let inner = Inner {
             providers,
             from: Places::read(&spec.from, Place::authorization("Bearer"))?,
             leeway: i128::try_from(leeway.as_nanos()).unwrap_or(i128::MAX),
             require_expiry: spec.require_expiry,
-            required: required.collect::<Result<_, _>>()?,
-            scopes: boxed(&spec.scopes),
+            demands: Demands::read(&spec.required_claims, &spec.scopes)?,
             forward: spec.forward,
-            fields: fields.collect::<Result<_, _>>()?,
+            fields: ClaimFields::read(&spec.claims_to_fields)?,
             missing: spec.missing,
             challenge: credential::challenge("Bearer", spec.realm.as_deref())?,
             known: Memory::new(REMEMBERED),
@@ -320,9 +271,7 @@ impl HttpPolicy for Jwt {
 
     fn on_request(&self, req: &mut RequestHead, _: &mut (), cx: &mut Exchange<'_>) -> Verdict {
         // Ours alone, whatever comes of the token.
-        for (_, name) in &self.inner.fields {
-            req.fields.remove_named(name);
-        }
+        self.inner.fields.remove(req);
         self.inner.decide(req, cx, true)
     }
 }
@@ -488,14 +437,6 @@ impl ProviderParts<'_> {
     }
 }
 
-fn boxed(texts: &[String]) -> Box<[Box<str>]> {
-    texts.iter().map(|text| text.as_str().into()).collect()
-}
-
-fn claim(field: &str, text: &str) -> Result<json::Path, Invalid> {
-    json::Path::parse(text).ok_or_else(|| Invalid::new(field, "is empty", "write `sub`, or `/realm/roles`"))
-}
-
 impl Inner {
     fn decide(self: &Arc<Self>, req: &mut RequestHead, cx: &mut Exchange<'_>, may_wait: bool) -> Verdict {
         let (token, place) = match self.from.find(req) {
@@ -533,11 +474,7 @@ impl Inner {
                 if !self.forward {
                     place.remove(req);
                 }
-                for (at, value) in &good.fields {
-                    if let Some((_, name)) = self.fields.get(*at) {
-                        req.fields.set_named(name, value);
-                    }
-                }
+                self.fields.set(req, &good.fields);
                 cx.prove(Arc::clone(&good.principal));
                 Verdict::Continue
             }
@@ -554,14 +491,7 @@ impl Inner {
     }
 
     fn refuse(&self, bad: &Bad) -> Verdict {
-        let mut challenge = self.challenge.to_vec();
-        let separator = if challenge.contains(&b'=') { "," } else { "" };
-        let more = format!("{separator} error=\"{}\", error_description=\"{}\"", bad.error, bad.why);
-        challenge.extend_from_slice(more.as_bytes());
-        if bad.cause == Cause::ScopeInsufficient && !self.scopes.is_empty() {
-            challenge.extend_from_slice(format!(", scope=\"{}\"", self.scopes.join(" ")).as_bytes());
-        }
-        Verdict::Respond(credential::refuse(bad.cause, &challenge))
+        claims::refuse(&self.challenge, &self.demands, (bad.cause, bad.error, bad.why))
     }
 
     fn check(&self, text: &[u8], cx: &Exchange<'_>, may_wait: bool) -> Checked {
@@ -585,13 +515,9 @@ impl Inner {
         match self.admit(&token.claims, provider, cx.unix_nanos) {
             Err(bad) => Checked::Bad(bad),
             Ok(until) => {
-                let fields = self.fields.iter().enumerate().filter_map(|(at, (path, _))| {
-                    let value = path.find(&token.claims).and_then(written)?;
-                    Some((at, FieldValue::parse(value.as_bytes()).ok()?))
-                });
-                let fields = fields.collect();
+                let fields = self.fields.values(&token.claims);
                 let consumer = self.consumers.of_claims(&token.claims).cloned();
-                let principal = Arc::new(Principal { consumer, ..principal(token.claims) });
+                let principal = Arc::new(Principal { consumer, ..principal(Jwt::KIND, token.claims) });
                 Checked::Good(Arc::new(Good { principal, fields, until, provider: at, keys }))
             }
         }
@@ -614,24 +540,12 @@ impl Inner {
         {
             return Err(Bad::token("the token is not valid yet"));
         }
-        let is_for = |audience: &Value| {
-            audience.as_str().is_some_and(|audience| provider.audiences.iter().any(|own| **own == *audience))
-        };
-        let is_ours = match claims.get("aud") {
-            _ if provider.audiences.is_empty() => true,
-            Some(Value::Array(all)) => all.iter().any(is_for),
-            Some(one) => is_for(one),
-            None => false,
-        };
-        if !is_ours {
+        let is_ours = |audience: &str| provider.audiences.iter().any(|own| **own == *audience);
+        if !provider.audiences.is_empty() && !audience_is(claims, is_ours) {
             return Err(Bad::token("the token is for another audience"));
         }
-        if !self.required.iter().all(|required| required.is_met(claims)) {
-            return Err(Bad::scope("the token lacks a claim"));
-        }
-        let scopes = scopes(claims);
-        if !self.scopes.iter().all(|wanted| scopes.contains(&&**wanted)) {
-            return Err(Bad::scope("the token lacks a scope"));
+        if let Some(why) = self.demands.lacking(claims) {
+            return Err(Bad::scope(why));
         }
         Ok(u64::try_from(until).unwrap_or(u64::MAX))
     }
@@ -662,12 +576,12 @@ impl Provider {
             }
             Trust::Fetched(keys, source) => (keys, source),
         };
-        let fetched: Arc<Fetched> = match keys.look(source, cx.unix_nanos, cx.out, may_wait) {
+        let fetched = match keys.look(source, cx.unix_nanos, cx.out, may_wait) {
             Look::Have(fetched) => fetched,
             Look::Wait => return Err(Checked::Wait(Arc::clone(keys))),
             Look::Nothing => return Err(Checked::NoKeys),
         };
-        let judgement = judge(&fetched.keys);
+        let judgement = judge(&fetched.value);
         // Without an id, a key that is new cannot be told from a signature that is wrong.
         let may_be_new =
             judgement == Judgement::NoKey || judgement == Judgement::Wrong && token.key_id.is_none();
@@ -679,54 +593,6 @@ impl Provider {
             Judgement::Wrong => Err(wrong()),
             Judgement::NoKey => Err(unknown()),
         }
-    }
-}
-
-impl Required {
-    fn is_met(&self, claims: &Map<String, Value>) -> bool {
-        let is_one = |value: &Value| {
-            written(value).is_some_and(|value| self.values.iter().any(|wanted| **wanted == *value))
-        };
-        match self.claim.find(claims) {
-            None | Some(Value::Null) => false,
-            Some(_) if self.values.is_empty() => true,
-            Some(Value::Array(all)) => all.iter().any(is_one),
-            Some(value) => is_one(value),
-        }
-    }
-}
-
-/// The scopes of a token: `scope` as one text (RFC 9068 §2.2.3), or `scp` as some issuers write it, also as a list.
-fn scopes(claims: &Map<String, Value>) -> Vec<&str> {
-    match claims.get("scope").or_else(|| claims.get("scp")) {
-        Some(Value::String(text)) => text.split(' ').filter(|scope| !scope.is_empty()).collect(),
-        Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// Who a token with these claims is of.
-fn principal(claims: Map<String, Value>) -> Principal {
-    let text = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default().into();
-    Principal {
-        method: Jwt::KIND,
-        subject: text("sub"),
-        issuer: text("iss"),
-        scopes: scopes(&claims).into_iter().map(Into::into).collect(),
-        consumer: None,
-        claims: Arc::new(claims),
-    }
-}
-
-/// A claim as text.
-fn written(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Array(all) if !all.iter().any(|one| one.is_array() || one.is_object()) => {
-            Some(all.iter().filter_map(written).collect::<Vec<_>>().join(","))
-        }
-        other => Some(other.to_string()),
     }
 }
 

@@ -10,10 +10,7 @@ use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
-    anonymous, api_key, authenticated, authorization, basic_auth, circuit_breaker, client_certificate,
-    cohort, concurrency, cors, csrf, direct_response, ext_authz, fault, header_modifier, hmac,
-    identity_fields, ip_access, jwt, message_signatures, priority, proxy_protocol, quota, rate_limit,
-    redirect, retry, rewrite, security_fields, tcp, timeouts, udp,
+    anonymous, api_key, authenticated, authorization, basic_auth, circuit_breaker, client_certificate, cohort, concurrency, cors, csrf, direct_response, ext_authz, fault, header_modifier, hmac, identity_fields, ip_access, jwt, message_signatures, oauth2_client_credentials, oauth2_introspection, oidc, priority, proxy_protocol, quota, rate_limit, redirect, retry, rewrite, security_fields, tcp, timeouts, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
@@ -130,6 +127,8 @@ policies! {
     ApiKey         = api_key::ApiKey,
     Hmac           = hmac::Hmac,
     MessageSignatures = message_signatures::MessageSignatures,
+    Introspection  = oauth2_introspection::Introspection,
+    Oidc           = oidc::Oidc,                     // after tokens: who has one needs no login
     ExtAuthz       = ext_authz::ExtAuthz,            // after our own authentication, so that it is asked about fewer requests
     Anonymous      = anonymous::Anonymous,           // when none of the above has found something
     Authenticated  = authenticated::Authenticated,
@@ -144,6 +143,7 @@ policies! {
     DirectResponse = direct_response::DirectResponse,
     Cohort         = cohort::Cohort,                 // sees what the client sent; decides nothing yet
     Rewrite        = rewrite::Rewrite,               // all above see what the client sent
+    ClientCredentials = oauth2_client_credentials::ClientCredentials, // ours towards the backend, whatever the client sent
     HeaderModifier = header_modifier::HeaderModifier, // last word on fields, first to see the response
     Timeouts       = timeouts::Timeouts,             // settings: they have no hooks and are never in a chain
     Retry          = retry::Retry,

@@ -539,9 +539,28 @@ pub fn script(path: &Path, args: &[&str]) -> Command {
 pub fn serve_script(path: &Path, args: &[&str], port: u16, log: &Path) -> Program {
     let mut command = script(path, args);
     command.arg(port.to_string());
+    serve(command, port, log)
+}
+
+/// A script in Node.js with the packages of the peers. `dir` is for its copy, beside which it finds them.
+pub fn node_script(path: &Path, args: &[&str], dir: &Path) -> Command {
+    let modules = cache("node/node_modules", "RHUMB_NODE_MODULES");
+    let link = dir.join("node_modules");
+    if !link.exists() {
+        std::os::unix::fs::symlink(&modules, &link).expect("a link to the packages");
+    }
+    let copy = dir.join(path.file_name().expect("a script has a name"));
+    std::fs::copy(path, &copy).expect("a copy of the script");
+    let mut command = Command::new("node");
+    command.arg(copy).args(args);
+    command
+}
+
+/// Starts a program that serves on a port, and waits until it accepts.
+pub fn serve(command: Command, port: u16, log: &Path) -> Program {
     let mut program = Program::start(command, log);
-    wait::until("the script accepts", || {
-        assert!(program.ended().is_none(), "the script ended: {}", program.log());
+    wait::until("the program accepts", || {
+        assert!(program.ended().is_none(), "the program ended: {}", program.log());
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
     });
     program
@@ -549,17 +568,22 @@ pub fn serve_script(path: &Path, args: &[&str], port: u16, log: &Path) -> Progra
 
 /// The Python interpreter that has the independent peers.
 pub fn python() -> PathBuf {
-    let found = std::env::var_os("RHUMB_PYTHON").map(PathBuf::from).or_else(|| {
+    cache("venv/bin/python", "RHUMB_PYTHON")
+}
+
+/// Something in the cache directory that `cargo xtask test` put there, or where a variable says it is.
+fn cache(name: &str, variable: &str) -> PathBuf {
+    let found = std::env::var_os(variable).map(PathBuf::from).or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME")
             .map(PathBuf::from)
             .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
-        cache.map(|dir| dir.join("rhumb/venv/bin/python"))
+        cache.map(|dir| dir.join("rhumb").join(name))
     });
-    let python = found.expect("RHUMB_PYTHON, XDG_CACHE_HOME or HOME");
+    let found = found.unwrap_or_else(|| panic!("{variable}, XDG_CACHE_HOME or HOME"));
     assert!(
-        python.exists(),
+        found.exists(),
         "{} is missing: run `cargo xtask test` once, it installs the peers",
-        python.display()
+        found.display()
     );
-    python
+    found
 }

@@ -18,6 +18,7 @@ use super::*;
 use crate::call::{Answer, Call, Caller, Event, Local, Out};
 use crate::context::{Keeper, NoDocuments, Remote};
 use crate::exchange::Reply;
+use rhumb_codec::field::{FieldName, Known};
 
 const NOW: u64 = 2_000_000_000;
 

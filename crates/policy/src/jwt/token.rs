@@ -56,22 +56,6 @@ impl<'t> Token<'t> {
     }
 }
 
-/// A time claim (RFC 7519 §2: a number of seconds, fractions allowed). **Unit**: nanoseconds since 1970. `Ok(None)` when
-/// it is not there, an error when it is no such number.
-pub fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<i128>, ()> {
-    const NANOS: i128 = 1_000_000_000;
-    match claims.get(name) {
-        None => Ok(None),
-        Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
-            (Some(seconds), _) => Ok(Some(i128::from(seconds) * NANOS)),
-            // The conversion of a float stops at the ends of the range.
-            (None, Some(seconds)) => Ok(Some((seconds * 1e9) as i128)),
-            _ => Err(()),
-        },
-        Some(_) => Err(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,17 +102,5 @@ mod tests {
         ] {
             assert!(Token::read(bad.as_bytes()).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn times_are_numbers() {
-        let claims =
-            json::read_object(br#"{"a": 12, "b": 1.5, "c": "12", "d": 1e300, "e": -1, "f": null}"#).unwrap();
-        let of = |name| time(&claims, name);
-        assert_eq!(of("a"), Ok(Some(12_000_000_000)));
-        assert_eq!(of("b"), Ok(Some(1_500_000_000)));
-        assert_eq!((of("c"), of("f"), of("z")), (Err(()), Err(()), Ok(None)));
-        assert_eq!(of("d"), Ok(Some(i128::MAX)));
-        assert_eq!(of("e"), Ok(Some(-1_000_000_000)));
     }
 }
