@@ -441,8 +441,27 @@ def rhumb_config(at: Instance) -> str:
         tls = carries
         match = "match: { host: server.bench.test }, " if at.scenario.downstream == "sni" else ""
         routes = f"  - {{ on: web, {match}to: backend }}"
+    policies = ""
+    if at.scenario.credentials == "checked":
+        parts = {
+            "consumers": {"acme": {"groups": ["partners"], "credentials": {"apiKeys": [{"name": "bench", "key": API_KEY}]}}},
+            "policies": {
+                "cors": {"allowOrigins": [ORIGIN]},
+                "jwt": {
+                    "issuer": ISSUER,
+                    "audiences": [AUDIENCE],
+                    "jwks": {"inline": jwks()},
+                    "claimsToFields": [{"claim": "sub", "name": "x-user"}],
+                },
+                "apiKey": {},
+                "authorization": {"rules": [{"when": 'request.method == "GET" && jwt.role == "reader"'}]},
+                "rateLimit": {"limits": [{"limit": f"{LIMIT_PER_SECOND}/s", "per": "principal.subject"}]},
+            },
+        }
+        # JSON is YAML.
+        policies = "".join(f"{key}: {json.dumps(value)}\n" for key, value in parts.items())
     return f"""workers: 1
-admin: {{ address: '127.0.0.1:{at.admin_port}' }}
+{policies}admin: {{ address: '127.0.0.1:{at.admin_port}' }}
 accessLog: {{ format: json, path: {at.access_log} }}
 listeners:
   web: {{ address: 127.0.0.1, port: {at.port}{tls} }}

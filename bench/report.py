@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import measure
-from scenarios import BEST_PEER_LIMIT, FLAT_LIMIT, IDLE_LIMIT, IDLE_PROCESS_LIMIT_KIB, SCENARIOS, Scenario
+from scenarios import BEST_PEER_LIMIT, FLAT_LIMIT, IDLE_LIMIT, IDLE_PROCESS_LIMIT_KIB, POLICIES_LIMIT_US, SCENARIOS, Scenario
 
 # The bench itself makes a load average of about 2. Above this, others took part.
 QUIET_LOAD = 3.5
@@ -55,6 +55,12 @@ class Result:
         a, b = self.values(scenario, over, key), self.values(under_scenario or scenario, under, key)
         pairs = [a[r] / b[r] for r in a if b.get(r)]
         return statistics.median(pairs) if pairs else None
+
+    def added(self, scenario: str, without: str) -> float | None:
+        """What Rhumb spends more than in another scenario of the same group, the median over the rounds. Unit: µs."""
+        more, less = self.values(scenario, "rhumb", "cpu_us"), self.values(without, "rhumb", "cpu_us")
+        differences = [more[round_] - less[round_] for round_ in more if round_ in less]
+        return statistics.median(differences) if differences else None
 
     def best_peer(self, scenario: str, key: str) -> str | None:
         medians = {c: self.median(scenario, c, key) for c in self.contenders(scenario) if c != "rhumb"}
@@ -224,6 +230,10 @@ def promise(scenario: Scenario, result: Result, own: float | None, by_best: floa
             failed.append(f"best peer over {BEST_PEER_LIMIT}")
         if by_envoy is not None and by_envoy > scenario.envoy_limit:
             failed.append(f"Envoy over {scenario.envoy_limit}")
+        if scenario.name == "policies-all":
+            added = result.added("policies-all", "policies-none")
+            if added is not None and added > POLICIES_LIMIT_US:
+                failed.append(f"{added:.1f} µs over no policies")
         if scenario.group == "routes" and scenario.name != "routes-1":
             flat = result.ratio(scenario.name, "cpu_us", "rhumb", "rhumb", "routes-1")
             if flat is not None and flat > 1 + FLAT_LIMIT:
@@ -271,7 +281,7 @@ round, the median over the rounds: below 1, Rhumb is cheaper. Figures of differe
 {summary(result)}
 
 "Promise": at most {BEST_PEER_LIMIT} of the best peer and {Scenario.envoy_limit} of Envoy (0.35 where bodies are large); within {100 * FLAT_LIMIT:.0f} % from 1 to
-10 000 routes; at most {IDLE_LIMIT["idle-plain"]} B per idle plain and {IDLE_LIMIT["idle-tls"]} B per idle TLS connection, and {IDLE_PROCESS_LIMIT_KIB // 1024} MiB for the process.
+10 000 routes; at most {POLICIES_LIMIT_US} µs for six policies; at most {IDLE_LIMIT["idle-plain"]} B per idle plain and {IDLE_LIMIT["idle-tls"]} B per idle TLS connection, and {IDLE_PROCESS_LIMIT_KIB // 1024} MiB for the process.
 
 ## Conditions
 
