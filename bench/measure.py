@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contenders import BACKENDS, CERTS, Contender, Instance
+from credentials import API_KEY, ORIGIN, jwt_token
 from scenarios import L4, Scenario
 
 HERE = Path(__file__).resolve().parent
@@ -177,7 +178,10 @@ def missing_features(running: Running) -> list[str]:
     else:
         connection = http.client.HTTPConnection("127.0.0.1", at.port, timeout=5)
     try:
-        connection.request("GET", "/svc00000/echo", headers={"Host": "server.bench.test"})
+        headers = {"Host": "server.bench.test"}
+        if at.scenario.credentials:
+            headers |= {"Authorization": f"Bearer {jwt_token()}", "X-Api-Key": API_KEY, "Origin": ORIGIN}
+        connection.request("GET", "/svc00000/echo", headers=headers)
         response = connection.getresponse()
         seen = response.read().decode("latin-1").lower()
     except (OSError, http.client.HTTPException) as error:
@@ -187,7 +191,27 @@ def missing_features(running: Running) -> list[str]:
     if response.status != 200:
         return [f"an answer with status 200 ({response.status} {seen[:200]!r})"]
     wanted = ["x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via"]
-    return [name for name in wanted if f"\r\n{name}: " not in seen]
+    lacking = [name for name in wanted if f"\r\n{name}: " not in seen]
+    if at.scenario.credentials == "checked":
+        lacking += [] if "\r\nx-user: user-17" in seen else ["the field of a claim"]
+        lacking += [] if response.headers.get("Access-Control-Allow-Origin") == ORIGIN else ["cors"]
+        lacking += [f"a refusal of {what}" for what in ("a forged token", "an unknown key") if not is_refused(at, what)]
+    return lacking
+
+
+def is_refused(at: Instance, what: str) -> bool:
+    token = jwt_token()
+    headers = {"Host": "server.bench.test", "Authorization": f"Bearer {token}", "X-Api-Key": API_KEY}
+    if what == "a forged token":
+        headers["Authorization"] = f"Bearer {token[:-8]}{'A' * 8}"
+    else:
+        headers["X-Api-Key"] = API_KEY[::-1]
+    connection = http.client.HTTPConnection("127.0.0.1", at.port, timeout=5)
+    try:
+        connection.request("GET", "/svc00000/echo", headers=headers)
+        return connection.getresponse().status in (401, 403)
+    finally:
+        connection.close()
 
 
 # --- backends ------------------------------------------------------------------------------------------------------
@@ -236,6 +260,8 @@ def command_for(scenario: Scenario, port: int, seconds: float, *more: str) -> li
         command += ["--tls", str(CERTS / "ca.crt")]
     if scenario.rate:
         command += ["--rate", str(scenario.rate)]
+    if scenario.credentials:
+        command += ["--authorization", f"Bearer {jwt_token()}", "--api-key", API_KEY]
     if scenario.post:
         command += ["--post", str(scenario.post)]
     return [*command, *scenario.extra, *more]

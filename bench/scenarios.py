@@ -31,10 +31,15 @@ class Scenario:
     without: tuple[str, ...] = ()
     # Scenarios of one group are interleaved with each other, so that they may be compared.
     group: str = ""
+    # Each request has a signed token and an API key: "sent" (and nobody looks at them) or "checked", with everything else
+    # of POLICIES. What a contender lacks of that, it is spared.
+    credentials: str = ""
     # Largest ratio of Rhumb's cost to Envoy's that the project promises (to the best peer: BEST_PEER_LIMIT).
     envoy_limit: float = 0.25
 
 
+# What the chain of policies-all may add to a request. Unit: µs of CPU.
+POLICIES_LIMIT_US = 2.5
 # Routes may change the cost of a request by this part at most, from 1 to 10 000.
 FLAT_LIMIT = 0.10
 # Bytes per idle connection that the project promises.
@@ -68,6 +73,8 @@ SCENARIOS = {
         Scenario("routes-1", "HTTP/1.1, 1 KiB, 1 route", routes=1, group="routes"),
         Scenario("routes-100", "HTTP/1.1, 1 KiB, 100 routes", routes=100, group="routes"),
         Scenario("routes-10000", "HTTP/1.1, 1 KiB, 10 000 routes", routes=10_000, group="routes"),
+        Scenario("policies-none", "HTTP/1.1, 1 KiB, token and key in each request, no policies", group="policies", credentials="sent"),
+        Scenario("policies-all", "HTTP/1.1, 1 KiB, jwt, apiKey, rateLimit, authorization, cors, field of a claim", group="policies", credentials="checked", without=("nginx",)),
         Scenario("idle-plain", "9 000 idle connections", tool="idle", connections=9000),
         Scenario("idle-tls", "1 500 idle TLS connections", "tls", tool="idle", connections=1500),
     ]

@@ -29,9 +29,18 @@ pub fn paths(template: &str, routes: usize) -> Vec<String> {
 
 /// An HTTP/1.1 request, with `content` bytes of content when that is not zero.
 pub fn h1(path: &str, content: usize) -> Vec<u8> {
+    h1_with(path, content, &[])
+}
+
+/// The same with other fields: one of [`FIELDS`] is replaced, others are added.
+pub fn h1_with(path: &str, content: usize, other: &[(&str, &str)]) -> Vec<u8> {
     let method = if content > 0 { "POST" } else { "GET" };
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {SERVER_NAME}\r\n");
     for (name, value) in FIELDS {
+        let value = other.iter().find(|(replaced, _)| replaced == name).map_or(value, |(_, value)| value);
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    for (name, value) in other.iter().filter(|(name, _)| FIELDS.iter().all(|(known, _)| known != name)) {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     if content > 0 {

@@ -8,7 +8,7 @@
 //! and keeps them open until its standard input ends.
 //!
 //! usage: `load --addr A --path '/svc{}/b/1024' --routes 100 --length 1024 --conns 64 --warm 0.3 --dur 1
-//! [--rate 4000] [--post 16384] [--tls ca.crt] [--hold] [--verbose]`
+//! [--rate 4000] [--post 16384] [--tls ca.crt] [--authorization 'Bearer …'] [--api-key K] [--hold] [--verbose]`
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -25,14 +25,21 @@ use rustls::ClientConfig;
 
 fn main() -> Result<(), String> {
     let args = Args::parse(&[
-        "addr", "path", "routes", "length", "conns", "warm", "dur", "rate", "post", "tls", "hold", "verbose",
+        "addr", "path", "routes", "length", "conns", "warm", "dur", "rate", "post", "tls", "authorization", "api-key",
+        "hold", "verbose",
     ])?;
     raise_open_files();
     let content = args.value("post", "0")?;
+    let credentials = [("authorization", "authorization"), ("api-key", "x-api-key")];
+    let mut other: Vec<(&str, String)> = Vec::new();
+    for (arg, name) in credentials.into_iter().filter(|(arg, _)| args.has(arg)) {
+        other.push((name, args.value(arg, "")?));
+    }
+    let other: Vec<(&str, &str)> = other.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let paths = request::paths(&args.value::<String>("path", "/b/1024")?, args.value("routes", "1")?);
     let load = Load {
         addr: args.value("addr", "127.0.0.1:9100")?,
-        requests: paths.iter().map(|path| request::h1(path, content)).collect(),
+        requests: paths.iter().map(|path| request::h1_with(path, content, &other)).collect(),
         length: args.value("length", "1024")?,
         connections: args.value("conns", "64")?,
         warm: Duration::from_secs_f64(args.value("warm", "0.3")?),
