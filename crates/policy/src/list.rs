@@ -10,7 +10,11 @@ use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
-    anonymous, api_key, authenticated, authorization, basic_auth, circuit_breaker, client_certificate, cohort, concurrency, cors, csrf, direct_response, ext_authz, fault, header_modifier, hmac, identity_fields, ip_access, jwt, message_signatures, oauth2_client_credentials, oauth2_introspection, oidc, priority, proxy_protocol, quota, rate_limit, redirect, retry, rewrite, security_fields, tcp, timeouts, udp,
+    anonymous, api_key, authenticated, authorization, basic_auth, circuit_breaker, client_certificate,
+    cohort, concurrency, cors, csrf, direct_response, ext_authz, fault, header_modifier, hmac,
+    identity_fields, ip_access, jwt, message_signatures, oauth2_client_credentials, oauth2_introspection,
+    oidc, priority, proxy_protocol, quota, rate_limit, redirect, retry, rewrite, security_fields, tcp,
+    timeouts, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
