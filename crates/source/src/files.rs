@@ -59,6 +59,8 @@ struct CachedFile {
     /// How it looked, when that says that it has not changed since.
     seen: Option<Seen>,
     parts: Vec<Cached>,
+    /// It had content, and has none: it is about to be written, or something went wrong.
+    was_emptied: bool,
     /// Why it could not be read.
     diags: Vec<Diag>,
 }
@@ -115,8 +117,13 @@ impl Files {
             }
             let mut diags = Vec::new();
             let text = text(&path, content, &mut diags);
+            let had_content = before.was_emptied || before.text.as_ref().is_some_and(|text| !text.is_empty());
+            let was_emptied = had_content && text.as_ref().is_some_and(|text| text.is_empty());
+            if was_emptied {
+                diags.push(emptied(&path));
+            }
             let parts = read_parts(&path, before, text.as_ref(), &self.listeners, &mut reader);
-            files.push(CachedFile { path, text, seen, parts, diags });
+            files.push(CachedFile { path, text, seen, parts, was_emptied, diags });
         };
         if let Some(only) = only {
             for (at, file) in before.into_iter().enumerate() {
@@ -205,7 +212,10 @@ fn identity(_: &fs::Metadata) -> Option<Directory> {
 impl CachedFile {
     /// It was read, and nothing in it refers to other files.
     fn is_complete(&self) -> bool {
-        self.text.is_some() && self.seen.is_some() && self.parts.iter().all(|part| part.referenced.is_empty())
+        self.text.is_some()
+            && self.seen.is_some()
+            && !self.was_emptied
+            && self.parts.iter().all(|part| part.referenced.is_empty())
     }
 
     /// Its name in its directory.
@@ -216,7 +226,14 @@ impl CachedFile {
 
 impl Default for CachedFile {
     fn default() -> Self {
-        Self { path: Path::new("").into(), text: None, seen: None, parts: Vec::new(), diags: Vec::new() }
+        Self {
+            path: Path::new("").into(),
+            text: None,
+            seen: None,
+            parts: Vec::new(),
+            was_emptied: false,
+            diags: Vec::new(),
+        }
     }
 }
 
@@ -409,6 +426,14 @@ pub(crate) fn configuration_files(directory: &Path) -> std::io::Result<Vec<Strin
 /// True for the names of configuration files in a directory.
 pub(crate) fn is_configuration(name: &str) -> bool {
     !name.starts_with('.') && [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// What is said of a file that has lost its content: who writes a file in place empties it first, and nobody means to take
+/// everything away by that.
+fn emptied(path: &Path) -> Diag {
+    Diag::error(Rule::Unreadable, Origin::file(&path.display().to_string()), "the file is empty")
+        .why("it had content before, and may be about to be written")
+        .fix("write it again, or remove it; one that is to say nothing says `{}`")
 }
 
 /// The text of a configuration file.
@@ -642,6 +667,27 @@ mod tests {
             twice.to_string().contains("y.yaml") && twice.related[0].0.source.name().contains("m.yaml"),
             "{twice}"
         );
+    }
+
+    #[test]
+    fn a_file_that_is_emptied_takes_nothing_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, "").unwrap();
+        let mut files = Files::new(&path);
+        assert!(files.load().diags.is_empty(), "nothing was there before");
+        fs::write(&path, backend("a", "127.0.0.1:1")).unwrap();
+        assert_eq!(files.load().docs.len(), 1);
+        fs::write(&path, "").unwrap();
+        for _ in 0..2 {
+            let loaded = files.load();
+            assert_eq!(loaded.diags.first().map(|diag| &*diag.what), Some("the file is empty"));
+        }
+        fs::write(&path, "{}\n").unwrap();
+        let loaded = files.load();
+        assert!(!loaded.diags.iter().any(|diag| diag.what.contains("empty")), "{:?}", loaded.diags);
+        fs::write(&path, backend("a", "127.0.0.1:2")).unwrap();
+        assert!(files.load().diags.is_empty());
     }
 
     #[test]
