@@ -21,6 +21,7 @@ mod quota;
 mod rate_limit;
 mod retry;
 mod routing;
+mod shield;
 mod smuggling;
 mod tls;
 mod traffic;

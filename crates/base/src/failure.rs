@@ -100,6 +100,8 @@ causes! {
     MethodNotAllowed = 405, 12, Client, "method_not_allowed", "http_request_denied", "The path exists, but not for this method.";
     /// The client was too slow sending its request (RFC 9110 §15.5.9).
     RequestTimeout = 408, 4, Client, "request_timeout", "http_request_error", "The request did not arrive in time.";
+    /// Content whose length is not announced, where it has to be (RFC 9110 §15.5.12).
+    LengthRequired = 411, 3, Client, "length_required", "http_request_error", "The length of the content has to be announced.";
     /// Content beyond the limit (RFC 9110 §15.5.14).
     ContentTooLarge = 413, 8, Client, "content_too_large", "http_request_error", "The request content is larger than allowed.";
     /// Request target beyond the limit (RFC 9110 §15.5.15).
@@ -140,6 +142,8 @@ causes! {
     ConcurrencyLimited = 429, 8, Client, "concurrency_limited", "http_request_denied", "Too many requests are under way; try again later.";
     /// The backend failed too often, and is left alone for a while.
     CircuitOpen = 503, 14, Backend, "circuit_open", "destination_unavailable", "The backend fails too often; try again later.";
+    /// The backend has as much to do as it can, and other requests are dearer.
+    LoadShed = 503, 14, Gateway, "load_shed", "destination_unavailable", "The service is at its limit; try again later.";
     /// The store of a limit cannot be asked, and nothing may pass without it.
     StoreAway = 503, 14, Gateway, "store_away", "proxy_internal_response", "The gateway cannot count this request; try again later.";
     /// The route wants to know who asks, and the request does not say.

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use rhumb_base::failure::Cause;
@@ -77,6 +78,15 @@ pub struct Findings {
     pub response_edits: Vec<Edit>,
     /// A policy knew as many keys as it may and had no room for the one of this request.
     pub keys_full: bool,
+    /// Content of the response shares its [`Effects::bytes_per_second`] with others.
+    pub shared_pace: Option<SharedPace>,
+}
+
+/// A narrow line that several responses share.
+#[derive(Clone, Debug)]
+pub struct SharedPace {
+    /// Until when what has passed is paid for. **Unit**: nanoseconds, on a clock of the engine's.
+    pub paid_until: Arc<AtomicU64>,
 }
 
 /// A policy's wish to answer instead of a backend because the request may not pass.
@@ -123,6 +133,10 @@ pub struct Effects {
     pub bytes_per_second: Option<NonZeroU64>,
     /// Chooses among the rule's backends instead of chance: the same number makes the same choice.
     pub cohort: Option<u64>,
+    /// The pace is that of a limit, not of a fault.
+    pub is_limited: bool,
+    /// Content of the request may be so long, if that is less than otherwise. **Unit**: bytes.
+    pub max_content: Option<u64>,
 }
 
 impl Exchange<'_> {

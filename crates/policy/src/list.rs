@@ -10,11 +10,11 @@ use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
-    anonymous, api_key, authenticated, authorization, basic_auth, circuit_breaker, client_certificate,
-    cohort, concurrency, cors, csrf, direct_response, ext_authz, fault, header_modifier, hmac,
-    identity_fields, ip_access, jwt, message_signatures, oauth2_client_credentials, oauth2_introspection,
-    oidc, priority, proxy_protocol, quota, rate_limit, redirect, retry, rewrite, security_fields, tcp,
-    timeouts, udp,
+    anonymous, api_key, authenticated, authorization, bandwidth, basic_auth, circuit_breaker,
+    client_certificate, cohort, concurrency, cors, csrf, direct_response, ext_authz, fault, header_modifier,
+    hmac, identity_fields, ip_access, jwt, load_shedding, message_signatures, oauth2_client_credentials,
+    oauth2_introspection, oidc, priority, proxy_protocol, quota, rate_limit, redirect, retry, rewrite,
+    security_fields, size_limit, tcp, timeouts, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
@@ -124,6 +124,7 @@ policies! {
     SecurityFields = security_fields::SecurityFields, // last to see the response, whoever made it
     Cors           = cors::Cors,                     // a preflight carries no credentials: before every authentication
     IpAccess       = ip_access::IpAccess,            // the cheapest refusal first
+    SizeLimit      = size_limit::SizeLimit,          // what is too large is not worth asking who sent it
     Csrf           = csrf::Csrf,
     ClientCertificate = client_certificate::ClientCertificate, // who asks: before everything that decides by it
     Jwt            = jwt::Jwt,
@@ -140,7 +141,9 @@ policies! {
     RateLimit      = rate_limit::RateLimit,          // keyed by who asks; what may not pass uses nothing
     Quota          = quota::Quota,                   // what comes too fast uses nothing of it
     Concurrency    = concurrency::Concurrency,       // behind what refuses for other reasons: a place is held from here on
+    LoadShedding   = load_shedding::LoadShedding,    // guards the backend; by then it is known whose request is dear
     CircuitBreaker = circuit_breaker::CircuitBreaker, // judges what the backend does, the faults below included
+    Bandwidth      = bandwidth::Bandwidth,           // before faults, which may make it slower
     IdentityFields = identity_fields::IdentityFields, // above see what the client sent, all below what the backend is told
     Fault          = fault::Fault,                   // after who may ask, before everything that answers
     Redirect       = redirect::Redirect,             // ends the exchange: after everything that may refuse

@@ -384,8 +384,107 @@ fn read(field: &str, text: &str, is_rolling: bool) -> Result<(u64, Period), Inva
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::{Keeper, NoDocuments};
+    use crate::call::{Answer, Call, Caller, Local, Out};
+    use crate::chain::{Chain, ChainState, Item, Step};
+    use crate::context::{Keeper, NoDocuments, Remote};
+    use crate::principal::{Consumer, Principal};
+    use rhumb_base::failure::Failure;
+    use rhumb_codec::head::Scheme;
     use serde_json::json;
+    use std::task::Wake;
+    use std::time::Instant;
+
+    /// A way out that can do nothing but tell the time.
+    struct Clock(Instant);
+
+    impl Caller for Clock {
+        fn call(&self, _: &Remote, _: Call) -> Local<Result<Answer, Failure>> {
+            Box::pin(async { Err(Cause::NoEndpoint.into()) })
+        }
+
+        fn spawn(&self, _: Local<()>) {}
+
+        fn tell(&self, _: crate::call::Event) {}
+
+        fn pause(&self, _: Duration) -> Local<()> {
+            Box::pin(std::future::pending())
+        }
+
+        fn unix_nanos(&self) -> u64 {
+            NOW + u64::try_from(self.0.elapsed().as_nanos()).unwrap()
+        }
+    }
+
+    /// 2027-01-15.
+    const NOW: u64 = 1_800_000_000_000_000_000;
+
+    struct Unpark(std::thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    /// Status and what is told, for a request of a consumer with this plan.
+    fn ask(chain: &Chain, plan: &str) -> (u16, String) {
+        let began = Instant::now();
+        let out: Out = Rc::new(Clock(began));
+        let consumer = Consumer { name: "default/acme".into(), plan: plan.into(), ..Consumer::default() };
+        let mut cx = Exchange {
+            began: Some(began),
+            unix_nanos: NOW,
+            out: Some(&out),
+            ..Exchange::new([192, 0, 2, 1].into(), Scheme::Http, 80)
+        };
+        cx.prove(Arc::new(Principal { consumer: Some(Arc::new(consumer)), ..Principal::default() }));
+        let (mut req, mut state) = (RequestHead::new(), ChainState::default());
+        let mut step = chain.on_request(&mut req, &mut state, &mut cx);
+        let waker = Arc::new(Unpark(std::thread::current())).into();
+        while let Step::Wait(mut future) = step {
+            let outcome = loop {
+                match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+                    std::task::Poll::Ready(outcome) => break outcome,
+                    std::task::Poll::Pending => std::thread::park(),
+                }
+            };
+            step = chain.resume(outcome, &mut req, &mut state, &mut cx);
+        }
+        let mut rsp = match step {
+            Step::Done => ResponseHead::with_status(200),
+            Step::Respond(reply) => reply.head,
+            _ => panic!("neither passes nor is answered"),
+        };
+        chain.on_response(&mut rsp, &mut state, &mut cx);
+        let told = rsp.fields.find(&FieldName::parse(b"ratelimit").unwrap()).unwrap_or_default();
+        (rsp.status, String::from_utf8_lossy(told).into_owned())
+    }
+
+    #[test]
+    fn the_plan_of_the_consumer_says_how_much() {
+        let directory = tempfile::tempdir().unwrap();
+        let body = json!({
+            "limit": "2/day",
+            "plans": { "gold": "5/day", "vip": "3/month" },
+            "store": { "disk": { "directory": directory.path() } },
+        });
+        let item = Item {
+            policy: Arc::new(compile(&body).unwrap().policy),
+            origin: "test".into(),
+            is_shadow: false,
+        };
+        let chain = Chain::new(vec![item]);
+        let statuses = |plan: &str, count: usize| (0..count).map(|_| ask(&chain, plan).0).collect::<Vec<_>>();
+        // 16 hours of the day are left.
+        assert_eq!(ask(&chain, ""), (200, "\"quota\";r=1;t=57600".to_owned()));
+        assert_eq!(statuses("", 1), [200]);
+        // The same day, and what was used of it stays used.
+        assert_eq!(statuses("gold", 4), [200, 200, 200, 429]);
+        assert_eq!(ask(&chain, "gold"), (429, "\"quota\";r=0;t=57600".to_owned()));
+        assert_eq!(statuses("", 1), [429]);
+        // Another period has a count of its own.
+        assert_eq!(statuses("vip", 4), [200, 200, 200, 429]);
+    }
 
     fn compile(body: &serde_json::Value) -> Result<crate::Parsed, Invalid> {
         let (mut documents, keeper) = (NoDocuments, Keeper::default());

@@ -131,7 +131,7 @@ pub(crate) struct Exchange<'a> {
     matched_prefix: Option<usize>,
     chain_state: ChainState,
     pub(crate) effects: Effects,
-    found: Findings,
+    pub(crate) found: Findings,
     pub(crate) pump: Pump,
     pub(crate) outcome: Outcome,
 }
@@ -466,6 +466,9 @@ impl<'a> Exchange<'a> {
         if cx.decision.is_some() {
             self.outcome.decision = cx.decision;
         }
+        if let Some(most) = self.effects.max_content {
+            self.pump.max_content = self.pump.max_content.min(most);
+        }
         if std::mem::take(&mut self.found.keys_full) {
             self.worker.metrics.borrow_mut().limit(Limit::PolicyKeys);
         }
@@ -680,7 +683,7 @@ impl<'a> Exchange<'a> {
         if self.effects.aborted {
             notes.insert(Note::FaultAbort);
         }
-        if pump.is_paced() {
+        if pump.is_paced() && !self.effects.is_limited {
             notes.insert(Note::FaultBandwidth);
         }
         let record = Record {

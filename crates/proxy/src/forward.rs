@@ -64,7 +64,8 @@ impl Exchange<'_> {
         );
         let mut tries = Tries::new(&chosen.retry, &self.req, is_grpc);
         if let Some(rate) = self.effects.bytes_per_second {
-            self.pump.set_pace(rate);
+            let line = self.found.shared_pace.take().map(|shared| shared.paid_until);
+            self.pump.set_pace(rate, line);
         }
         let first = Instant::now();
         let at = resumed.and_then(|resumed| self.session_endpoint(&backend, &resumed));

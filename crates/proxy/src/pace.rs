@@ -1,6 +1,8 @@
 //! A narrow line on purpose: content passes at so many bytes per second (`fault` policy, `bandwidth`).
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -8,6 +10,9 @@ use rhumb_net::timer::Timer;
 
 /// How much passes at once: what belongs to this time. A worker's timers are about this coarse.
 const STEP: Duration = Duration::from_millis(20);
+
+/// The point in time that shared lines count from.
+static ORIGIN: OnceLock<Instant> = OnceLock::new();
 
 /// Content that passes slowly.
 pub(crate) struct Pace {
@@ -18,12 +23,14 @@ pub(crate) struct Pace {
     passed: usize,
     /// Bytes that passed since then are paid for until [`Pace::paid_until`].
     paid_until: Option<Instant>,
+    /// The same of all that share the line. **Unit**: nanoseconds since [`ORIGIN`].
+    line: Option<Arc<AtomicU64>>,
     timer: Timer,
 }
 
 impl Pace {
-    pub(crate) fn new(bytes_per_second: NonZeroU64) -> Self {
-        Self { bytes_per_second, kept: Vec::new(), passed: 0, paid_until: None, timer: Timer::new() }
+    pub(crate) fn new(bytes_per_second: NonZeroU64, line: Option<Arc<AtomicU64>>) -> Self {
+        Self { bytes_per_second, kept: Vec::new(), passed: 0, paid_until: None, line, timer: Timer::new() }
     }
 
     /// What has come and not passed.
@@ -56,10 +63,28 @@ impl Pace {
     pub(crate) fn pass(&mut self, count: usize) {
         self.passed += count;
         let now = Instant::now();
+        if let Some(line) = &self.line {
+            self.paid_until = share(line, now, count, self.bytes_per_second);
+            return;
+        }
         let begun = self.paid_until.filter(|until| *until + 4 * STEP > now).unwrap_or(now);
-        let nanos =
-            u128::try_from(count).unwrap_or(0) * 1_000_000_000 / u128::from(self.bytes_per_second.get());
-        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        self.paid_until = begun.checked_add(cost);
+        self.paid_until = begun.checked_add(Duration::from_nanos(cost(count, self.bytes_per_second)));
     }
+}
+
+/// How long so many bytes take. **Unit**: nanoseconds.
+fn cost(count: usize, bytes_per_second: NonZeroU64) -> u64 {
+    let nanos = u128::try_from(count).unwrap_or(0) * 1_000_000_000 / u128::from(bytes_per_second.get());
+    u64::try_from(nanos).unwrap_or(u64::MAX)
+}
+
+/// Passes bytes over a shared line: they are paid for behind those that others have passed before.
+fn share(line: &AtomicU64, now: Instant, count: usize, bytes_per_second: NonZeroU64) -> Option<Instant> {
+    let origin = *ORIGIN.get_or_init(|| now);
+    let now = u64::try_from(now.saturating_duration_since(origin).as_nanos()).unwrap_or(u64::MAX);
+    let earliest = now.saturating_sub(u64::try_from((4 * STEP).as_nanos()).unwrap_or(0));
+    let cost = cost(count, bytes_per_second);
+    let paid = |until: u64| if until > earliest { until } else { now }.saturating_add(cost);
+    let before = line.fetch_update(Relaxed, Relaxed, |until| Some(paid(until))).unwrap_or(0);
+    origin.checked_add(Duration::from_nanos(paid(before)))
 }

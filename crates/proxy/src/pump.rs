@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU64;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 
 use rhumb_base::failure::{Cause, Failure};
@@ -220,9 +222,9 @@ impl Pump {
         self.request == Flow::Open && !self.request_refused && up.backlog() == 0
     }
 
-    /// Response content passes no faster than this from here on, in bytes per second.
-    pub(crate) fn set_pace(&mut self, bytes_per_second: NonZeroU64) {
-        self.pace = Some(Box::new(Pace::new(bytes_per_second)));
+    /// Response content passes no faster than this from here on, in bytes per second; all that have the same line together.
+    pub(crate) fn set_pace(&mut self, bytes_per_second: NonZeroU64, line: Option<Arc<AtomicU64>>) {
+        self.pace = Some(Box::new(Pace::new(bytes_per_second, line)));
     }
 
     /// Request content is copied there.

@@ -110,7 +110,7 @@ impl Client {
         attendants.push(who);
     }
 
-    /// Hands on a wish. Does not wait.
+    /// Hands on a wish. Does not wait. Without a thread the wish is never answered, and the store is away.
     pub fn ask(&self, ask: Ask) {
         self.health.asks.fetch_add(1, Relaxed);
         let orders = self.orders.get_or_init(|| {
@@ -124,8 +124,9 @@ impl Client {
             }
             orders
         });
-        if let Err(refused) = orders.send(ask) {
-            (refused.0.done)(Err(Away));
+        if orders.send(ask).is_err() {
+            // The caller may hold what `done` would want: it is told by this alone.
+            self.health.is_away.store(true, Relaxed);
         }
     }
 }

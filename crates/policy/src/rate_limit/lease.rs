@@ -124,6 +124,8 @@ pub(crate) struct Lease {
     room: u64,
     demand: Demand,
     denied_until: u64,
+    /// How much was allowed where nothing was left. Who is allowed more asks all the same.
+    denied_limit: u64,
     /// When the store will have a permit, as far as it said.
     free_at: u64,
     away_until: u64,
@@ -226,6 +228,10 @@ impl Lease {
             }
             !is_old
         });
+    }
+
+    fn is_denied(&self, now: u64, limit: u64) -> bool {
+        now < self.denied_until && limit <= self.denied_limit
     }
 
     /// Takes down how many of what was granted are used. False when that cannot be done.
@@ -349,7 +355,7 @@ impl Leases {
                 self.alone(lease, now, cost, terms)
             } else if let Some(usable) = lease.usable_at(wanted) {
                 refused(terms, now, usable.saturating_sub(at), lease.held())
-            } else if at < lease.denied_until {
+            } else if lease.is_denied(at, terms.limit) {
                 refused(terms, now, lease.free_at.saturating_sub(at), lease.held())
             } else {
                 self.ask(key, lease, terms, wanted);
@@ -358,7 +364,7 @@ impl Leases {
             let is_low = lease.held() <= lease.granted / 2 && lease.segments.len() < SEGMENTS;
             // Whose requests come once in a while asks when one comes.
             let is_busy = lease.demand.before > 0.25 || lease.debt > 0;
-            if is_low && is_busy && at >= lease.denied_until && at >= lease.away_until {
+            if is_low && is_busy && !lease.is_denied(at, terms.limit) && at >= lease.away_until {
                 self.ask(key, lease, terms, 0);
             }
             (leased, is_full)
@@ -489,6 +495,7 @@ impl Leases {
                             StoreRule::Paced { ahead, .. } => (first, first.saturating_add(ahead)),
                             StoreRule::Counted { .. } => (at + DENIED_MAX, at + DENIED_MAX),
                         };
+                        lease.denied_limit = terms.limit;
                         lease.denied_until = again.clamp(at + DENIED_MIN, at + DENIED_MAX);
                         lease.free_at = free;
                     }
