@@ -157,3 +157,31 @@ fn so_many_requests_are_under_way_and_no_more() {
     gate.backend.release("q");
     held.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
 }
+
+#[test]
+fn the_plan_of_a_consumer_says_how_much_and_who_is_unknown_uses_nothing() {
+    let state = tempfile::tempdir().expect("a directory");
+    let gate = Gate::with(|config| {
+        config
+            .top(
+                "consumers: {acme: {plan: gold, credentials: {apiKeys: [{key: first-key-of-acme}, {key: other-key-of-acme}]}}, \
+                 bolt: {credentials: {apiKeys: [{key: only-key-of-bolt}]}}}",
+            )
+            .route(&format!(
+                "match: {{path: '/*'}}, to: peer, policies: {{apiKey: {{}}, quota: {{limit: 2/year, plans: {{gold: 4/year}}, \
+                 store: {{disk: {{directory: '{}'}}}}}}}}",
+                state.path().display()
+            ))
+    });
+    let ask = |key: &str| {
+        gate.connect().exchange(format!("GET /bytes/1 HTTP/1.1\r\nHost: a.test\r\nX-Api-Key: {key}\r\n\r\n"))
+    };
+    let statuses = |key: &str, count: usize| (0..count).map(|_| ask(key).status()).collect::<Vec<_>>();
+    assert_eq!(statuses("only-key-of-bolt", 3), [200, 200, 429]);
+    assert_eq!(statuses("no-key-of-anybody", 3), [401, 401, 401]);
+    // Both keys are of one consumer.
+    assert_eq!(statuses("first-key-of-acme", 3), [200, 200, 200]);
+    assert_eq!(statuses("other-key-of-acme", 2), [200, 429]);
+    let detail = json(&ask("first-key-of-acme"))["detail"].clone();
+    assert_eq!(detail, "The quota `quota` allows 4 per year on plan `gold`.");
+}
