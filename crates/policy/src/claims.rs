@@ -100,7 +100,7 @@ impl ClaimFields {
     /// Removes what a client sent under these names.
     pub(crate) fn remove(&self, req: &mut RequestHead) {
         for (_, name) in &self.0 {
-            req.fields.remove_named(name);
+            credential::remove_forged(&mut req.fields, name);
         }
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use rhumb_base::failure::Cause;
-use rhumb_codec::field::{FieldName, Known};
+use rhumb_codec::field::{FieldName, Fields, Known};
 use rhumb_codec::head::RequestHead;
 use rhumb_route::field::decoded;
 use schemars::JsonSchema;
@@ -199,6 +199,27 @@ impl Place {
     }
 }
 
+/// Removes what a client sent under a name that is ours alone, also where it is spelled with underscores: CGI and its heirs
+/// (RFC 3875 §4.1.18) cannot tell `X_User` from `X-User`.
+pub(crate) fn remove_forged(fields: &mut Fields, name: &FieldName) {
+    fields.remove_named(name);
+    if !name.as_bytes().contains(&b'-') {
+        return;
+    }
+    let hyphens = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let is_alike = |spelled: &[u8]| {
+        spelled.contains(&b'_') && spelled.iter().map(hyphens).eq(name.as_bytes().iter().map(hyphens))
+    };
+    loop {
+        let mut forged = fields.iter().filter(|line| line.known == Known::Other && is_alike(line.name));
+        let Some(spelled) = forged.next().map(|line| line.name.to_vec()) else { return };
+        drop(forged);
+        if !fields.remove_spelled(&spelled) {
+            return;
+        }
+    }
+}
+
 /// What stands behind a prefix that is compared without case; a prefix that is a word ends where the word does.
 fn behind<'v>(prefix: &[u8], value: &'v [u8]) -> Option<&'v [u8]> {
     let (begin, rest) = value.split_at_checked(prefix.len())?;
@@ -314,6 +335,24 @@ mod tests {
         ] {
             assert!(places(wrong.clone()).err().unwrap().field.starts_with("from[0]"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_field_of_ours_is_not_forged_with_underscores() {
+        let mut req = head(
+            "/",
+            &[
+                ("X_User", "a"),
+                ("x-user", "b"),
+                ("x_user", "c"),
+                ("x_users", "d"),
+                ("x-use_r", "e"),
+                ("x-other", "f"),
+            ],
+        );
+        remove_forged(&mut req.fields, &FieldName::parse(b"X-User").unwrap());
+        let left: Vec<&[u8]> = req.fields.iter().map(|line| line.name).collect();
+        assert_eq!(left, [&b"x_users"[..], b"x-use_r", b"x-other"]);
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl HttpPolicy for ExtAuthz {
         let inner = &self.0;
         // Whatever becomes of it, nobody but the service says who somebody is.
         for name in &inner.identity {
-            req.fields.remove_named(name);
+            crate::credential::remove_forged(&mut req.fields, name);
         }
         let key = inner.key(req, cx);
         if let (Some(key), Some(cache)) = (&key, &inner.cache)

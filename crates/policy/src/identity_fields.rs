@@ -3,13 +3,14 @@
 
 use rhumb_cel::value::{List, Value};
 use rhumb_cel::{Kind, Program};
-use rhumb_codec::field::{FieldName, FieldValue, Known};
+use rhumb_codec::field::{FieldName, FieldValue};
 use rhumb_codec::head::RequestHead;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::attributes::{Attributes, SCHEMA};
 use crate::context::Context;
+use crate::credential::remove_forged;
 use crate::exchange::Exchange;
 use crate::header_modifier::read_name;
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
@@ -79,12 +80,9 @@ impl HttpPolicy for IdentityFields {
             self.0.iter().map(value).collect()
         };
         for ((name, _), value) in self.0.iter().zip(values) {
-            match value {
-                Some(value) => req.fields.set_named(name, &value),
-                None if name.known() == Known::Other || req.fields.has(name.known()) => {
-                    req.fields.remove_named(name);
-                }
-                None => {}
+            remove_forged(&mut req.fields, name);
+            if let Some(value) = value {
+                req.fields.append_named(name, &value);
             }
         }
         Verdict::Continue
@@ -112,6 +110,7 @@ mod tests {
     use super::*;
     use crate::policy::compile_alone;
     use crate::principal::Principal;
+    use rhumb_codec::field::Known;
     use rhumb_codec::head::Scheme;
     use serde_json::json;
     use std::sync::Arc;
@@ -130,7 +129,7 @@ mod tests {
         .unwrap();
         let fields = |principal: Option<Principal>| {
             let mut req = RequestHead::new();
-            for name in ["x-user", "X-Plan", "x-mail"] {
+            for name in ["x-user", "X-Plan", "x-mail", "X_User"] {
                 req.fields.append_raw(Known::Other, name.as_bytes(), b"forged");
             }
             let mut cx = Exchange::new([127, 0, 0, 1].into(), Scheme::Http, 80);
