@@ -307,9 +307,10 @@ impl HttpPolicy for RateLimit {
             line.extend_from_slice(itoa::Buffer::new().format(seconds(told.reset)).as_bytes());
         }
         if !line.is_empty() {
-            // Both are made of what a structured field may have: they are never refused.
-            let _ = rsp.fields.append_checked(&self.names.policy, policy);
-            let _ = rsp.fields.append_checked(&self.names.limit, &line);
+            // Both are made of names that were checked, digits and punctuation.
+            let Names { limit, policy: name } = &self.names;
+            rsp.fields.append_raw(name.known(), name.as_bytes(), policy);
+            rsp.fields.append_raw(limit.known(), limit.as_bytes(), &line);
         }
     }
 }
