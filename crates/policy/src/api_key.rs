@@ -118,7 +118,7 @@ impl HttpPolicy for ApiKey {
             return Err(Invalid::new("", why, "write `keys`, or a Consumer with `credentials.apiKeys`"));
         }
         let usual = FieldName::parse(USUAL).map(Place::header);
-        let usual = usual.unwrap_or(Place::authorization("ApiKey"));
+        let usual = usual.unwrap_or_else(|_| Place::authorization("ApiKey"));
         Ok(Self(Box::new(Inner {
             from: Places::read(&spec.from, usual)?,
             keys,

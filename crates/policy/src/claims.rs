@@ -39,9 +39,12 @@ pub struct ClaimFieldSpec {
     pub name: String,
 }
 
+/// A claim that must be there, and values that it may have.
+type Demand = (Path, Box<[Box<str>]>);
+
 /// Claims that must be there, and scopes.
 pub(crate) struct Demands {
-    claims: Box<[(Path, Box<[Box<str>]>)]>,
+    claims: Box<[Demand]>,
     scopes: Box<[Box<str>]>,
 }
 

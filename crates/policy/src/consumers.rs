@@ -22,11 +22,14 @@ use crate::principal::{Certificate, Consumer, Principal};
 pub struct Consumers {
     by_name: HashMap<Box<str>, Arc<Consumer>>,
     keys: HashMap<Digest, ApiKey>,
-    users: HashMap<Box<str>, (PasswordHash, Arc<Consumer>)>,
-    secrets: HashMap<Box<str>, (Box<[u8]>, Arc<Consumer>)>,
+    users: HashMap<Box<str>, Owned<PasswordHash>>,
+    secrets: HashMap<Box<str>, Owned<Box<[u8]>>>,
     tokens: Vec<Tokens>,
     certificates: HashMap<(Shows, Box<str>), Arc<Consumer>>,
 }
+
+/// A credential and whose it is.
+type Owned<T> = (T, Arc<Consumer>);
 
 /// Tokens of consumers by one claim of one issuer.
 struct Tokens {

@@ -150,7 +150,7 @@ impl Place {
                 let is_single = name.known() != Known::Authorization
                     || req.fields.get_all(Known::Authorization).nth(1).is_none();
                 for line in req.fields.find_all(name) {
-                    if let Some(value) = behind(prefix, line).or((!is_single).then_some(line)) {
+                    if let Some(value) = behind(prefix, line).or_else(|| (!is_single).then_some(line)) {
                         tell(Cow::Borrowed(value));
                     }
                 }

@@ -342,7 +342,10 @@ impl ProviderParts<'_> {
                     .map_err(|why| Invalid::new(field, why, "choose a longer one"))?;
                 Trust::Written(KeySet::of(vec![key]))
             }
-            (jwks, None) => self.public(within, jwks.unwrap_or(&JwksSpec::default()), &algorithms, cx)?,
+            (jwks, None) => {
+                let discovered = JwksSpec::default();
+                self.public(within, jwks.unwrap_or(&discovered), &algorithms, cx)?
+            }
         };
         let issuer = self.issuer.map(Into::into);
         Ok(Provider { issuer, audiences: boxed(self.audiences), algorithms, keys })

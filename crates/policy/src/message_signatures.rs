@@ -166,7 +166,7 @@ struct Key {
 
 enum Check {
     Public(ParsedPublicKey),
-    Secret(mac::Key),
+    Secret(Box<mac::Key>),
 }
 
 impl HttpPolicy for MessageSignatures {
@@ -270,7 +270,7 @@ impl KeySpec {
                 if secret.is_empty() {
                     return Err(Invalid::new(field, "is empty", "`openssl rand -hex 32` makes one"));
                 }
-                Ok(Check::Secret(mac::Key::new(mac::HMAC_SHA256, &secret)))
+                Ok(Check::Secret(Box::new(mac::Key::new(mac::HMAC_SHA256, &secret))))
             }
             (Some(_), ..) => {
                 Err(Invalid::new(field, "has not just a `publicKey`", "write `publicKey: file:PATH`"))
@@ -341,7 +341,7 @@ impl Inner {
             None => {
                 let (secret, consumer) =
                     self.consumers.as_ref().and_then(|consumers| consumers.secret(id))?;
-                let key = Check::Secret(mac::Key::new(mac::HMAC_SHA256, secret));
+                let key = Check::Secret(Box::new(mac::Key::new(mac::HMAC_SHA256, secret)));
                 (is_same(Algorithm::Hmac) && key.verifies(&base, signature)).then_some(Some(consumer))?
             }
         };
@@ -576,7 +576,7 @@ mod tests {
             json!({ "keys": [{ "keyId": "test-shared-secret", "algorithm": "hmac-sha256", "secret": "x" }], "requiredComponents": ["@authority"] }),
         );
         hmac.0.keys.get_mut("test-shared-secret").unwrap().check =
-            Check::Secret(mac::Key::new(mac::HMAC_SHA256, &secret));
+            Check::Secret(Box::new(mac::Key::new(mac::HMAC_SHA256, &secret)));
         let input =
             r#"sig-b25=("date" "@authority" "content-type");created=1618884473;keyid="test-shared-secret""#;
         let signature = "sig-b25=:pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8=:";

@@ -71,10 +71,10 @@ impl Algorithm {
 
     /// The algorithm of a name; `None` for `none` as for every other name.
     pub fn of(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|algorithm| algorithm.name() == name).or(
+        Self::ALL.iter().copied().find(|algorithm| algorithm.name() == name).or_else(|| {
             // RFC 9864 §2.2 has a name for each curve.
-            (name == "Ed25519").then_some(Self::EdDsa),
-        )
+            (name == "Ed25519").then_some(Self::EdDsa)
+        })
     }
 
     /// Its name in tokens.
@@ -142,7 +142,7 @@ pub(crate) struct Key {
 
 enum Check {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl Key {
@@ -157,7 +157,7 @@ impl Key {
                 let name = algorithm.name();
                 return Err(format!("has {} bytes, and {name} needs at least {least}", secret.len()));
             }
-            checks.push((algorithm, Check::Secret(hmac::Key::new(hash, secret))));
+            checks.push((algorithm, Check::Secret(Box::new(hmac::Key::new(hash, secret)))));
         }
         Ok(Self { id: None, checks: checks.into() })
     }

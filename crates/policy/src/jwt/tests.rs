@@ -198,7 +198,7 @@ fn every_algorithm_is_checked_with_a_key_of_its_type() {
 fn a_public_key_is_no_secret() {
     let rsa = Signer::Rsa(RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap());
     let jwk = rsa.jwk("r");
-    let policy = compile(json!({ "jwks": { "inline": { "keys": [jwk.clone()] } } })).unwrap();
+    let policy = compile(json!({ "jwks": { "inline": { "keys": [jwk] } } })).unwrap();
     for secret in [jwk.to_string(), jwk["n"].as_str().unwrap().to_owned()] {
         let token =
             Signer::Secret(secret.into_bytes()).token(&json!({ "alg": "HS256", "kid": "r" }), &claims());
