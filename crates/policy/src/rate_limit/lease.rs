@@ -493,7 +493,12 @@ impl Leases {
                     } else {
                         let (again, free) = match terms.store {
                             StoreRule::Paced { ahead, .. } => (first, first.saturating_add(ahead)),
-                            StoreRule::Counted { .. } => (at + DENIED_MAX, at + DENIED_MAX),
+                            StoreRule::Counted { .. } => {
+                                // The next part of time has permits of its own.
+                                let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos);
+                                let again = at.saturating_add(terms.end.saturating_sub(unix));
+                                (again, again)
+                            }
                         };
                         lease.denied_limit = terms.limit;
                         lease.denied_until = again.clamp(at + DENIED_MIN, at + DENIED_MAX);
