@@ -143,7 +143,7 @@ impl Measured {
             self.dip -= 1;
             return Some(if self.dip > 0 { lowered } else { self.limit });
         }
-        if self.windows % DIP.0 == 0 && most >= self.limit / 2.0 {
+        if self.windows.is_multiple_of(DIP.0) && most >= self.limit / 2.0 {
             self.dip = DIP.1;
             return Some(lowered);
         }
