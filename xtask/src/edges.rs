@@ -87,7 +87,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rustls", &["tls"]),
     ("rustls-webpki", &["tls"]),
     // conn: the SHA-1 of a WebSocket handshake (RFC 6455 §4.2.2).
-    ("aws-lc-rs", &["tls", "conn"]),
+    // policy: signatures, keyed hashes and sealed states of credentials.
+    ("aws-lc-rs", &["tls", "conn", "policy"]),
     ("httparse", &["codec"]),
     ("hickory-resolver", &["upstream"]),
     ("notify", &["source"]),

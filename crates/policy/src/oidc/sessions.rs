@@ -74,9 +74,11 @@ impl Life {
 
 /// Every session of a policy.
 pub(crate) struct Sessions {
-    shards: Box<[Mutex<HashMap<Key, Arc<Session>>>]>,
+    shards: Box<[Mutex<Shard>]>,
     limit: usize,
 }
+
+type Shard = HashMap<Key, Arc<Session>>;
 
 impl Default for Sessions {
     fn default() -> Self {
@@ -90,7 +92,7 @@ impl Sessions {
         Self { shards, limit: (limit / SHARDS).max(1) }
     }
 
-    fn with<T>(&self, key: &Key, run: impl FnOnce(&mut HashMap<Key, Arc<Session>>) -> T) -> Option<T> {
+    fn with<T>(&self, key: &Key, run: impl FnOnce(&mut Shard) -> T) -> Option<T> {
         let shard = self.shards.get(key.part(SHARDS))?;
         Some(run(&mut shard.lock().unwrap_or_else(PoisonError::into_inner)))
     }
