@@ -539,3 +539,41 @@ fn message_signatures_of_another_implementation_are_good() {
         }
     }
 }
+
+#[test]
+fn policies_of_a_consumer_hold_for_its_requests_and_no_others() {
+    let (ours, theirs) = ("a-key-of-acme-0123", "a-key-of-guests-01");
+    let gate = Gate::with(|config| {
+        config
+            .top(&format!(
+                "consumers: {{acme: {{credentials: {{apiKeys: [{{key: {ours}}}]}}}}, guests: {{credentials: {{apiKeys: [{{key: {theirs}}}]}}}}}}"
+            ))
+            .route("match: {path: '/*'}, to: peer, policies: {apiKey: {}}")
+    });
+    let path = gate.rhumb.dir().join("rhumb.yaml");
+    let text = std::fs::read_to_string(&path).expect("a file");
+    gate.rhumb.write_text(&format!(
+        "{text}\n---\napiVersion: rhumb.dev/v1alpha1\nkind: Policy\nmetadata: {{name: guests}}\nspec:\n  \
+         targetRefs: [{{kind: Consumer, name: guests}}]\n  policies:\n    \
+         rateLimit: {{limits: [{{limit: 2/h, per: consumer.name}}]}}\n    \
+         headerModifier: {{request: {{set: [{{name: x-tier, value: low}}]}}, response: {{set: [{{name: x-seen, value: yes}}]}}}}\n"
+    ));
+    gate.rhumb.reload();
+    wait::until("the policies", || {
+        gate.rhumb.admin("/config").text().contains("\"consumers\"").then_some(())
+    });
+    let ask = |key: &str| {
+        gate.connect().exchange(format!("GET /echo HTTP/1.1\r\nHost: a.test\r\nX-Api-Key: {key}\r\n\r\n"))
+    };
+    for _ in 0..2 {
+        let guest = ask(theirs);
+        assert_eq!((guest.status(), seen(&guest, "x-tier").as_deref()), (200, Some("low")));
+        assert_eq!(guest.field("x-seen"), Some("yes"));
+    }
+    let refused = ask(theirs);
+    assert_eq!((refused.status(), problem(&refused).as_str()), (429, "rate_limited"));
+    for _ in 0..4 {
+        let acme = ask(ours);
+        assert_eq!((acme.status(), seen(&acme, "x-tier"), acme.field("x-seen")), (200, None, None));
+    }
+}

@@ -26,6 +26,20 @@ pub fn dump(plan: &Plan) -> Value {
         "ports": ports(&plan.ports),
         "backends": plan.backends.iter().map(|backend| backend_value(backend)).collect::<Vec<_>>(),
     });
+    if !plan.consumers.is_empty() {
+        let mut consumers: Vec<_> = plan.consumers.iter().collect();
+        consumers.sort_by_key(|(name, _)| *name);
+        let consumers = consumers.into_iter().map(|(name, policies)| {
+            let mut value = Map::new();
+            value.insert("name".into(), (**name).into());
+            if let Some(reason) = &policies.invalid {
+                value.insert("refuses".into(), (**reason).into());
+            }
+            put_chain(&mut value, &policies.chain);
+            Value::Object(value)
+        });
+        value["consumers"] = consumers.collect();
+    }
     if !plan.udp_ports.is_empty() {
         value["udpPorts"] = ports(&plan.udp_ports).into();
     }

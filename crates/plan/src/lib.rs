@@ -10,6 +10,7 @@ pub mod rule;
 pub mod l4;
 pub mod backend;
 pub mod session;
+pub mod consumer;
 pub mod process;
 pub mod current;
 mod dump;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rhumb_policy::Keeper;
 
 use crate::backend::Backend;
+use crate::consumer::ByConsumer;
 use crate::port::Port;
 
 /// One revision of the configuration, compiled.
@@ -19,6 +20,8 @@ pub struct Plan {
     pub udp_ports: Vec<Arc<Port>>,
     /// Every backend that a rule or policy names, by name.
     pub backends: Vec<Arc<Backend>>,
+    /// Policies of consumers.
+    pub consumers: ByConsumer,
     /// What policies keep from revision to revision.
     pub keeper: Keeper,
     /// Some backend is told of clients by the PROXY protocol: connections ask where they were made to.

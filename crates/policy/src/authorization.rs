@@ -74,7 +74,7 @@ const NO_RULE: &str = "no allow rule holds";
 impl HttpPolicy for Authorization {
     const KIND: &'static str = "authorization";
     const HOOKS: Hooks = Hooks::REQUEST;
-    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND);
+    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND).or(Attach::CONSUMER);
     const MERGE: Merge = Merge::Union;
     type Spec = Spec;
     type State = ();

@@ -53,7 +53,7 @@ impl Entry for Line {
 impl HttpPolicy for Bandwidth {
     const KIND: &'static str = "bandwidth";
     const HOOKS: Hooks = Hooks::REQUEST;
-    const ATTACH: Attach = Attach::FRONT;
+    const ATTACH: Attach = Attach::FRONT.or(Attach::CONSUMER);
     const MERGE: Merge = Merge::MostSpecific;
     type Spec = Spec;
     type State = ();

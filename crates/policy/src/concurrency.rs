@@ -182,7 +182,7 @@ enum Got {
 impl HttpPolicy for Concurrency {
     const KIND: &'static str = "concurrency";
     const HOOKS: Hooks = Hooks::REQUEST;
-    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND);
+    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND).or(Attach::CONSUMER);
     const MERGE: Merge = Merge::Union;
     type Spec = Spec;
     type State = ();

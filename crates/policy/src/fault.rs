@@ -139,7 +139,7 @@ const GRPC: [&str; 17] = [
 impl HttpPolicy for Fault {
     const KIND: &'static str = "fault";
     const HOOKS: Hooks = Hooks::REQUEST;
-    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND);
+    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND).or(Attach::CONSUMER);
     const MERGE: Merge = Merge::Union;
     type Spec = Spec;
     type State = ();

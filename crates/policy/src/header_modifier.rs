@@ -80,7 +80,7 @@ const UNTOUCHABLE: KnownSet = KnownSet::of(&[
 impl HttpPolicy for HeaderModifier {
     const KIND: &'static str = "headerModifier";
     const HOOKS: Hooks = Hooks::REQUEST.or(Hooks::RESPONSE);
-    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND);
+    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND).or(Attach::CONSUMER);
     const MERGE: Merge = Merge::Union;
     type Spec = Spec;
     type State = ();

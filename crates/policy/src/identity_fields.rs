@@ -43,7 +43,7 @@ pub struct IdentityFields(Box<[(FieldName, Program)]>);
 impl HttpPolicy for IdentityFields {
     const KIND: &'static str = "identityFields";
     const HOOKS: Hooks = Hooks::REQUEST;
-    const ATTACH: Attach = Attach::FRONT;
+    const ATTACH: Attach = Attach::FRONT.or(Attach::CONSUMER);
     const MERGE: Merge = Merge::Union;
     type Spec = Spec;
     type State = ();

@@ -36,7 +36,7 @@ pub struct IpAccess {
 impl HttpPolicy for IpAccess {
     const KIND: &'static str = "ipAccess";
     const HOOKS: Hooks = Hooks::REQUEST;
-    const ATTACH: Attach = Attach::FRONT;
+    const ATTACH: Attach = Attach::FRONT.or(Attach::CONSUMER);
     const MERGE: Merge = Merge::Union;
     type Spec = Spec;
     type State = ();

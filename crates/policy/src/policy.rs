@@ -142,6 +142,8 @@ impl Attach {
     pub const RULE: Self = Self(8);
     /// A backend, or one backendRef of a rule.
     pub const BACKEND: Self = Self(16);
+    /// A Consumer: for its requests, wherever they go, once authentication has found it.
+    pub const CONSUMER: Self = Self(32);
     /// Gateway, listener, route and rule.
     pub const FRONT: Self = Self(15);
 
@@ -164,6 +166,7 @@ impl fmt::Debug for Attach {
             (Self::ROUTE, "route"),
             (Self::RULE, "rule"),
             (Self::BACKEND, "backend"),
+            (Self::CONSUMER, "consumer"),
         ];
         let names: Vec<_> =
             places.iter().filter(|(place, _)| self.has(*place)).map(|(_, name)| *name).collect();

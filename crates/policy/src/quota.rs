@@ -161,7 +161,7 @@ enum Stop {
 impl HttpPolicy for Quota {
     const KIND: &'static str = "quota";
     const HOOKS: Hooks = Hooks::REQUEST.or(Hooks::RESPONSE);
-    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND);
+    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND).or(Attach::CONSUMER);
     const MERGE: Merge = Merge::Union;
     type Spec = Spec;
     type State = State;

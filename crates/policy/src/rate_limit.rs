@@ -229,7 +229,7 @@ struct Wanted {
 impl HttpPolicy for RateLimit {
     const KIND: &'static str = "rateLimit";
     const HOOKS: Hooks = Hooks::REQUEST.or(Hooks::RESPONSE);
-    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND);
+    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND).or(Attach::CONSUMER);
     const MERGE: Merge = Merge::Union;
     type Spec = Spec;
     type State = State;

@@ -49,7 +49,7 @@ pub struct SizeLimit {
 impl HttpPolicy for SizeLimit {
     const KIND: &'static str = "sizeLimit";
     const HOOKS: Hooks = Hooks::REQUEST;
-    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND);
+    const ATTACH: Attach = Attach::FRONT.or(Attach::BACKEND).or(Attach::CONSUMER);
     const MERGE: Merge = Merge::Union;
     type Spec = Spec;
     type State = ();

@@ -12,6 +12,7 @@ use rhumb_base::failure::{Cause, Failure};
 use rhumb_codec::field::Known;
 use rhumb_codec::head::{Method, RequestHead, ResponseHead, Scheme, Version};
 use rhumb_net::timer::Timer;
+use rhumb_plan::consumer::ConsumerPolicies;
 use rhumb_plan::rule::DEFAULT_REQUEST_TIMEOUT;
 use rhumb_plan::{Backend, Port, Rule};
 use rhumb_policy::chain::{ChainState, Step};
@@ -130,6 +131,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) rule: Option<Arc<rhumb_route::Rule<Rule>>>,
     matched_prefix: Option<usize>,
     chain_state: ChainState,
+    /// Policies of the consumer that asks, once they ran.
+    of_consumer: Option<Box<(Arc<ConsumerPolicies>, ChainState)>>,
     pub(crate) effects: Effects,
     pub(crate) found: Findings,
     pub(crate) pump: Pump,
@@ -242,6 +245,7 @@ impl<'a> Exchange<'a> {
             rule: None,
             matched_prefix: None,
             chain_state: ChainState::default(),
+            of_consumer: None,
             effects: Effects::default(),
             found: Findings::default(),
             pump,
@@ -262,6 +266,10 @@ impl<'a> Exchange<'a> {
             self.weigh(down, timer, priority).await?;
         }
         self.run_request_policies(down, timer).await?;
+        if let Some(policies) = self.consumer_policies() {
+            // Boxed: few consumers have some.
+            Box::pin(self.run_consumer_policies(policies, down, timer)).await?;
+        }
         self.forward(down, timer).await
     }
 
@@ -360,6 +368,28 @@ impl<'a> Exchange<'a> {
         let mut state = std::mem::take(&mut self.chain_state);
         let result = self.run_chain(&rule.value.chain, &mut state, down, timer).await;
         self.chain_state = state;
+        result
+    }
+
+    /// Policies of the consumer that asks, if it is known and has some.
+    fn consumer_policies(&self) -> Option<Arc<ConsumerPolicies>> {
+        let consumer = self.found.principal.as_ref()?.consumer.as_ref()?;
+        let mut reader = self.worker.reader.borrow_mut();
+        reader.load().consumers.get(&*consumer.name).map(Arc::clone)
+    }
+
+    async fn run_consumer_policies(
+        &mut self,
+        policies: Arc<ConsumerPolicies>,
+        down: &mut Down<'_>,
+        timer: &mut Timer,
+    ) -> Result<(), End> {
+        if policies.invalid.is_some() {
+            return Err(refuse(Cause::ConfigurationInvalid));
+        }
+        let mut state = ChainState::default();
+        let result = self.run_chain(&policies.chain, &mut state, down, timer).await;
+        self.of_consumer = Some(Box::new((policies, state)));
         result
     }
 
@@ -495,6 +525,11 @@ impl<'a> Exchange<'a> {
 
     /// Runs the rule's response hooks and sets the fields that every response has.
     pub(crate) fn finish_response_head(&mut self) {
+        if let Some(mut of_consumer) = self.of_consumer.take() {
+            let (policies, state) = &mut *of_consumer;
+            self.run_response_chain(&policies.chain, state);
+            self.of_consumer = Some(of_consumer);
+        }
         if let Some(rule) = self.rule.clone()
             && !rule.value.chain.is_empty()
         {

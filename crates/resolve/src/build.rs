@@ -171,6 +171,7 @@ impl Memory {
         };
         let made = maker.rules();
         let mut l4 = maker.l4(settings.process.workers.unwrap_or(around.workers));
+        let consumers = policies.of_consumers();
         let wants = std::mem::take(&mut policies.wants);
         policies.report_unused(&mut report);
         backends.serve_policies(wants, &origins, &mut report);
@@ -203,7 +204,7 @@ impl Memory {
         let revision = previous.map_or(0, |plan| plan.revision) + 1;
         let names_clients = used.iter().any(|backend| backend.target.proxy_protocol.is_some());
         Resolved {
-            plan: Plan { revision, ports, udp_ports, backends: used, keeper, names_clients },
+            plan: Plan { revision, ports, udp_ports, backends: used, consumers, keeper, names_clients },
             process: settings.process,
             diagnostics: report.diags,
             dns,

@@ -10,6 +10,7 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use rhumb_model::kind::policy::PolicyTarget;
 use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, Origin, Rule, Span, Spanned};
+use rhumb_plan::consumer::{ByConsumer, ConsumerPolicies};
 use rhumb_policy::consumers::Consumers;
 use rhumb_policy::{
     Attach, Chain, Context, Documents, Hooks, Invalid, Item, KINDS, Keeper, Merge, Parsed, Policy, Priority,
@@ -410,6 +411,24 @@ impl<'a> Policies<'a> {
         self.level("Backend", backend, None)
     }
 
+    /// What is attached to Consumers, for those that have something.
+    pub(crate) fn of_consumers(&mut self) -> ByConsumer {
+        let mut all = ByConsumer::new();
+        for entry in &self.docs.consumers.all {
+            self.fill("Consumer", key(entry.doc));
+            let level = self.level("Consumer", key(entry.doc), None);
+            if level.is_empty() {
+                continue;
+            }
+            let chosen = choose([level].into_iter());
+            let invalid = chosen.iter().find_map(|attached| attached.policy.as_ref().err().cloned());
+            let policies = ConsumerPolicies { chain: chain(chosen.into_iter()), invalid };
+            let name = format!("{}/{}", entry.doc.namespace(), entry.doc.name());
+            all.insert(name.into(), Arc::new(policies));
+        }
+        all
+    }
+
     /// The Policy that a filter names; nothing when there is none.
     pub(crate) fn extension(&mut self, name: Key<'_>, report: &mut Report) -> Option<&Level> {
         let at = self.docs.policies.position(name)?;
@@ -454,6 +473,7 @@ impl<'a> Policies<'a> {
             "TLSRoute" => docs.tls_routes.get(wanted).is_some(),
             "TCPRoute" => docs.tcp_routes.get(wanted).is_some(),
             "UDPRoute" => docs.udp_routes.get(wanted).is_some(),
+            "Consumer" => docs.consumers.get(wanted).is_some(),
             _ => docs.backends.get(wanted).is_some(),
         };
         if !is_there {
@@ -465,6 +485,7 @@ impl<'a> Policies<'a> {
                     "TLSRoute" => docs.tls_routes.names(namespace).collect(),
                     "TCPRoute" => docs.tcp_routes.names(namespace).collect(),
                     "UDPRoute" => docs.udp_routes.names(namespace).collect(),
+                    "Consumer" => docs.consumers.names(namespace).collect(),
                     _ => docs.backends.names(namespace).collect(),
                 };
                 let what = format!("no {kind} `{}` in namespace `{namespace}`", wanted.1);
@@ -474,6 +495,8 @@ impl<'a> Policies<'a> {
             }
             return;
         }
+        // These have none, which was told.
+        let section = section.filter(|_| !matches!(kind, "Backend" | "Consumer"));
         if let Some(section) = section
             && !self.has_section(docs, kind, wanted, section, doc, report)
         {
@@ -483,12 +506,11 @@ impl<'a> Policies<'a> {
             ("Gateway", None) => (Attach::GATEWAY, "a Gateway"),
             ("Gateway", Some(_)) => (Attach::LISTENER, "a listener"),
             ("Backend", _) => (Attach::BACKEND, "a Backend"),
+            ("Consumer", _) => (Attach::CONSUMER, "a Consumer"),
             (_, None) => (Attach::ROUTE, "a route"),
             (_, Some(_)) => (Attach::RULE, "a rule"),
         };
         let section = section.map(|section| section.as_str());
-        // A Backend has no sections.
-        let section = section.filter(|_| kind != "Backend");
         let level = self.places.entry((kind, wanted)).or_default().level(section);
         let Some(bodies) = self.bodies.get(at) else { return };
         for body in bodies.iter() {

@@ -10,7 +10,7 @@ use crate::value::Node;
 object! {
     /// Policies and what they are attached to. Their bodies are known to the policies themselves.
     pub struct Policy as "the spec of a Policy" {
-        /// Gateways, listeners, routes, rules or backends of this namespace. None: used by routes as an ExtensionRef.
+        /// Gateways, listeners, routes, rules, backends or consumers of this namespace. None: used by routes as an ExtensionRef.
         "targetRefs" target_refs: List<PolicyTarget, 0, 64>,
         /// Policies by kind, such as `cors: {allowOrigins: ["https://example.com"]}`.
         "policies" policies: Table<Node, 64>,
@@ -43,7 +43,7 @@ object! {
     pub struct PolicyTarget as "a targetRef" {
         /// Group of the target. Default: the one that has the kind.
         "group" group: Option<Spanned<Group>>,
-        /// Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute or Backend.
+        /// Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute, Backend or Consumer.
         "kind" kind: Spanned<KindName>,
         /// Name of the target.
         "name" name: Spanned<Name>,
@@ -62,6 +62,7 @@ const TARGETS: &[(&str, &str)] = &[
     ("TCPRoute", GATEWAY_GROUP),
     ("UDPRoute", GATEWAY_GROUP),
     ("Backend", RHUMB_GROUP),
+    ("Consumer", RHUMB_GROUP),
 ];
 
 impl PolicyTarget {
@@ -93,11 +94,11 @@ impl PolicyTarget {
                 .fix(format!("write `group: {group}`, or leave it out"));
             cx.push(diag);
         }
-        if self.kind.as_str() == "Backend"
+        if matches!(self.kind.as_str(), "Backend" | "Consumer")
             && let Some(section) = &self.section_name
         {
             let diag = cx
-                .error(Rule::Conflict, section.span, "a Backend has no sections")
+                .error(Rule::Conflict, section.span, format!("a {} has no sections", self.kind))
                 .fix("remove `sectionName`");
             cx.push(diag);
         }

@@ -128,6 +128,7 @@ impl Setup {
             ports,
             udp_ports,
             backends,
+            consumers: Default::default(),
             keeper: rhumb_policy::Keeper::default(),
             names_clients: false,
         })

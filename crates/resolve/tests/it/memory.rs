@@ -27,7 +27,7 @@ const KINDS: &[(&str, u32, u32)] = &[
     ("BackendTLSPolicy", 2, 2),
     ("XBackendTrafficPolicy", 2, 3),
     ("Consumer", 2, 5),
-    ("Policy", 7, 14),
+    ("Policy", 7, 16),
     ("HTTPRoute", 8, 16),
     ("GRPCRoute", 2, 3),
     ("TLSRoute", 1, 2),
@@ -161,6 +161,8 @@ fn text(kind: &str, n: u32, v: u32) -> String {
                 format!("{{targetRefs: [{{kind: HTTPRoute, name: nobody}}, {{kind: HTTPRoute, name: r{r}, sectionName: none}}], policies: {{{cors}}}}}"),
                 format!("{{targetRefs: [{{kind: HTTPRoute, name: r{r}}}], policies: {{apiKey: {{}}}}}}"),
                 "{targetRefs: [{kind: Gateway, name: g0}], policies: {apiKey: {}}}".to_owned(),
+                format!("{{targetRefs: [{{kind: Consumer, name: c{}}}], policies: {{{header}}}}}", n % 2),
+                format!("{{targetRefs: [{{kind: Consumer, name: c0}}], policies: {{{cors}}}}}"),
             ];
             format!("{ours}\nkind: Policy\nmetadata: {{name: p{n}}}\nspec: {}\n", spec[v as usize])
         }
