@@ -55,6 +55,8 @@ class Instance:
 class Contender:
     name: str
     label: str
+    # Of policies-all, what it has nothing for: it is spared that.
+    lacks: tuple[str, ...] = ()
 
     def version(self) -> str:
         raise NotImplementedError
@@ -76,6 +78,7 @@ def package(name: str) -> str:
 class Nginx(Contender):
     name = "nginx"
     label = "nginx"
+    lacks = ("the field of a claim", "a refusal of a forged token")
 
     def version(self) -> str:
         found = output("/usr/sbin/nginx", "-V")
@@ -139,6 +142,19 @@ http {{ access_log off; server {{ listen 127.0.0.1:{at.admin_port}; }} }}
         set_fields = "\n  ".join(f"{scheme}_set_header {name} {value};" for name, value in fields.items())
         locations = "\n    ".join(f"location {prefix} {{ {to} }}" for prefix in at.prefixes)
         run = at.directory
+        of_http, of_server = "", ""
+        if at.scenario.credentials == "checked":
+            # It has no tokens without its paid edition: key, limit and origin.
+            of_http = f"""
+  map $http_x_api_key $consumer {{ default ""; "{API_KEY}" acme; }}
+  map $http_origin $allowed_origin {{ default ""; "{ORIGIN}" $http_origin; }}
+  limit_req_zone $consumer zone=rates:10m rate={LIMIT_PER_SECOND}r/s;"""
+            of_server = """
+    if ($consumer = "") { return 401; }
+    limit_req zone=rates burst=100000 nodelay;
+    add_header Access-Control-Allow-Origin $allowed_origin;
+    add_header Vary Origin;
+    add_header Via "1.1 rhumb-bench";"""
         config = f"""
 daemon off;
 {"user root;" if os.geteuid() == 0 else ""}
@@ -146,7 +162,7 @@ worker_processes 1;
 pid {run}/nginx.pid;
 error_log {run}/error.log error;
 events {{ worker_connections 19000; multi_accept on; }}
-http {{
+http {{{of_http}
   log_format bench '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent '
     '"$http_referer" "$http_user_agent" $request_id_kept $upstream_addr $request_time';
   access_log {at.access_log} bench buffer=64k flush=1s;
@@ -171,7 +187,7 @@ http {{
   {scheme}_pass_header Server; {scheme}_pass_header Date;
   add_header Via "1.1 rhumb-bench";
   server {{
-    listen 127.0.0.1:{at.port}{listen} backlog=4096;
+    listen 127.0.0.1:{at.port}{listen} backlog=4096;{of_server}
     {locations}
   }}
   server {{ listen 127.0.0.1:{at.admin_port}; location = /status {{ stub_status; access_log off; }} }}

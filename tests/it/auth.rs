@@ -9,6 +9,7 @@ use rhumb_testkit::message::Message;
 use rhumb_testkit::process::{Program, Rhumb, finish, serve_script};
 use rhumb_testkit::{port, wait};
 use serde_json::{Value, json as value};
+use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -401,12 +402,30 @@ fn one_of_several_is_enough_and_nobody_is_somebody() {
     assert_eq!(answer.values("www-authenticate").collect::<Vec<_>>(), ["Bearer", "ApiKey"]);
 }
 
+/// A CA `clients` and a certificate `client` of it, made by openssl.
+fn client_certificate(dir: &Path) {
+    let openssl = |args: &str| {
+        let mut command = Command::new("openssl");
+        command.args(args.split(' ')).current_dir(dir);
+        let done = finish(command);
+        assert_eq!(done.code, Some(0), "{args}: {}", done.output);
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(&format!("req -x509 {key} -days 2 -subj /CN=clients -keyout clients.key -out clients.crt"));
+    openssl(&format!("req -new {key} -subj /O=Acme/CN=api -keyout client.key -out client.csr"));
+    let extensions = "subjectAltName=DNS:api.acme.test\nextendedKeyUsage=clientAuth\nbasicConstraints=CA:FALSE\n";
+    std::fs::write(dir.join("client.ext"), extensions).expect("a file");
+    openssl(
+        "x509 -req -in client.csr -CA clients.crt -CAkey clients.key -CAcreateserial -days 2 -extfile client.ext -out client.crt",
+    );
+}
+
 #[test]
 fn a_client_certificate_is_who_asks() {
-    let (ca, port, backend) = (Authority::new("clients"), port::free(), Backend::start());
+    let (ca, port, backend) = (Authority::new("servers"), port::free(), Backend::start());
     let config = Config::new()
         .top("consumers: {acme: {plan: gold, credentials: {certificates: [{san: api.acme.test}]}}}")
-        .listener("web", port, "tls: {certificates: [{cert: web.crt, key: web.key}], clientAuth: {ca: ca.crt, mode: optional}}")
+        .listener("web", port, "tls: {certificates: [{cert: web.crt, key: web.key}], clientAuth: {ca: clients.crt, mode: optional}}")
         .backend("peer", &format!("endpoints: ['{}']", backend.address()))
         .route(
             "match: {path: '/*'}, to: peer, policies: {clientCertificate: {}, identityFields: {fields: [\
@@ -416,7 +435,7 @@ fn a_client_certificate_is_who_asks() {
     let rhumb = Rhumb::start_with(&config, |dir| {
         std::fs::write(dir.join("ca.crt"), ca.pem()).expect("a file");
         ca.server(&["a.test"]).write(dir, "web");
-        ca.client(&["api.acme.test"]).write(dir, "client");
+        client_certificate(dir);
     });
     let dir = rhumb.dir();
     let curl = |path: &str, with_certificate: bool| {
