@@ -3,7 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use rhumb_policy::jwt::key::Algorithm;
-use rhumb_policy::jwt::token::{Token, time};
+use rhumb_policy::claims::time;
+use rhumb_policy::jwt::token::Token;
 
 fuzz_target!(|text: &[u8]| {
     let Ok(token) = Token::read(text) else { return };

@@ -413,7 +413,8 @@ fn client_certificate(dir: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(&format!("req -x509 {key} -days 2 -subj /CN=clients -keyout clients.key -out clients.crt"));
     openssl(&format!("req -new {key} -subj /O=Acme/CN=api -keyout client.key -out client.csr"));
-    let extensions = "subjectAltName=DNS:api.acme.test\nextendedKeyUsage=clientAuth\nbasicConstraints=CA:FALSE\n";
+    let extensions =
+        "subjectAltName=DNS:api.acme.test\nextendedKeyUsage=clientAuth\nbasicConstraints=CA:FALSE\n";
     std::fs::write(dir.join("client.ext"), extensions).expect("a file");
     openssl(
         "x509 -req -in client.csr -CA clients.crt -CAkey clients.key -CAcreateserial -days 2 -extfile client.ext -out client.crt",

@@ -158,9 +158,24 @@ pub(crate) fn principal(method: &'static str, claims: Map<String, Value>) -> Pri
     }
 }
 
+/// A time claim that is no number of seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoTime;
+
+impl std::fmt::Display for NoTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a time that is no number of seconds")
+    }
+}
+
+impl std::error::Error for NoTime {}
+
 /// A time claim (RFC 7519 §2: a number of seconds, fractions allowed). **Unit**: nanoseconds since 1970. `Ok(None)` when
-/// it is not there, an error when it is no such number.
-pub(crate) fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<i128>, ()> {
+/// it is not there.
+///
+/// # Errors
+/// When it is no such number.
+pub fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<i128>, NoTime> {
     const NANOS: i128 = 1_000_000_000;
     match claims.get(name) {
         None => Ok(None),
@@ -168,9 +183,9 @@ pub(crate) fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<i12
             (Some(seconds), _) => Ok(Some(i128::from(seconds) * NANOS)),
             // The conversion of a float stops at the ends of the range.
             (None, Some(seconds)) => Ok(Some((seconds * 1e9) as i128)),
-            _ => Err(()),
+            _ => Err(NoTime),
         },
-        Some(_) => Err(()),
+        Some(_) => Err(NoTime),
     }
 }
 
@@ -231,7 +246,7 @@ mod tests {
         let of = |name| time(&claims, name);
         assert_eq!(of("a"), Ok(Some(12_000_000_000)));
         assert_eq!(of("b"), Ok(Some(1_500_000_000)));
-        assert_eq!((of("c"), of("f"), of("z")), (Err(()), Err(()), Ok(None)));
+        assert_eq!((of("c"), of("f"), of("z")), (Err(NoTime), Err(NoTime), Ok(None)));
         assert_eq!(of("d"), Ok(Some(i128::MAX)));
         assert_eq!(of("e"), Ok(Some(-1_000_000_000)));
     }

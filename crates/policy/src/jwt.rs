@@ -528,7 +528,7 @@ impl Inner {
 
     /// What the claims of a token with a good signature say about this request; until when that is so.
     fn admit(&self, claims: &Map<String, Value>, provider: &Provider, now: u64) -> Result<u64, Bad> {
-        let malformed = |()| Bad::token("a time in the token is malformed");
+        let malformed = |_| Bad::token("a time in the token is malformed");
         let now = i128::from(now);
         let expiry = time(claims, "exp").map_err(malformed)?;
         let until = match expiry {

@@ -30,7 +30,7 @@ pub mod credential;
 pub mod consumers;
 pub mod password;
 pub mod client_certificate;
-mod claims;
+pub mod claims;
 mod fetched;
 pub mod jwt;
 pub mod basic_auth;

@@ -213,7 +213,7 @@ impl Inner {
         if !is_active {
             return Ok((invalid("the token is not active"), until));
         }
-        let expiry = time(&claims, "exp").map_err(|()| "`exp` of the answer is malformed")?;
+        let expiry = time(&claims, "exp").map_err(|_| "`exp` of the answer is malformed")?;
         let expiry = expiry.map_or(u64::MAX, |expiry| u64::try_from(expiry).unwrap_or(0));
         if expiry <= now {
             return Ok((invalid("the token has expired"), until));

@@ -236,7 +236,7 @@ impl Provider {
             return Err("the token was given to another client");
         }
         let (now, leeway) = (i128::from(out.unix_nanos()), leeway.as_nanos() as i128);
-        let malformed = |()| "a time in the token is malformed";
+        let malformed = |_| "a time in the token is malformed";
         if time(&claims, "exp").map_err(malformed)?.is_some_and(|until| now >= until + leeway) {
             return Err("the token has expired");
         }
