@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::credential::{self, Challenge};
+use crate::credential::{self, Challenge, Places};
 use crate::header_modifier::read_name;
 use crate::json::Path;
 use crate::policy::{Invalid, Verdict};
@@ -87,12 +87,13 @@ fn is_met(found: Option<&Value>, wanted: &[Box<str>]) -> bool {
 pub(crate) struct ClaimFields(Box<[(Path, FieldName)]>);
 
 impl ClaimFields {
-    pub(crate) fn read(specs: &[ClaimFieldSpec]) -> Result<Self, Invalid> {
+    pub(crate) fn read(specs: &[ClaimFieldSpec], from: Option<&Places>) -> Result<Self, Invalid> {
         bounded("claimsToFields", specs.len())?;
         let read = |(at, spec): (usize, &ClaimFieldSpec)| {
             let field = format!("claimsToFields[{at}].name");
             let name = read_name(&field, &spec.name)?;
-            if name.known() == Known::Authorization {
+            // Removed from every request, the token would never be found.
+            if name.known() == Known::Authorization || from.is_some_and(|from| from.include(&name)) {
                 return Err(Invalid::new(field, "is where the token is", "choose a name of your own"));
             }
             Ok((path(&format!("claimsToFields[{at}].claim"), &spec.claim)?, name))

@@ -115,6 +115,11 @@ impl Places {
         from.iter().enumerate().map(place).collect::<Result<_, _>>().map(Self)
     }
 
+    /// True when the field may hold a credential.
+    pub(crate) fn include(&self, field: &FieldName) -> bool {
+        self.0.iter().any(|place| matches!(place, Place::Header { name, .. } if name == field))
+    }
+
     /// Looks everywhere.
     pub(crate) fn find<'r>(&self, req: &'r RequestHead) -> Found<'r, '_> {
         let mut found = Found::Nothing;

@@ -73,8 +73,8 @@ impl Csrf {
         if origin.is_some_and(|origin| self.origins.iter().any(|known| known.eq_ignore_ascii_case(origin))) {
             return true;
         }
-        let site = req.fields.iter().find(|line| line.name.eq_ignore_ascii_case(b"sec-fetch-site"));
-        match site.map(|line| line.value) {
+        let site = req.fields.get(Known::SecFetchSite);
+        match site {
             Some(b"same-origin" | b"none") => true,
             Some(b"same-site") => self.allow_same_site,
             Some(_) => false,

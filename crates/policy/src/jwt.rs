@@ -253,14 +253,15 @@ impl HttpPolicy for Jwt {
         if leeway > LEEWAY_MAX {
             return Err(Invalid::new("leeway", "is longer than 10m", "let the issuer's clock be set right"));
         }
+        let from = Places::read(&spec.from, Place::authorization("Bearer"))?;
         let inner = Inner {
             providers,
-            from: Places::read(&spec.from, Place::authorization("Bearer"))?,
+            fields: ClaimFields::read(&spec.claims_to_fields, Some(&from))?,
+            from,
             leeway: i128::try_from(leeway.as_nanos()).unwrap_or(i128::MAX),
             require_expiry: spec.require_expiry,
             demands: Demands::read(&spec.required_claims, &spec.scopes)?,
             forward: spec.forward,
-            fields: ClaimFields::read(&spec.claims_to_fields)?,
             missing: spec.missing,
             challenge: credential::challenge("Bearer", spec.realm.as_deref())?,
             known: Memory::new(REMEMBERED),

@@ -134,6 +134,7 @@ impl HttpPolicy for Introspection {
     fn compile(spec: Spec, cx: &mut Context<'_>) -> Result<Self, Invalid> {
         let client = Client::read(&spec.client_id, Some(&spec.client_secret), spec.authentication, cx)?;
         let (to, path) = cx.url("url", &spec.url, spec.backend.as_deref())?;
+        let from = Places::read(&spec.from, Place::authorization("Bearer"))?;
         Ok(Self(Arc::new(Inner {
             client,
             to,
@@ -142,10 +143,10 @@ impl HttpPolicy for Introspection {
             kept_for: duration("cache", spec.cache.as_deref())?.unwrap_or(CACHE_TIME),
             issuer: spec.issuer.map(Into::into),
             audiences: boxed(&spec.audiences),
-            from: Places::read(&spec.from, Place::authorization("Bearer"))?,
+            fields: ClaimFields::read(&spec.claims_to_fields, Some(&from))?,
+            from,
             demands: Demands::read(&spec.required_claims, &spec.scopes)?,
             forward: spec.forward,
-            fields: ClaimFields::read(&spec.claims_to_fields)?,
             missing: spec.missing,
             challenge: credential::challenge("Bearer", spec.realm.as_deref())?,
             kept: Cache::new(CACHE_LIMIT),

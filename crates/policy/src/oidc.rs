@@ -203,9 +203,15 @@ struct Redirect {
 
 /// Names of the cookies.
 struct Cookies {
+    plain: CookieNames,
+    over_tls: CookieNames,
+}
+
+struct CookieNames {
     session: Box<str>,
     login: Box<str>,
-    is_written: bool,
+    /// Both: the backend does not see them.
+    hidden: [Place; 2],
 }
 
 /// What travels through a login, sealed.
@@ -287,7 +293,7 @@ impl HttpPolicy for Oidc {
             backchannel_path,
             life,
             cookie: Cookies::named(spec.session.cookie_name, &purpose)?,
-            fields: ClaimFields::read(&spec.claims_to_fields)?,
+            fields: ClaimFields::read(&spec.claims_to_fields, None)?,
             forward_access_token: spec.forward_access_token,
             logged_out: spec.logged_out,
             timeout,
@@ -355,18 +361,16 @@ impl Inner {
 
     /// The session that the request belongs to.
     fn session(&self, req: &RequestHead, cx: &Exchange<'_>) -> Option<Arc<Session>> {
-        let name = self.cookie.session(cx.scheme);
+        let name = &*self.cookie.names(cx.scheme).session;
         // Somebody on a neighbouring host may have set one of the same name: that one leads to no session.
-        cookies_named(req, &name).find_map(|value| {
+        cookies_named(req, name).find_map(|value| {
             let key = Key::of([value]);
             self.sessions.get(&key, self.life, cx.unix_nanos)
         })
     }
 
     fn hide_cookies(&self, req: &mut RequestHead, cx: &Exchange<'_>) {
-        for name in [self.cookie.session(cx.scheme), self.cookie.login(cx.scheme)] {
-            Place::Cookie(name.as_bytes().into()).remove(req);
-        }
+        self.cookie.names(cx.scheme).hidden.iter().for_each(|place| place.remove(req));
     }
 
     /// Nobody is logged in.
@@ -400,9 +404,9 @@ impl Inner {
 
     fn login(&self, metadata: &Metadata, req: &RequestHead, cx: &Exchange<'_>) -> Option<Box<Reply>> {
         let endpoint = metadata.authorization.as_deref()?;
-        let name = self.cookie.login(cx.scheme);
+        let name = &*self.cookie.names(cx.scheme).login;
         // Tabs of a browser share what ties logins to it.
-        let known = cookies_named(req, &name).find(|value| is_number(value)).map(<[u8]>::to_vec);
+        let known = cookies_named(req, name).find(|value| is_number(value)).map(<[u8]>::to_vec);
         let browser = match &known {
             Some(known) => known.clone(),
             None => number()?.into_bytes(),
@@ -442,7 +446,7 @@ impl Inner {
         let mut reply = redirect_to(&format!("{endpoint}{separator}{query}"))?;
         if known.is_none() {
             let value = std::str::from_utf8(&browser).ok()?;
-            set_cookie(&mut reply, &name, value, LOGIN_TIME.as_secs() * 6, cx.scheme);
+            set_cookie(&mut reply, name, value, LOGIN_TIME.as_secs() * 6, cx.scheme);
         }
         Some(reply)
     }
@@ -474,8 +478,8 @@ impl Inner {
         if pending.until < cx.unix_nanos / 1_000_000_000 {
             return failed("The login took too long. Go back to the page that you wanted to see.");
         }
-        let name = self.cookie.login(cx.scheme);
-        if !cookies_named(req, &name).any(|value| fingerprint(value) == pending.browser) {
+        let name = &*self.cookie.names(cx.scheme).login;
+        if !cookies_named(req, name).any(|value| fingerprint(value) == pending.browser) {
             return failed("The login was begun in another browser, or the browser keeps no cookies.");
         }
         // RFC 9207 §2.4: an answer of another provider is not for us.
@@ -565,8 +569,8 @@ impl Inner {
         let (Some(value), Some(mut reply)) = (number(), redirect_to(url)) else {
             return Verdict::Respond(Reply::refuse(Cause::InternalError));
         };
-        let name = self.cookie.session(cx.scheme);
-        set_cookie(&mut reply, &name, &value, self.life.whole.as_secs(), cx.scheme);
+        let name = &*self.cookie.names(cx.scheme).session;
+        set_cookie(&mut reply, name, &value, self.life.whole.as_secs(), cx.scheme);
         cx.prove(Arc::clone(&session.principal));
         self.sessions.put(Key::of([value.as_bytes()]), Arc::new(session), self.life, cx.unix_nanos);
         Verdict::Respond(reply)
@@ -613,9 +617,9 @@ impl Inner {
         if req.fields.get(Known::SecFetchSite) == Some(b"cross-site") {
             return Verdict::Respond(Reply::refuse(Cause::CrossSiteRequest));
         }
-        let name = self.cookie.session(cx.scheme);
+        let name = &*self.cookie.names(cx.scheme).session;
         let ended: Vec<_> =
-            cookies_named(req, &name).filter_map(|value| self.sessions.remove(&Key::of([value]))).collect();
+            cookies_named(req, name).filter_map(|value| self.sessions.remove(&Key::of([value]))).collect();
         let after = match self.after_logout.starts_with('/') {
             true => format!("{}{}", self.origin(req, cx), self.after_logout),
             false => self.after_logout.to_string(),
@@ -636,7 +640,7 @@ impl Inner {
             _ => after,
         };
         let Some(mut reply) = redirect_to(&target) else { return internal() };
-        set_cookie(&mut reply, &name, "", 0, cx.scheme);
+        set_cookie(&mut reply, name, "", 0, cx.scheme);
         Verdict::Respond(reply)
     }
 
@@ -697,27 +701,28 @@ impl Cookies {
                 let why = format!("`{name}` is no name of a cookie");
                 return Err(Invalid::new("session.cookieName", why, "use letters, digits, `-` and `_`"));
             }
-            let login = format!("{name}-login").into();
-            return Ok(Self { session: name.into(), login, is_written: true });
+            let names = || CookieNames::new(&name, &format!("{name}-login"));
+            return Ok(Self { plain: names(), over_tls: names() });
         }
         let tag: String = fingerprint(purpose.as_bytes()).chars().take(8).collect();
-        let (session, login) = (format!("rhumb-session-{tag}").into(), format!("rhumb-login-{tag}").into());
-        Ok(Self { session, login, is_written: false })
+        let names = |prefix: &str| {
+            CookieNames::new(&format!("{prefix}rhumb-session-{tag}"), &format!("{prefix}rhumb-login-{tag}"))
+        };
+        Ok(Self { plain: names(""), over_tls: names("__Host-") })
     }
 
-    fn prefixed(&self, name: &str, scheme: Scheme) -> String {
-        match (self.is_written, scheme) {
-            (false, Scheme::Https) => format!("__Host-{name}"),
-            _ => name.to_owned(),
+    fn names(&self, scheme: Scheme) -> &CookieNames {
+        match scheme {
+            Scheme::Http => &self.plain,
+            Scheme::Https => &self.over_tls,
         }
     }
+}
 
-    fn session(&self, scheme: Scheme) -> String {
-        self.prefixed(&self.session, scheme)
-    }
-
-    fn login(&self, scheme: Scheme) -> String {
-        self.prefixed(&self.login, scheme)
+impl CookieNames {
+    fn new(session: &str, login: &str) -> Self {
+        let hidden = [session, login].map(|name| Place::Cookie(name.as_bytes().into()));
+        Self { session: session.into(), login: login.into(), hidden }
     }
 }
 

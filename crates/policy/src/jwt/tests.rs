@@ -310,6 +310,10 @@ fn mistakes_are_named() {
             json!({ "issuer": issuer, "claimsToFields": [{ "claim": "sub", "name": "host" }] }),
             "claimsToFields[0].name",
         ),
+        (
+            json!({ "issuer": issuer, "from": [{ "header": "x-token" }], "claimsToFields": [{ "claim": "sub", "name": "X-Token" }] }),
+            "claimsToFields[0].name",
+        ),
         (json!({ "issuer": issuer, "requiredClaims": [{ "claim": "" }] }), "requiredClaims[0].claim"),
     ] {
         assert_eq!(
