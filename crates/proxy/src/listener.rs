@@ -1,10 +1,12 @@
 //! Accepting connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rhumb_plan::{Plan, Port};
 use rhumb_telemetry::{Limit, Metric};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -130,8 +132,8 @@ pub(crate) fn accept_waiting(worker: &Rc<Worker>, address: SocketAddr, socket: &
 /// Serves a connection, unless a bound is reached.
 fn begin(worker: &Rc<Worker>, address: SocketAddr, stream: TcpStream, peer: SocketAddr) -> Result<(), Limit> {
     let plan = worker.plan();
-    // The listener was removed while this connection was in the queue.
-    let Some(port) = plan.port(address) else { return Ok(()) };
+    // The listener was removed while this connection was in the queue: another may have its address now.
+    let Some(port) = plan.port(address).or_else(|| heir(&plan, &stream)) else { return Ok(()) };
     let settings = &port.settings;
     if worker.all_open() >= settings.max_connections {
         return Err(Limit::Connections);
@@ -151,6 +153,17 @@ fn begin(worker: &Rc<Worker>, address: SocketAddr, stream: TcpStream, peer: Sock
         downstream::start(worker, port, stream, Ends { client: peer, destination: None }, member);
     }
     Ok(())
+}
+
+/// The listener that would have taken this connection if that of its socket had never been: an address is narrowed to one
+/// interface, or widened to all.
+fn heir<'a>(plan: &'a Plan, stream: &TcpStream) -> Option<&'a Arc<Port>> {
+    let local = stream.local_addr().ok()?;
+    let every: IpAddr = match local {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    plan.port(local).or_else(|| plan.port(SocketAddr::new(every, local.port())))
 }
 
 fn reason(error: &io::Error) -> &'static str {

@@ -357,9 +357,10 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
                     Err(error) => tracing::error!(%address, %error, "listener cannot be registered"),
                 },
                 Some(Command::Unlisten(address)) => {
-                    listeners.retain(|(at, _, task)| {
+                    listeners.retain(|(at, socket, task)| {
                         if *at == address {
                             task.abort();
+                            listener::accept_waiting(&worker, address, socket);
                         }
                         *at != address
                     });
