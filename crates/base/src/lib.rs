@@ -4,6 +4,7 @@
 //! [`Failure`](failure::Failure), and status, gRPC code and log token derive from it in one table.
 
 pub mod name;
+pub mod spiffe;
 pub mod unit;
 pub mod words;
 pub mod base64;

@@ -18,6 +18,8 @@ use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use crate::certificate::Certificate;
 use crate::der::{Facts, GeneralName};
 use crate::error::{Error, Problem};
+use crate::mesh::verify::ServerVerifier;
+use crate::mesh::{Expected, Membership};
 use crate::provider::{Version, alpn, provider, versions};
 use crate::roots::Roots;
 
@@ -145,6 +147,32 @@ impl ClientTls {
         Ok(Self { config: Arc::new(config), server_name })
     }
 
+    /// TLS of a member of a mesh to other members: TLS 1.3 only; what it presents and whom it trusts is the membership's,
+    /// read anew in each handshake, and the server must be one of `expected`. `server_name` is only asked for. Sessions are not
+    /// resumed, see [`mesh`](crate::mesh).
+    ///
+    /// **Errors**: [`Problem::ServerName`], [`Problem::Alpn`], [`Problem::Crypto`].
+    pub fn member(
+        membership: &Membership,
+        expected: Expected,
+        server_name: Option<String>,
+        alpn_names: Vec<Vec<u8>>,
+    ) -> Result<Self, Error> {
+        const ORIGIN: &str = "mesh";
+        let fail = |problem| Error::new(ORIGIN, problem);
+        let server_name = server_name.map(parse_name).transpose().map_err(fail)?;
+        let verifier = Arc::new(ServerVerifier::new(membership.clone(), expected));
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
+            .with_protocol_versions(versions(Version::Tls13, Version::Tls13, ORIGIN)?)
+            .map_err(|error| fail(Problem::Crypto(error.to_string())))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_cert_resolver(Arc::new(membership.clone()) as Arc<dyn ResolvesClientCert>);
+        config.alpn_protocols = alpn(alpn_names, ORIGIN)?;
+        config.resumption = Resumption::disabled();
+        Ok(Self { config: Arc::new(config), server_name })
+    }
+
     pub(crate) fn config(&self) -> &Arc<ClientConfig> {
         &self.config
     }
@@ -171,11 +199,11 @@ fn parse_name(name: String) -> Result<ServerName<'static>, Problem> {
 struct NameVerification {
     chain: Arc<WebPkiServerVerifier>,
     roots: Roots,
-    names: Vec<Expected>,
+    names: Vec<Name>,
 }
 
 #[derive(Debug)]
-enum Expected {
+enum Name {
     Dns(ServerName<'static>),
     Uri(String),
 }
@@ -183,9 +211,9 @@ enum Expected {
 impl NameVerification {
     fn new(chain: Arc<WebPkiServerVerifier>, roots: Roots, names: Vec<SubjectName>) -> Result<Self, Problem> {
         let expected = |name| match name {
-            SubjectName::Uri(uri) => Ok(Expected::Uri(uri)),
+            SubjectName::Uri(uri) => Ok(Name::Uri(uri)),
             SubjectName::Dns(name) => match DnsName::try_from(name.as_str()) {
-                Ok(dns) => Ok(Expected::Dns(ServerName::DnsName(dns.to_owned()))),
+                Ok(dns) => Ok(Name::Dns(ServerName::DnsName(dns.to_owned()))),
                 Err(_) => Err(Problem::ServerName(name)),
             },
         };
@@ -195,8 +223,8 @@ impl NameVerification {
 
     fn is_expected(&self, der: &CertificateDer<'_>, parsed: &ParsedCertificate<'_>) -> bool {
         self.names.iter().any(|name| match name {
-            Expected::Dns(name) => verify_server_name(parsed, name).is_ok(),
-            Expected::Uri(uri) => {
+            Name::Dns(name) => verify_server_name(parsed, name).is_ok(),
+            Name::Uri(uri) => {
                 Facts::parse(der).is_some_and(|facts| facts.names().any(|name| name == GeneralName::Uri(uri)))
             }
         })

@@ -17,6 +17,9 @@ const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 /// id-ce-subjectAltName, 2.5.29.17.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// id-ce-keyUsage, 2.5.29.15.
+const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
+const BIT_STRING: u8 = 0x03;
 
 /// Reads tag, length, value; DER with one-byte tags and lengths of at most four bytes.
 pub(crate) struct Reader<'a> {
@@ -84,6 +87,17 @@ pub(crate) struct Facts<'a> {
     pub(crate) not_after: i64,
     /// The content of the GeneralNames sequence; empty without the extension.
     names: &'a [u8],
+    key_usage: Option<u16>,
+}
+
+/// Bits of the key usage extension as [`Facts::key_usage`] has them. RFC 5280 §4.2.1.3.
+pub(crate) mod key_usage {
+    /// digitalSignature (0).
+    pub(crate) const DIGITAL_SIGNATURE: u16 = 0x8000;
+    /// keyCertSign (5).
+    pub(crate) const CERT_SIGN: u16 = 0x0400;
+    /// cRLSign (6).
+    pub(crate) const CRL_SIGN: u16 = 0x0200;
 }
 
 impl<'a> Facts<'a> {
@@ -102,12 +116,21 @@ impl<'a> Facts<'a> {
         let subject = tbs.expect(SEQUENCE)?;
         tbs.expect(SEQUENCE)?; // public key
         let mut names: &[u8] = &[];
+        let mut usage = None;
         while let Some((tag, value)) = tbs.next() {
             if tag == EXTENSIONS {
-                names = alternative_names(value).filter(|names| is_sequence(names)).unwrap_or_default();
+                let found =
+                    extension(value, SUBJECT_ALT_NAME).and_then(|der| Reader::new(der).expect(SEQUENCE));
+                names = found.filter(|names| is_sequence(names)).unwrap_or_default();
+                usage = extension(value, KEY_USAGE).map(|der| bits(der).unwrap_or(u16::MAX));
             }
         }
-        Some(Self { serial, subject, not_before, not_after, names })
+        Some(Self { serial, subject, not_before, not_after, names, key_usage: usage })
+    }
+
+    /// The bits of the key usage extension, the first one on top; all of them where the extension does not parse.
+    pub(crate) fn key_usage(&self) -> Option<u16> {
+        self.key_usage
     }
 
     /// The subject alternative names; kinds that we do not use are left out.
@@ -141,22 +164,35 @@ fn ascii(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|_| printable)
 }
 
-fn alternative_names(extensions: &[u8]) -> Option<&[u8]> {
+/// The value of an extension.
+fn extension<'a>(extensions: &'a [u8], oid: &[u8]) -> Option<&'a [u8]> {
     let mut list = Reader::new(Reader::new(extensions).expect(SEQUENCE)?);
     while let Some(extension) = list.expect(SEQUENCE) {
         let mut fields = Reader::new(extension);
-        if fields.expect(OID)? != SUBJECT_ALT_NAME {
+        if fields.expect(OID)? != oid {
             continue;
         }
         // The critical flag, a BOOLEAN, may stand before the value.
         loop {
             let (tag, value) = fields.next()?;
             if tag == OCTET_STRING {
-                return Reader::new(value).expect(SEQUENCE);
+                return Some(value);
             }
         }
     }
     None
+}
+
+/// A BIT STRING of up to 16 bits, the first one on top.
+fn bits(der: &[u8]) -> Option<u16> {
+    // The first byte says how many bits of the last one do not count; DER has them zero (X.690 §11.2.1).
+    let (_, bytes) = Reader::new(der).expect(BIT_STRING)?.split_first()?;
+    match *bytes {
+        [] => Some(0),
+        [one] => Some(u16::from_be_bytes([one, 0])),
+        [one, two] => Some(u16::from_be_bytes([one, two])),
+        _ => None,
+    }
 }
 
 /// Seconds since 1970 of a UTCTime or GeneralizedTime, as RFC 5280 §4.1.2.5 writes them.

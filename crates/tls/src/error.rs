@@ -86,6 +86,23 @@ pub enum Problem {
     /// Two entries for one hostname.
     #[error("hostname {0:?} is given twice")]
     DuplicateName(String),
+    /// A certificate that is no X.509-SVID. SPIFFE X509-SVID §2 to §5.
+    #[error("the certificate is no X.509-SVID: {0}")]
+    NotASvid(crate::mesh::NotASvid),
+    /// An SVID of another trust domain than the proxy's.
+    #[error("{id} is not of the trust domain {domain:?}")]
+    TrustDomain {
+        /// Whose certificate it is.
+        id: rhumb_base::spiffe::SpiffeId,
+        /// Where it should be from.
+        domain: rhumb_base::spiffe::TrustDomain,
+    },
+    /// A certificate that the bundle does not lead to.
+    #[error("the certificate does not verify against the trust bundle: {0}")]
+    NotTrusted(String),
+    /// The certificates of this server come from elsewhere.
+    #[error("the certificate of a mesh server is that of its membership")]
+    Membership,
     /// The crypto library refused.
     #[error("crypto library: {0}")]
     Crypto(String),

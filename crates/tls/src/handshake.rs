@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustls::AlertDescription;
+use rustls::{AlertDescription, CertificateError, OtherError};
 
 /// Why a handshake ended badly. The stream cannot be used after it; where the protocol has an alert
 /// for it, the alert was handed to the transport.
@@ -39,8 +39,18 @@ pub enum HandshakeError {
     #[error("the client certificate of the resumed session has expired")]
     ExpiredPeer,
     /// What rustls found: a protocol error, a certificate that does not verify, the peer's alert.
-    #[error("{0}")]
+    #[error("{}", words(.0))]
     Tls(#[from] rustls::Error),
+}
+
+/// rustls' words, without Rust's notation around what our own verifiers say.
+fn words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => {
+            format!("invalid peer certificate: {why}")
+        }
+        other => other.to_string(),
+    }
 }
 
 impl HandshakeError {

@@ -13,6 +13,8 @@ use rustls::sign::CertifiedKey;
 
 use crate::certificate::{Certificate, CertificateInfo, Warning};
 use crate::error::{Error, Problem};
+use crate::mesh::verify::ClientVerifier;
+use crate::mesh::{Membership, MeshClient};
 use crate::provider::{Version, alpn, provider, versions};
 use crate::roots::Roots;
 
@@ -107,7 +109,7 @@ pub struct ServerTls {
 
 struct Inner {
     config: Arc<ServerConfig>,
-    certificates: Arc<Store>,
+    certificates: Served,
     limits: HandshakeLimits,
     /// The client authentication under which the ticket keys were made.
     auth: (u8, [u8; 32]),
@@ -167,26 +169,71 @@ impl ServerTls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = TICKETS;
         let config = Arc::new(config);
+        let certificates = Served::Own(certificates);
         Ok(Self { inner: Arc::new(Inner { config, certificates, limits, auth, origin }) })
+    }
+
+    /// The server of a member of a mesh: TLS 1.3 only; what it presents and whom it trusts is the membership's, read
+    /// anew in each handshake. Sessions are not resumed, see [`mesh`](crate::mesh).
+    ///
+    /// **Errors**: [`Problem::Alpn`], [`Problem::Crypto`].
+    pub fn member(
+        membership: &Membership,
+        client: MeshClient,
+        alpn_names: Vec<Vec<u8>>,
+    ) -> Result<Self, Error> {
+        const ORIGIN: &str = "mesh";
+        let verifier = Arc::new(ClientVerifier::new(membership.clone(), client));
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
+            .with_protocol_versions(versions(Version::Tls13, Version::Tls13, ORIGIN)?)
+            .map_err(|error| Error::new(ORIGIN, Problem::Crypto(error.to_string())))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(membership.clone()) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = alpn(alpn_names, ORIGIN)?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        let inner = Inner {
+            config: Arc::new(config),
+            certificates: Served::Member(membership.clone()),
+            limits: HandshakeLimits::default(),
+            auth: (3, [0; 32]),
+            origin: ORIGIN.into(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Replaces the certificates for all handshakes from here on. Connections and tickets live on.
     ///
-    /// **Errors**: [`Problem::NoCertificates`]; the certificates then stay as they were.
+    /// **Errors**: [`Problem::NoCertificates`]; the certificates then stay as they were. [`Problem::Membership`] for a
+    /// server made by [`ServerTls::member`].
     pub fn swap_certificates(&self, certificates: &[Certificate]) -> Result<(), Error> {
-        self.inner.certificates.swap(certificates, &self.inner.origin)
+        match &self.inner.certificates {
+            Served::Own(store) => store.swap(certificates, &self.inner.origin),
+            Served::Member(_) => Err(Error::new(&self.inner.origin, Problem::Membership)),
+        }
     }
 
     /// The facts of the certificates that it serves.
     #[must_use]
     pub fn certificates(&self) -> Vec<CertificateInfo> {
-        self.inner.certificates.current.load().all.iter().map(|one| one.info().clone()).collect()
+        match &self.inner.certificates {
+            Served::Own(store) => store.current.load().all.iter().map(|one| one.info().clone()).collect(),
+            Served::Member(membership) => {
+                membership.svid().iter().map(|svid| svid.certificate().info().clone()).collect()
+            }
+        }
     }
 
-    /// What the owner of its certificates should know at `now_unix` (seconds since 1970).
+    /// What the owner of its certificates should know at `now_unix` (seconds since 1970). An SVID that nobody renews
+    /// says so itself, see [`Membership`].
     #[must_use]
     pub fn warnings(&self, now_unix: i64) -> Vec<Warning> {
-        self.inner.certificates.current.load().all.iter().flat_map(|one| one.warnings(now_unix)).collect()
+        match &self.inner.certificates {
+            Served::Own(store) => {
+                store.current.load().all.iter().flat_map(|one| one.warnings(now_unix)).collect()
+            }
+            Served::Member(_) => Vec::new(),
+        }
     }
 
     /// The same server at another time.
@@ -202,7 +249,7 @@ impl ServerTls {
         let mut config = ServerConfig::clone(&self.inner.config);
         config.time_provider = Arc::new(At(now));
         let Inner { certificates, limits, auth, origin, .. } = &*self.inner;
-        let (certificates, origin) = (Arc::clone(certificates), Arc::clone(origin));
+        let (certificates, origin) = (certificates.clone(), Arc::clone(origin));
         let inner = Inner { config: Arc::new(config), certificates, limits: *limits, auth: *auth, origin };
         Self { inner: Arc::new(inner) }
     }
@@ -227,6 +274,13 @@ impl fmt::Debug for ServerTls {
 
 fn client_verifier(roots: &Roots) -> rustls::server::ClientCertVerifierBuilder {
     WebPkiClientVerifier::builder_with_provider(Arc::clone(roots.store()), Arc::clone(provider()))
+}
+
+/// Where a server's certificates come from.
+#[derive(Clone, Debug)]
+enum Served {
+    Own(Arc<Store>),
+    Member(Membership),
 }
 
 /// The certificates of one server, behind the swap cell.

@@ -5,6 +5,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::TlsStream;
 use crate::identity::Peer;
+use crate::mesh::PeerSvid;
 use crate::provider::Version;
 
 impl<T> TlsStream<T> {
@@ -69,6 +70,11 @@ impl<T> TlsStream<T> {
     /// The facts of the peer's certificate. Parses: ask once per connection and keep the answer.
     pub fn peer(&self) -> Option<Peer> {
         Peer::parse(self.peer_certificates().first()?)
+    }
+
+    /// Who the peer is in a mesh. Parses: ask once per connection and keep the answer.
+    pub fn peer_svid(&self) -> Option<PeerSvid> {
+        PeerSvid::parse(self.peer_certificates().first()?).ok()
     }
 
     /// Whether the handshake resumed an earlier session.
