@@ -57,6 +57,8 @@ class Contender:
     label: str
     # Of policies-all, what it has nothing for: it is spared that.
     lacks: tuple[str, ...] = ()
+    # None of a proxy's duties: no peer, but what even the peers cannot get below. L4 scenarios only.
+    is_bare = False
 
     def version(self) -> str:
         raise NotImplementedError
@@ -493,6 +495,21 @@ class Envoy(Contender):
         path = at.directory / "envoy.json"
         path.write_text(json.dumps(config))
         return [self.binary, "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+
+
+class Bare(Contender):
+    """tools/relay_l4: accepts, connects, reads and writes, and nothing else."""
+
+    name = "bare"
+    label = "bare relay"
+    is_bare = True
+
+    def version(self) -> str:
+        return "bench/tools: no log, counters, limits, timers, half-close, choice of endpoint"
+
+    def prepare(self, at: Instance) -> list[str]:
+        tools = Path(os.environ.get("TOOLS") or CACHE.parent / "bench-target" / "release")
+        return [str(tools / "relay_l4"), "--addr", f"127.0.0.1:{at.port}", "--to", f"127.0.0.1:{at.backend_port}"]
 
 
 class Rhumb(Contender):

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import measure
-from contenders import Envoy, HaProxy, Nginx, Rhumb, default_rhumb
+from contenders import Bare, Envoy, HaProxy, Nginx, Rhumb, default_rhumb
 from run import HERE, raise_open_files
 from scenarios import SCENARIOS, Scenario
 
@@ -37,7 +37,7 @@ def main() -> None:
     scenario = SCENARIOS[options.scenario]
     if scenario.tool == "idle":
         parser.error("an idle scenario has no load to look at")
-    everyone = {c.name: c for c in (Nginx(), HaProxy(), Envoy(), Rhumb(options.rhumb))}
+    everyone = {c.name: c for c in (Nginx(), HaProxy(), Envoy(), Rhumb(options.rhumb), Bare())}
     raise_open_files()
     (HERE / "out").mkdir(exist_ok=True)
     backends = measure.start_backends(HERE / "run" / "backends")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import measure
 import report
-from contenders import Contender, Envoy, HaProxy, Nginx, Rhumb, default_rhumb
+from contenders import Bare, Contender, Envoy, HaProxy, Nginx, Rhumb, default_rhumb
 from scenarios import SCENARIOS, Scenario, groups
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +33,7 @@ MIN_ROUNDS = 5
 def main() -> int:
     options = parse()
     if options.list:
-        print("contenders: nginx haproxy envoy rhumb\nscenarios:")
+        print("contenders: nginx haproxy envoy rhumb bare\nscenarios:")
         for scenario in SCENARIOS.values():
             print(f"  {scenario.name:16} {scenario.title}")
         return 0
@@ -61,7 +61,7 @@ def main() -> int:
         for backend in backends:
             measure.stop(backend)
         result.conditions["ended"] = report.now()
-    is_whole = set(options.scenarios) == set(SCENARIOS) and len(contenders) == 4 and options.rounds >= MIN_ROUNDS
+    is_whole = set(options.scenarios) == set(SCENARIOS) and len(contenders) == 5 and options.rounds >= MIN_ROUNDS
     if options.instructions or is_whole:
         result.instructions = measure.instruction_counts()
     text = report.document(result)
@@ -76,7 +76,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", default="all", help="names separated by commas (default: all)")
-    parser.add_argument("--contenders", default="nginx,haproxy,envoy,rhumb", help="names separated by commas")
+    parser.add_argument("--contenders", default="nginx,haproxy,envoy,rhumb,bare", help="names separated by commas")
     parser.add_argument("--rounds", type=int, default=7, help="samples per scenario and contender (default: 7)")
     parser.add_argument("--dur", type=float, default=2.0, help="seconds per sample (default: 2)")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 0.4 s")
@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
 
 
 def choose(options: argparse.Namespace) -> list[Contender]:
-    everyone = {c.name: c for c in (Nginx(), HaProxy(), Envoy(), Rhumb(options.rhumb))}
+    everyone = {c.name: c for c in (Nginx(), HaProxy(), Envoy(), Rhumb(options.rhumb), Bare())}
     names = options.contenders.split(",")
     unknown = [name for name in names if name not in everyone]
     if unknown:
@@ -119,7 +119,7 @@ def run_group(group: list[Scenario], contenders: list[Contender], options: argpa
     try:
         for scenario in group:
             for contender in contenders:
-                if contender.name in scenario.without:
+                if contender.name in scenario.without or contender.is_bare and scenario.upstream != "l4":
                     continue
                 one = launch(contender, scenario, options, len(running))
                 running.append(one)
@@ -146,7 +146,7 @@ def run_idle(scenario: Scenario, contenders: list[Contender], options: argparse.
     """One fresh process per sample: memory that was freed and kept would hide what a connection costs."""
     rounds = min(options.rounds, 3)
     for round_ in range(rounds):
-        for slot, contender in enumerate(contenders):
+        for slot, contender in enumerate(c for c in contenders if not c.is_bare):
             one = launch(contender, scenario, options, slot)
             try:
                 if one.is_ready:

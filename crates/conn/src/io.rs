@@ -40,6 +40,19 @@ impl Io {
         }
     }
 
+    /// The same for the last bytes before [`Io::poll_shutdown`] or the end of the connection, which must follow at once:
+    /// they leave together with it.
+    ///
+    /// # Errors
+    /// The stream's error; it is useless then.
+    #[inline]
+    pub fn poll_write_last(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => socket::poll_write_last(stream, cx, src),
+            Self::Tls(_) => self.poll_write(cx, src),
+        }
+    }
+
     /// Writes what the stream takes of two buffers, in one system call.
     ///
     /// # Errors

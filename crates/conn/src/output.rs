@@ -32,6 +32,8 @@ pub struct Output {
     written: usize,
     /// TLS holds ciphertext that the socket did not take.
     is_unflushed: bool,
+    /// The connection ends behind what waits.
+    is_last: bool,
     charge: Charge,
 }
 
@@ -50,6 +52,11 @@ impl Output {
         // As it was left by the last writer: what this one adds is seen at the next call.
         self.charge.set(self.waiting.capacity());
         &mut self.waiting
+    }
+
+    /// What waits is the last: as soon as it is written, the connection is ended.
+    pub fn end(&mut self) {
+        self.is_last = true;
     }
 
     /// Bytes that wait.
@@ -112,7 +119,11 @@ impl Output {
     pub fn poll_flush(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.waiting.len() {
             let waiting = self.waiting.get(self.written..).unwrap_or_default();
-            match ready!(io.poll_write(cx, waiting))? {
+            let written = match self.is_last {
+                true => io.poll_write_last(cx, waiting),
+                false => io.poll_write(cx, waiting),
+            };
+            match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 n => {
                     self.written += n;

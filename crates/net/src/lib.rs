@@ -7,6 +7,7 @@ pub mod listen;
 pub mod handover;
 pub mod connect;
 pub mod socket;
+pub mod datagrams;
 pub mod buffer;
 pub mod splice;
 pub mod timer;

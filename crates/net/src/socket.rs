@@ -3,10 +3,10 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustix::net::SendFlags;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UdpSocket};
 
 /// Reads into `dst`; 0 means the peer has finished sending.
@@ -32,6 +32,22 @@ pub fn poll_read(stream: &mut TcpStream, cx: &mut Context<'_>, dst: &mut [u8]) -
 #[inline]
 pub fn poll_write(stream: &mut TcpStream, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
     Pin::new(stream).poll_write(cx, src)
+}
+
+/// The same for the last bytes before the sending side is ended: they leave with its FIN, in one segment instead of two.
+/// Unless the end follows at once they are late.
+///
+/// # Errors
+/// The socket's error; the connection is useless then.
+pub fn poll_write_last(stream: &mut TcpStream, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
+        match stream.try_io(Interest::WRITABLE, || Ok(rustix::net::send(&*stream, src, flags)?)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
+    }
 }
 
 /// Writes what the socket takes of two buffers in one system call.

@@ -424,7 +424,7 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
             }
         }
     }
-    let _ = poll_fn(|cx| match server.poll_shutdown(cx) {
+    let _ = poll_fn(|cx| match server.poll_close(cx) {
         Poll::Pending => Poll::Ready(Ok(())),
         ready => ready,
     })

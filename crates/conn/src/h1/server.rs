@@ -201,6 +201,10 @@ impl Server {
     /// Ends the content.
     pub fn send_end(&mut self, trailers: Option<&Fields>) {
         self.wire.send_end(trailers);
+        // Nothing more is read or written on this connection, so its end follows at once.
+        if !self.stays_open && self.wire.is_content_done() && !self.wire.is_tunnel {
+            self.wire.output.end();
+        }
     }
 
     /// Ready when more content may be sent.
@@ -233,6 +237,18 @@ impl Server {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.wire.poll_flush(cx))?;
         self.wire.io.poll_shutdown(cx)
+    }
+
+    /// Ends the connection, which is closed next: closing a plain socket says the same as ending its sending side.
+    ///
+    /// # Errors
+    /// The stream's error.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.wire.poll_flush(cx))?;
+        match self.wire.io.plain() {
+            Some(_) => Poll::Ready(Ok(())),
+            None => self.wire.io.poll_shutdown(cx),
+        }
     }
 
     /// Bytes that wait to be written.

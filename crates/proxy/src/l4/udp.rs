@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rhumb_balance::{Endpoint, InFlight, Nanos, NotPicked, Outcome};
 use rhumb_base::failure::Cause;
-use rhumb_net::buffer::Buffer;
+use rhumb_net::datagrams::{Came, receive, receive_connected};
 use rhumb_net::socket::{send_datagram, send_datagram_to};
 use rhumb_net::timer::Timer;
 use rhumb_plan::{Backend, Port};
@@ -31,8 +31,8 @@ use crate::l4::record::Account;
 use crate::l4::sessions::Sessions;
 use crate::worker::{Member, Worker};
 
-/// Datagrams of one socket before others get their turn.
-const BATCH: usize = 64;
+/// Batches of one socket before others get their turn.
+const BATCHES: usize = 4;
 
 /// How long a session may rest while the process drains.
 const QUIET: Duration = Duration::from_secs(2);
@@ -86,6 +86,19 @@ impl Session {
         });
     }
 
+    /// Answers have come.
+    fn answered(&self, origin: Instant, now: Instant) {
+        self.moved.set(now);
+        if let Some(load) = self.load.borrow_mut().as_mut()
+            && !self.is_answered.replace(true)
+        {
+            // It counts on as long as the session lives.
+            let took = now.saturating_duration_since(self.begun);
+            self.backend.endpoints.note(load, took, Outcome::Success, Nanos::since(origin, now));
+            self.account.borrow_mut().connect = Some(took);
+        }
+    }
+
     /// Ends it from outside of its task.
     fn end(&self, why: &'static str) {
         self.account.borrow_mut().end = why;
@@ -121,19 +134,19 @@ impl Hub {
 
     /// Takes datagrams until its task is aborted.
     pub(crate) async fn serve(self: Rc<Self>) {
-        let mut buffer = Buffer::take();
         loop {
             if self.socket.readable().await.is_err() {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            for _ in 0..BATCH {
-                match self.socket.try_recv_from(&mut buffer) {
-                    Ok((len, client)) => {
-                        self.received.increment();
-                        self.take(client, buffer.get(..len).unwrap_or_default());
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            for _ in 0..BATCHES {
+                let came = receive(&self.socket, self.address.is_ipv6(), |client, datagram| {
+                    self.received.increment();
+                    self.take(client, datagram);
+                });
+                match came {
+                    Ok(Came::Batch) => {}
+                    Ok(Came::All) => break,
                     Err(error) => {
                         tracing::debug!(address = %self.address, %error, "receiving datagrams failed");
                         tokio::time::sleep(PAUSE).await;
@@ -359,33 +372,26 @@ async fn answers(hub: Rc<Hub>, session: Rc<Session>, limits: Limits, mut member:
                 let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
                 let _ = session.socket.try_io(Interest::ERROR, nothing);
             }
-            if taken >= BATCH {
+            if taken >= BATCHES {
                 cx.waker().wake_by_ref();
                 break;
             }
             taken += 1;
-            let mut buffer = Buffer::take();
-            match session.socket.try_recv(&mut buffer) {
-                Ok(len) => {
-                    let now = Instant::now();
-                    session.moved.set(now);
-                    if let Some(load) = session.load.borrow_mut().as_mut()
-                        && !session.is_answered.replace(true)
-                    {
-                        // It counts on as long as the session lives.
-                        let took = now.saturating_duration_since(session.begun);
-                        let nanos = Nanos::since(hub.worker.origin, now);
-                        session.backend.endpoints.note(load, took, Outcome::Success, nanos);
-                        session.account.borrow_mut().connect = Some(took);
-                    }
-                    hub.send_back(&session, buffer.get(..len).unwrap_or_default());
+            let had = answered;
+            let came = receive_connected(&session.socket, |datagram| {
+                if limits.responses.is_none_or(|most| answered < most) {
+                    hub.send_back(&session, datagram);
                     answered = answered.saturating_add(1);
-                    if limits.responses.is_some_and(|most| answered >= most) {
-                        return Poll::Ready(End::Answered);
-                    }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(End::Refused(error)),
+            });
+            if answered > had {
+                session.answered(hub.worker.origin, Instant::now());
+            }
+            if let Err(error) = came {
+                return Poll::Ready(End::Refused(error));
+            }
+            if limits.responses.is_some_and(|most| answered >= most) {
+                return Poll::Ready(End::Answered);
             }
         }
         // What the client sends moves the deadline without waking this task: it is looked at when it comes up.
