@@ -282,3 +282,36 @@ fn a_queue_that_stands_refuses_by_priority_and_is_forgotten() {
         (Client::connect(local(port)).exchange(ask).status() == 200).then_some(())
     });
 }
+
+#[test]
+fn what_is_refused_before_it_is_read_is_that_one_request() {
+    let (backend, port) = (Backend::start(), port::free());
+    let mut config = Config::new()
+        .top("workers: 1")
+        .top("overload: {queueDelay: 10ms}")
+        .listener("web", port, "")
+        .backend("peer", &format!("endpoints: ['{}']", backend.address()));
+    for rule in 0..40 {
+        config = config.route(&format!("match: {{path: '~/bytes/[0-9]+[?]x{rule}'}}, to: peer"));
+    }
+    // All of one priority: it is known before the request is.
+    let rhumb = Rhumb::start(&config.route("match: {path: '/*'}, to: peer"));
+    let request = format!("GET /bytes/{}1 HTTP/1.1\r\nHost: a.test\r\n\r\n", "0".repeat(1500));
+    let load = Load::start(local(port), 100, &request, |answer| match answer.status() {
+        200 => None,
+        503 if problem(answer) == "overloaded" && answer.field("retry-after") == Some("1") => None,
+        _ => Some(format!("{answer:?}")),
+    });
+    let refused = || rhumb.metric("rhumb_overload_refused_total", &["priority=\"normal\""]);
+    wait::until("requests of connections that were served before are refused", || {
+        (refused() >= 150.0).then_some(())
+    });
+    let report = load.stop();
+    assert_eq!(report.failed, 0, "{:?}", report.first());
+    assert!(report.good > 0);
+    wait::until("all is well again", || rhumb.log().contains("no longer overloaded").then_some(()));
+    let ask = "GET /bytes/1 HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    wait::until("a request is served", || {
+        (Client::connect(local(port)).exchange(ask).status() == 200).then_some(())
+    });
+}

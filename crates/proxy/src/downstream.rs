@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rhumb_codec::h2::{Abuse, ConnectionError};
@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 
 use crate::exchange::{self, After};
 use crate::l4::header::Ends;
+use crate::overload::Held;
 use crate::respond;
 use crate::side::Down;
 use crate::worker::{Member, Worker};
@@ -49,6 +50,8 @@ pub(crate) struct Connection {
     /// Removals of listeners of the worker that this connection knows of, and whether its own was one of them.
     removals: Cell<u32>,
     is_orphaned: Cell<bool>,
+    /// The next request is refused: it has waited too long, as was seen before it was read.
+    refuses_next: Cell<bool>,
     _open: LocalGauge,
 }
 
@@ -87,6 +90,7 @@ impl Connection {
             requests: Cell::new(0),
             removals: Cell::new(worker.removals()),
             is_orphaned: Cell::new(false),
+            refuses_next: Cell::new(false),
             _open: open,
         }
     }
@@ -94,6 +98,31 @@ impl Connection {
     /// The client, and where it connected to.
     pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
         (self.peer, self.destination)
+    }
+
+    /// True once when the request that begins was condemned before it was read.
+    pub(crate) fn takes_refusal(&self) -> bool {
+        self.refuses_next.take()
+    }
+
+    /// In an overload of the queue, condemns a request that waits in the socket. Says for how long its refusal is held
+    /// back: it is read when that is over, so that a connection that no cache has is touched once and not twice, and what
+    /// is refused takes no memory meanwhile. Only where no rule has to be found to know.
+    #[cold]
+    fn condemns(
+        &self,
+        worker: &Worker,
+        server: &h1::Server,
+        cx: &mut Context<'_>,
+    ) -> Option<(Held, Duration)> {
+        let priority = self.port(worker).1.priority?;
+        if !matches!(server.io().socket().poll_read_ready(cx), Poll::Ready(Ok(())))
+            || !worker.gauge.refuses(priority, Instant::now(), &worker.rng)
+        {
+            return None;
+        }
+        self.refuses_next.set(true);
+        worker.gauge.hold(&worker.rng)
     }
 
     /// Counts a request that begins.
@@ -321,14 +350,31 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
         let mut head: Option<Box<RequestHead>> = None;
         let mut is_waiting = true;
         let mut is_leaving = false;
+        let mut held = None;
         let next = poll_fn(|cx| {
             member.watch(cx.waker());
             loop {
                 if server.peeked().is_empty() {
+                    // The first request tells the protocol: it is read.
+                    if !is_first && worker.gauge.is_shedding() && !connection.refuses_next.get() {
+                        held = connection.condemns(&worker, &server, cx).map(|(held, time)| {
+                            timer.set(Instant::now() + time);
+                            held
+                        });
+                    }
+                    if held.is_some() {
+                        if timer.poll(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                        held = None;
+                        timer.set(Instant::now() + idle_timeout);
+                    }
                     match server.poll_more(cx) {
                         Poll::Ready(Ok(true)) => {}
                         Poll::Ready(_) => return Poll::Ready(Next::Gone),
                         Poll::Pending => {
+                            // What was announced was no request.
+                            connection.refuses_next.set(false);
                             if !is_leaving && connection.is_leaving(&worker) {
                                 is_leaving = true;
                                 timer.set(Instant::now() + worker.quiet());
