@@ -90,6 +90,7 @@ const FENCES: &[(&str, &[&str])] = &[
     // policy: signatures, keyed hashes and sealed states of credentials.
     ("aws-lc-rs", &["tls", "conn", "policy"]),
     ("httparse", &["codec"]),
+    ("nix", &["net"]),
     ("hickory-resolver", &["upstream"]),
     ("notify", &["source"]),
     ("granit-parser", &["model", "source"]),

@@ -112,7 +112,8 @@ pub fn receive(socket: &UdpSocket, is_v6: bool, mut each: impl FnMut(SocketAddr,
 /// Takes datagrams of a connected socket.
 ///
 /// # Errors
-/// The socket's error, `ConnectionRefused` when one of ours was refused (RFC 1122 §4.1.3.3). Nothing there is none.
+/// The socket's error, `ConnectionRefused` when one of ours was refused (RFC 1122 §4.1.3.3). Nothing there is none. An error
+/// that comes without datagrams is seen by waiting for [`Interest::ERROR`] only.
 pub fn receive_connected(socket: &UdpSocket, mut each: impl FnMut(&[u8])) -> io::Result<Came> {
     lend(|room| {
         let Room { bytes, lengths, none, .. } = room;
@@ -218,11 +219,10 @@ mod tests {
             assert_eq!(len, 65_507);
             drop(one);
             two.send(b"x").await.unwrap();
-            let error = loop {
-                let _ = two.ready(Interest::READABLE | Interest::ERROR).await;
-                if let Err(error) = receive_connected(&two, |_| {}) {
-                    break error;
-                }
+            let ready = two.ready(Interest::READABLE | Interest::ERROR).await.unwrap();
+            let error = match ready.is_error() {
+                true => two.take_error().unwrap().unwrap(),
+                false => receive_connected(&two, |_| {}).unwrap_err(),
             };
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         });
