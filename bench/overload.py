@@ -167,6 +167,8 @@ class Bench:
             thread.join()
 
     def show(self, name, what, result, seen):
+        # What others take of the core is not what is lost to the overload: this says what a second of CPU brings.
+        result["per_cpu_second"] = result["good"] * seen["time"] / max(seen["cpu"], 0.01)
         cpu = seen["cpu"] * 1e6 / max(1, result["good"] * seen["time"])
         print(f"{name:<9} {what:<22} {result['good']:>7.0f} good/s  p50 {result['p50']:>6.1f}  p99 {result['p99']:>6.1f} ms  "
               f"{result['refused']:>7.0f} refused/s  {result['given_up']:>7.0f} given up/s  {cpu:>5.1f} us CPU per good, "
@@ -201,8 +203,8 @@ class Bench:
         state = self.status()["overload"]["state"]
         after, seen = self.watch(lambda: self.closed(found))
         self.show("after", f"{found} connections", after, seen)
-        print(f"two seconds after: {state}; goodput under overload {overload['good'] / capacity['good']:.2f} of capacity, "
-              f"afterwards {after['good'] / capacity['good']:.2f}")
+        print(f"two seconds after: {state}; goodput under overload {overload['good'] / capacity['good']:.2f} of capacity "
+              f"({overload['per_cpu_second'] / capacity['per_cpu_second']:.2f} by CPU time), afterwards {after['good'] / capacity['good']:.2f}")
 
     def end(self):
         for process in (self.rhumb, self.peer):

@@ -50,8 +50,8 @@ pub(crate) struct Connection {
     /// Removals of listeners of the worker that this connection knows of, and whether its own was one of them.
     removals: Cell<u32>,
     is_orphaned: Cell<bool>,
-    /// The next request is refused: it has waited too long, as was seen before it was read.
-    refuses_next: Cell<bool>,
+    /// Whether the next request has waited too long, where that was found before it was read.
+    verdict: Cell<Option<bool>>,
     _open: LocalGauge,
 }
 
@@ -90,7 +90,7 @@ impl Connection {
             requests: Cell::new(0),
             removals: Cell::new(worker.removals()),
             is_orphaned: Cell::new(false),
-            refuses_next: Cell::new(false),
+            verdict: Cell::new(None),
             _open: open,
         }
     }
@@ -100,29 +100,23 @@ impl Connection {
         (self.peer, self.destination)
     }
 
-    /// True once when the request that begins was condemned before it was read.
-    pub(crate) fn takes_refusal(&self) -> bool {
-        self.refuses_next.take()
+    /// Once, whether the request that begins has waited too long, where that was found before it was read.
+    pub(crate) fn take_verdict(&self) -> Option<bool> {
+        self.verdict.take()
     }
 
-    /// In an overload of the queue, condemns a request that waits in the socket. Says for how long its refusal is held
+    /// In an overload of the queue, judges a request that waits in the socket. Says for how long its refusal is held
     /// back: it is read when that is over, so that a connection that no cache has is touched once and not twice, and what
     /// is refused takes no memory meanwhile. Only where no rule has to be found to know.
     #[cold]
-    fn condemns(
-        &self,
-        worker: &Worker,
-        server: &h1::Server,
-        cx: &mut Context<'_>,
-    ) -> Option<(Held, Duration)> {
+    fn judge(&self, worker: &Worker, server: &h1::Server, cx: &mut Context<'_>) -> Option<(Held, Duration)> {
         let priority = self.port(worker).1.priority?;
-        if !matches!(server.io().socket().poll_read_ready(cx), Poll::Ready(Ok(())))
-            || !worker.gauge.refuses(priority, Instant::now(), &worker.rng)
-        {
+        if !matches!(server.io().socket().poll_read_ready(cx), Poll::Ready(Ok(()))) {
             return None;
         }
-        self.refuses_next.set(true);
-        worker.gauge.hold(&worker.rng)
+        let refuses = worker.gauge.refuses(priority, Instant::now(), &worker.rng);
+        self.verdict.set(Some(refuses));
+        if refuses { worker.gauge.hold(&worker.rng) } else { None }
     }
 
     /// Counts a request that begins.
@@ -356,8 +350,8 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
             loop {
                 if server.peeked().is_empty() {
                     // The first request tells the protocol: it is read.
-                    if !is_first && worker.gauge.is_shedding() && !connection.refuses_next.get() {
-                        held = connection.condemns(&worker, &server, cx).map(|(held, time)| {
+                    if !is_first && worker.gauge.is_shedding() && connection.verdict.get().is_none() {
+                        held = connection.judge(&worker, &server, cx).map(|(held, time)| {
                             timer.set(Instant::now() + time);
                             held
                         });
@@ -374,7 +368,7 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
                         Poll::Ready(_) => return Poll::Ready(Next::Gone),
                         Poll::Pending => {
                             // What was announced was no request.
-                            connection.refuses_next.set(false);
+                            connection.verdict.set(None);
                             if !is_leaving && connection.is_leaving(&worker) {
                                 is_leaving = true;
                                 timer.set(Instant::now() + worker.quiet());

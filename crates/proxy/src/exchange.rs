@@ -331,9 +331,13 @@ impl<'a> Exchange<'a> {
     /// Refuses the request when the proxy is overloaded and this one is among those that have to go.
     #[inline]
     async fn weigh(&self, down: &mut Down<'_>, timer: &mut Timer, priority: Priority) -> Result<(), End> {
-        if self.connection.takes_refusal() {
-            self.worker.metrics.borrow_mut().add(Metric::OverloadRefused, &[priority.as_str()], 1);
-            return Err(refuse(Cause::Overloaded));
+        match self.connection.take_verdict() {
+            None => {}
+            Some(false) => return Ok(()),
+            Some(true) => {
+                self.worker.metrics.borrow_mut().add(Metric::OverloadRefused, &[priority.as_str()], 1);
+                return Err(refuse(Cause::Overloaded));
+            }
         }
         let gauge = &self.worker.gauge;
         if !gauge.is_shedding() || !gauge.refuses(priority, self.started, &self.worker.rng) {

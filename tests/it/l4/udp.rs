@@ -80,6 +80,44 @@ fn a_session_stays_with_its_endpoint_until_it_rests() {
 }
 
 #[test]
+fn bursts_of_several_clients_come_back_whole_in_order_and_to_whom_they_belong() {
+    let port = port::free();
+    let rhumb = Rhumb::start(&config(port, &[peer("")], "").top("workers: 1"));
+    let clients: Vec<UdpSocket> = (0..3).map(|_| client()).collect();
+    let mut buffer = [0; 65_536];
+    let mut round = 0;
+    // More than the proxy takes at a time, of all sizes. A datagram may be lost: then it is all asked again.
+    wait::until("all of a burst", || {
+        round += 1;
+        let datagram =
+            |client: usize, n: usize| format!("{round}/{client}/{n} {}", "x".repeat(n * 20)).into_bytes();
+        for n in 0..60 {
+            for (who, client) in clients.iter().enumerate() {
+                client.send_to(&datagram(who, n), local(port)).expect("a datagram");
+            }
+        }
+        for (who, client) in clients.iter().enumerate() {
+            let mut n = 0;
+            while n < 60 {
+                let (len, _) = client.recv_from(&mut buffer).ok()?;
+                if !buffer.starts_with(format!("{round}/").as_bytes()) {
+                    continue;
+                }
+                // A later one than expected means that one was lost.
+                let is_later = (n + 1..60).any(|later| buffer[..len] == datagram(who, later)[..]);
+                if is_later {
+                    return None;
+                }
+                assert_eq!(buffer[..len], datagram(who, n)[..]);
+                n += 1;
+            }
+        }
+        Some(())
+    });
+    assert!(rhumb.metric("rhumb_udp_datagrams_total", &["direction=\"out\""]) >= 180.0);
+}
+
+#[test]
 fn one_session_too_many_ends_the_one_that_rested_longest() {
     let port = port::free();
     let rhumb = Rhumb::start(&config(port, &[peer("")], "maxSessions: 3").top("workers: 1"));
