@@ -40,6 +40,9 @@ _rhumb() {
             rhumb,help)
                 cmd="rhumb__subcmd__help"
                 ;;
+            rhumb,intercept)
+                cmd="rhumb__subcmd__intercept"
+                ;;
             rhumb,run)
                 cmd="rhumb__subcmd__run"
                 ;;
@@ -76,6 +79,9 @@ _rhumb() {
             rhumb__subcmd__help,help)
                 cmd="rhumb__subcmd__help__subcmd__help"
                 ;;
+            rhumb__subcmd__help,intercept)
+                cmd="rhumb__subcmd__help__subcmd__intercept"
+                ;;
             rhumb__subcmd__help,run)
                 cmd="rhumb__subcmd__help__subcmd__run"
                 ;;
@@ -95,7 +101,7 @@ _rhumb() {
 
     case "${cmd}" in
         rhumb)
-            opts="-h -V --help --version run check adapt schema explain status endpoints drain demo version completion help"
+            opts="-h -V --help --version run check adapt schema explain status endpoints drain intercept demo version completion help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -291,7 +297,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help)
-            opts="run check adapt schema explain status endpoints drain demo version completion help"
+            opts="run check adapt schema explain status endpoints drain intercept demo version completion help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -416,6 +422,20 @@ _rhumb() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rhumb__subcmd__help__subcmd__intercept)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rhumb__subcmd__help__subcmd__run)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -465,6 +485,72 @@ _rhumb() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__intercept)
+            opts="-h --dry-run --remove --outbound-port --inbound-port --dns-port --no-outbound --no-inbound --no-dns --include-outbound-ports --exclude-outbound-ports --include-cidrs --exclude-cidrs --include-inbound-ports --exclude-inbound-ports --include-users --exclude-users --dns-servers --mark --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --outbound-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --inbound-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dns-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --include-outbound-ports)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --exclude-outbound-ports)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --include-cidrs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --exclude-cidrs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --include-inbound-ports)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --exclude-inbound-ports)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --include-users)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --exclude-users)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dns-servers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mark)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -34,6 +34,7 @@ complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "explain" -d 'Explain wh
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "status" -d 'Show the state of a running process'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "endpoints" -d 'Show the endpoints of a running process'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "drain" -d 'Have a running process finish what it has, and end'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "intercept" -d 'Bring this machine\'s or container\'s traffic to its sidecar'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "version" -d 'Print the version'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "completion" -d 'Print a completion script for a shell'
@@ -74,6 +75,25 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -s o -l format -d 'Ho
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l wait -d 'Return when the process has ended'
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l outbound-port -d 'Port of the sidecar for connections that leave' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l inbound-port -d 'Port of the sidecar for connections that arrive' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l dns-port -d 'Port of the sidecar for questions for names' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l include-outbound-ports -d 'Capture connections to these ports only' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l exclude-outbound-ports -d 'Leave connections to these ports alone' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l include-cidrs -d 'Capture connections to these destinations only; virtual addresses of mesh names always are' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l exclude-cidrs -d 'Leave connections to these destinations alone' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l include-inbound-ports -d 'Capture connections that arrive at these ports only' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l exclude-inbound-ports -d 'Leave connections that arrive at these ports alone. Default: 22' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l include-users -d 'Capture what programs of these users send only (numbers or names)' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l exclude-users -d 'Leave what programs of these users send alone: the sidecar\'s user, when it has one of its own' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l dns-servers -d 'Name servers whose questions are captured. Default: those of /etc/resolv.conf' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l mark -d 'Mark of the sidecar\'s own sockets' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l dry-run -d 'Print the rules and change nothing'
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l remove -d 'Take all rules away; no error when there are none'
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-outbound -d 'Do not capture connections that leave'
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-inbound -d 'Do not capture connections that arrive'
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-dns -d 'Do not capture questions for names'
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l port -d 'Port of the gateway; 0 takes a free one. Default: 8080, or a free one when it is in use' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l admin -d 'Admin listener' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
@@ -84,15 +104,16 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand version" -l format -d 'How i
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand completion" -s h -l help -d 'Print help'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "run" -d 'Run the gateway'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "check" -d 'Check a configuration without running it'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "adapt" -d 'Print the documents that the short form stands for'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "schema" -d 'Print the JSON Schema of configurations'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "explain" -d 'Explain what happens to a request'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "status" -d 'Show the state of a running process'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "endpoints" -d 'Show the endpoints of a running process'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "drain" -d 'Have a running process finish what it has, and end'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "version" -d 'Print the version'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "completion" -d 'Print a completion script for a shell'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain demo version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "run" -d 'Run the gateway'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "check" -d 'Check a configuration without running it'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "adapt" -d 'Print the documents that the short form stands for'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "schema" -d 'Print the JSON Schema of configurations'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "explain" -d 'Explain what happens to a request'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "status" -d 'Show the state of a running process'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "endpoints" -d 'Show the endpoints of a running process'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "drain" -d 'Have a running process finish what it has, and end'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "intercept" -d 'Bring this machine\'s or container\'s traffic to its sidecar'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "version" -d 'Print the version'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "completion" -d 'Print a completion script for a shell'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

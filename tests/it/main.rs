@@ -13,6 +13,7 @@ mod h2_attacks;
 mod health;
 mod http1;
 mod http2;
+mod intercept;
 mod lifecycle;
 mod l4;
 mod oauth;

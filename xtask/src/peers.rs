@@ -16,6 +16,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dig", "bind9-dnsutils"),
     // Its programs are off the path; the client comes with it.
     ("psql", "postgresql"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("tcpdump", "tcpdump"),
     ("wrk", "wrk"),
     ("redis-server", "redis-server"),
     ("node", "nodejs"),

@@ -14,6 +14,7 @@ mod schema;
 mod explain;
 mod status;
 mod drain;
+mod intercept;
 mod demo;
 mod version;
 mod completion;
@@ -83,6 +84,7 @@ enum Verb {
     Status(status::StatusArgs),
     Endpoints(status::EndpointsArgs),
     Drain(drain::Args),
+    Intercept(intercept::Args),
     Demo(demo::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -107,6 +109,7 @@ pub(crate) fn main() -> Exit {
         Verb::Status(args) => status::status(&args),
         Verb::Endpoints(args) => status::endpoints(&args),
         Verb::Drain(args) => drain::run(&args),
+        Verb::Intercept(args) => intercept::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Version(args) => version::run(&args),
         Verb::Completion(args) => completion::run(&args),

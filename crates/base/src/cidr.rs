@@ -28,6 +28,13 @@ impl Cidr {
     }
 }
 
+impl Cidr {
+    /// True for a block of IPv4 addresses.
+    pub fn is_ipv4(&self) -> bool {
+        self.is_v4
+    }
+}
+
 impl FromStr for Cidr {
     type Err = InvalidCidr;
 

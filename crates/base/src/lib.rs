@@ -9,5 +9,7 @@ pub mod unit;
 pub mod words;
 pub mod base64;
 pub mod cidr;
+pub mod virtual_address;
+pub mod resolv_conf;
 pub mod failure;
 pub mod rng;

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 pub async fn connect(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    crate::capture::mark(&socket);
     let socket = std::net::TcpStream::from(socket);
     match rustix::net::connect(&socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => {}

@@ -6,6 +6,7 @@
 pub mod listen;
 pub mod handover;
 pub mod connect;
+pub mod capture;
 pub mod socket;
 pub mod datagrams;
 pub mod buffer;

@@ -88,6 +88,10 @@ limits! {
         "Content that waits because the client keeps a window shut. Then the stream is reset.";
     UdpSessions = "udp_sessions", "Policy udp: maxSessions", "16384",
         "Sessions of a UDP listener. One more ends the session that has rested longest.";
+    DnsForwards = "dns_forwards", "", "512",
+        "Captured questions for names that wait for name servers. One more is answered with SERVFAIL.";
+    DnsConnections = "dns_connections", "", "64",
+        "TCP connections with captured questions for names. One more is closed at once.";
     ReplayTotal = "replay_total", "", "16Mi per worker",
         "Request content that is kept to be sent again, of all requests. One more is not kept, and not tried again.";
     PolicyKeys = "policy_keys", "Policies rateLimit, quota, concurrency: keys", "65536",

@@ -195,6 +195,10 @@ metrics! {
     Resolutions = "rhumb_backend_resolutions_total", Counter, "", ["backend", "result"],
         "DNS resolutions of backends.";
 
+    // Names.
+    DnsQuestions = "rhumb_dns_questions_total", Counter, "", ["answer"],
+        "Captured questions for names, by where the answer came from; loop: brought back to the process that asked.";
+
     // Configuration and certificates.
     ConfigRevision = "rhumb_config_revision", Gauge, "", [],
         "Revision of the configuration that is live.";

@@ -14,6 +14,7 @@ pub mod h2_load;
 pub mod hpack;
 pub mod load;
 pub mod message;
+pub mod netns;
 pub mod oracle;
 pub mod port;
 pub mod process;

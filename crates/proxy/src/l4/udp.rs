@@ -425,6 +425,7 @@ fn connect(endpoint: SocketAddr) -> io::Result<UdpSocket> {
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = std::net::UdpSocket::bind(any)?;
+    rhumb_net::capture::mark(&socket);
     socket.connect(endpoint)?;
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket)

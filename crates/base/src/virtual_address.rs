@@ -1,0 +1,128 @@
+//! Virtual addresses: what a mesh name resolves to in a workload whose traffic is captured, so that a connection tells
+//! which service it is meant for, whatever its protocol.
+//!
+//! An address follows from the name alone, so that it is the same in every proxy and after every start; only where two
+//! names would share one, the later takes the next free one ([`Allocation`]).
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// IPv4 block that virtual addresses come from (RFC 1112 §4 reserves it, so nobody is reached there).
+pub const BLOCK_V4: &str = "240.240.0.0/16";
+
+/// IPv6 block that virtual addresses come from (unique local, RFC 4193).
+pub const BLOCK_V6: &str = "fd72:6875:6d62::/64";
+
+/// Most names that have a virtual address: the host part of an IPv4 one, without its first and last.
+pub const LIMIT: usize = (1 << 16) - 2;
+
+/// The virtual address of one name: a number that both families have as their host part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VirtualAddress(u16);
+
+impl VirtualAddress {
+    /// In IPv4.
+    pub fn v4(self) -> Ipv4Addr {
+        let [high, low] = self.0.to_be_bytes();
+        Ipv4Addr::new(240, 240, high, low)
+    }
+
+    /// In IPv6.
+    pub fn v6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd72, 0x6875, 0x6d62, 0, 0, 0, 0, self.0)
+    }
+
+    /// The one whose IPv4 form this is.
+    pub fn from_v4(address: Ipv4Addr) -> Option<Self> {
+        match address.octets() {
+            [240, 240, high, low] => Some(Self(u16::from_be_bytes([high, low]))),
+            _ => None,
+        }
+    }
+
+    /// The place where the search for a name's address begins.
+    fn of(name: &str) -> Self {
+        // FNV-1a: the same in every version of every process, which a hasher of the library does not promise.
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let folded = hash ^ (hash >> 32);
+        Self::at(usize::try_from(folded & 0xffff_ffff).unwrap_or_default())
+    }
+
+    fn at(index: usize) -> Self {
+        Self(u16::try_from(index % LIMIT + 1).unwrap_or(1))
+    }
+
+    fn next(self) -> Self {
+        Self::at(usize::from(self.0))
+    }
+}
+
+/// Which name has which virtual address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    names: HashMap<Box<str>, VirtualAddress>,
+    taken: HashMap<VirtualAddress, Box<str>>,
+}
+
+impl Allocation {
+    /// The address of a name, which it keeps until it is freed; `None` when all are taken.
+    pub fn assign(&mut self, name: &str) -> Option<VirtualAddress> {
+        if let Some(&address) = self.names.get(name) {
+            return Some(address);
+        }
+        if self.names.len() >= LIMIT {
+            return None;
+        }
+        let mut address = VirtualAddress::of(name);
+        while self.taken.contains_key(&address) {
+            address = address.next();
+        }
+        self.names.insert(name.into(), address);
+        self.taken.insert(address, name.into());
+        Some(address)
+    }
+
+    /// The name that has an address.
+    pub fn name(&self, address: VirtualAddress) -> Option<&str> {
+        self.taken.get(&address).map(|name| &**name)
+    }
+
+    /// Frees the address of every name that is not kept.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.names.retain(|name, _| keep(name));
+        let names = &self.names;
+        self.taken.retain(|_, name| names.contains_key(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_follows_from_the_name() {
+        let (mut first, mut second) = (Allocation::default(), Allocation::default());
+        first.assign("default/payments");
+        assert_eq!(first.assign("default/orders"), second.assign("default/orders"));
+        let address = second.assign("default/orders").unwrap();
+        assert_eq!(second.name(address), Some("default/orders"));
+        assert_eq!(VirtualAddress::from_v4(address.v4()), Some(address));
+        assert_eq!(address.v6().octets()[14..], address.v4().octets()[2..]);
+    }
+
+    #[test]
+    fn every_address_of_the_block_is_given_once() {
+        let mut all = Allocation::default();
+        let mut seen = std::collections::HashSet::new();
+        for n in 0..LIMIT {
+            let address = all.assign(&format!("ns/service-{n}")).unwrap();
+            assert!(seen.insert(address.v4()));
+            assert!(![[0, 0], [255, 255]].contains(&[address.v4().octets()[2], address.v4().octets()[3]]));
+        }
+        assert_eq!(all.assign("one/more"), None);
+        all.retain(|name| name != "ns/service-7");
+        assert!(all.assign("one/more").is_some());
+    }
+}

@@ -1,0 +1,14 @@
+//! Answers a workload's captured questions for names: those of mesh names from a table, the rest by the name servers that
+//! the machine uses.
+//!
+//! Runs on a thread of its own, so that a change of the configuration keeps nobody waiting for a name. Keeps no answers:
+//! applications and name servers do. Knows no documents; [`Names`] is filled by whoever knows which services there are.
+//! Start with [`server`].
+
+pub mod names;
+mod answer;
+mod forward;
+pub mod server;
+
+pub use names::{Addresses, Names};
+pub use server::{Server, Settings};

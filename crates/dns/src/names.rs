@@ -1,0 +1,67 @@
+//! Which names are the mesh's, and their addresses.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The addresses of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// For questions of type A.
+    pub v4: Option<Ipv4Addr>,
+    /// For questions of type AAAA.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// The mesh names at one moment. Immutable once it is in use; a change is another one.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    addresses: HashMap<Box<str>, Addresses>,
+    names: HashMap<IpAddr, Box<str>>,
+    zones: Vec<Box<str>>,
+}
+
+impl Names {
+    /// Adds a name; its case does not matter, nor does a dot at its end. The first name of an address is what a question
+    /// for the address is answered with.
+    pub fn insert(&mut self, name: &str, addresses: Addresses) {
+        let name: Box<str> = normal(name).into();
+        for address in addresses.v4.map(IpAddr::V4).into_iter().chain(addresses.v6.map(IpAddr::V6)) {
+            self.names.entry(address).or_insert_with(|| name.clone());
+        }
+        self.addresses.insert(name, addresses);
+    }
+
+    /// Every name below this one is the mesh's alone: one that is not in the table does not exist.
+    pub fn own_zone(&mut self, zone: &str) {
+        self.zones.push(format!(".{}", normal(zone)).into());
+    }
+
+    /// The addresses of a name, written in lower case without a dot at its end.
+    pub fn find(&self, name: &str) -> Option<Addresses> {
+        self.addresses.get(name).copied()
+    }
+
+    /// True for a name that nobody else can have.
+    pub fn is_own(&self, name: &str) -> bool {
+        self.zones.iter().any(|zone| name.ends_with(&**zone) || name == zone.trim_start_matches('.'))
+    }
+
+    /// The name of an address.
+    pub fn name_of(&self, address: IpAddr) -> Option<&str> {
+        self.names.get(&address).map(|name| &**name)
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
+    }
+}
+
+fn normal(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
