@@ -40,7 +40,8 @@ def answer(name, port, connection):
                 if not more:
                     return
                 first += more
-            connection.sendall(struct.pack("!H", len(first) - 2) + named(first[2:], name))
+            told = named(first[2:], name)
+            connection.sendall(struct.pack("!H", len(told)) + told)
 
 
 def named(question, name):
