@@ -25,5 +25,6 @@ mod routing;
 mod shield;
 mod smuggling;
 mod tls;
+mod tracing;
 mod traffic;
 mod websocket;

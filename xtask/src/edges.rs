@@ -12,7 +12,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("codec", &["base"]),
     ("cel", &["base"]),
-    ("telemetry", &["base"]),
+    ("telemetry", &["base", "codec"]),
     ("balance", &["base"]),
     ("model", &["base"]),
     ("net", &["base", "telemetry"]),

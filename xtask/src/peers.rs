@@ -29,6 +29,9 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Pinned Python packages: peers that are independent of our code.
 const REQUIREMENTS: &str = "tests/peers/requirements.txt";
 
+/// OpenTelemetry's messages, in a directory of their own: a package of the others brings an old form of the same modules.
+const OTLP_REQUIREMENTS: &str = "tests/peers/requirements-otlp.txt";
+
 /// Pinned Node.js packages: an OpenID provider, and what drives the browser.
 const NODE_PACKAGES: &str = "tests/peers/node/package.json";
 
@@ -83,7 +86,8 @@ fn install_debian(packages: &[&str]) -> Result<()> {
 }
 
 fn python() -> Result<PathBuf> {
-    let wanted = std::fs::read_to_string(REQUIREMENTS).context(REQUIREMENTS)?;
+    let mut wanted = std::fs::read_to_string(REQUIREMENTS).context(REQUIREMENTS)?;
+    wanted += &std::fs::read_to_string(OTLP_REQUIREMENTS).context(OTLP_REQUIREMENTS)?;
     let venv = run::cache()?.join("venv");
     let python = venv.join("bin/python");
     let stamp = venv.join("requirements.txt");
@@ -97,15 +101,11 @@ fn python() -> Result<PathBuf> {
         install_debian(&["python3-venv"])?;
         run::ok(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     }
-    run::ok(Command::new(&python).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--only-binary=:all:",
-        "-r",
-        REQUIREMENTS,
-    ]))?;
+    let pip = ["-m", "pip", "install", "--quiet", "--only-binary=:all:"];
+    run::ok(Command::new(&python).args(pip).args(["-r", REQUIREMENTS]))?;
+    let otlp = venv.join("otlp");
+    let alone = ["--no-deps", "--upgrade", "-r", OTLP_REQUIREMENTS, "--target"];
+    run::ok(Command::new(&python).args(pip).args(alone).arg(otlp))?;
     std::fs::write(stamp, wanted)?;
     Ok(python)
 }

@@ -129,6 +129,11 @@ impl Writer {
         Self::default()
     }
 
+    /// A message that goes on behind what is written already.
+    pub fn appending(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes so far.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
@@ -156,6 +161,20 @@ impl Writer {
         if value != 0 {
             self.varint(u64::from(field) << 3);
             self.varint(value);
+        }
+    }
+
+    /// As [`Self::number`], zero included: a member of a oneof says by being there which one it is.
+    pub fn always_number(&mut self, field: u32, value: u64) {
+        self.varint(u64::from(field) << 3);
+        self.varint(value);
+    }
+
+    /// Eight bytes: a fixed64, or a double's bits.
+    pub fn fixed64(&mut self, field: u32, value: u64) {
+        if value != 0 {
+            self.varint(u64::from(field) << 3 | 1);
+            self.0.extend_from_slice(&value.to_le_bytes());
         }
     }
 
@@ -216,6 +235,9 @@ mod tests {
         writer.bytes(3, b"abc");
         writer.entry(4, b"k", b"v");
         writer.number(15, u64::MAX);
+        let mut writer = Writer::appending(writer.into_bytes());
+        writer.fixed64(16, 7);
+        writer.always_number(17, 0);
         let bytes = writer.into_bytes();
         assert_eq!(bytes[..3], [0x08, 0xac, 0x02]);
         let fields: Vec<_> = Message::new(&bytes).map(Result::unwrap).collect();
@@ -226,6 +248,8 @@ mod tests {
                 (3, Value::Bytes(b"abc")),
                 (4, Value::Bytes(&[0x0a, 1, b'k', 0x12, 1, b'v'])),
                 (15, Value::Varint(u64::MAX)),
+                (16, Value::Fixed64(7)),
+                (17, Value::Varint(0)),
             ]
         );
     }

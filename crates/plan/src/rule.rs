@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rhumb_base::name::RouteName;
 use rhumb_base::rng::Rng;
-use rhumb_policy::{Chain, Priority, Share};
+use rhumb_policy::{Chain, Priority, Share, Tracing};
 pub use rhumb_policy::{Retry, Timeouts};
 use rhumb_telemetry::metrics::RuleId;
 
@@ -41,6 +41,8 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// How dear its requests are when not all can be served.
     pub priority: Priority,
+    /// Whether its exchanges are traced, and how.
+    pub tracing: Option<Arc<Tracing>>,
     /// Some backend has sessions.
     pub has_sessions: bool,
     /// Set when the documents ask for something that cannot be given: the rule refuses traffic (DESIGN.md D2).
@@ -134,6 +136,7 @@ mod tests {
             mirrors: Box::default(),
             timeouts: Timeouts::default(),
             priority: Priority::Normal,
+            tracing: None,
             has_sessions: false,
             invalid: None,
             metrics_id: OnceLock::new(),

@@ -135,6 +135,12 @@ impl Chain {
         }
     }
 
+    /// The kind of the policy that [`Step::Wait`] is of.
+    pub fn waiting(&self, state: &ChainState) -> &'static str {
+        let waited = state.reached.checked_sub(1).and_then(|at| self.items.get(usize::from(at)));
+        waited.map_or("", |item| item.policy.kind())
+    }
+
     /// Goes on where [`Step::Read`] stopped.
     pub fn proceed(&self, req: &mut RequestHead, state: &mut ChainState, cx: &mut Exchange<'_>) -> Step {
         self.run(req, state, cx)

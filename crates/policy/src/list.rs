@@ -14,7 +14,7 @@ use crate::{
     client_certificate, cohort, concurrency, cors, csrf, direct_response, ext_authz, fault, header_modifier,
     hmac, identity_fields, ip_access, jwt, load_shedding, message_signatures, oauth2_client_credentials,
     oauth2_introspection, oidc, priority, proxy_protocol, quota, rate_limit, redirect, retry, rewrite,
-    security_fields, size_limit, tcp, timeouts, udp,
+    security_fields, size_limit, tcp, timeouts, tracing, udp,
 };
 
 /// What the engine and its documentation know about a kind of policy.
@@ -154,6 +154,7 @@ policies! {
     HeaderModifier = header_modifier::HeaderModifier, // last word on fields, first to see the response
     Timeouts       = timeouts::Timeouts,             // settings: they have no hooks and are never in a chain
     Retry          = retry::Retry,
+    Tracing        = tracing::Tracing,
 }
 
 impl Policy {

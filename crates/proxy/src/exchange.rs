@@ -30,6 +30,7 @@ use crate::limits::Digits;
 use crate::pump::{Broken, Pump};
 use crate::respond;
 use crate::side::Down;
+use crate::traced::Traced;
 use crate::worker::Worker;
 
 /// What the connection does after an exchange.
@@ -127,7 +128,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) started: Instant,
     pub(crate) client: IpAddr,
     request_id: Id,
-    trace: TraceContext,
+    pub(crate) trace: TraceContext,
+    pub(crate) traced: Traced,
     pub(crate) rule: Option<Arc<rhumb_route::Rule<Rule>>>,
     matched_prefix: Option<usize>,
     chain_state: ChainState,
@@ -184,6 +186,8 @@ pub(crate) struct Outcome {
     /// It came to an end of its own.
     pub(crate) is_over: bool,
     pub(crate) is_tunnel: bool,
+    /// When the latest attempt began.
+    pub(crate) attempt_begun: Option<Instant>,
     pub(crate) grpc_status: Option<u32>,
     /// The rule of a policy that decided whether the request may pass.
     decision: Option<Arc<str>>,
@@ -242,6 +246,7 @@ impl<'a> Exchange<'a> {
             client,
             request_id,
             trace,
+            traced: Traced::default(),
             rule: None,
             matched_prefix: None,
             chain_state: ChainState::default(),
@@ -309,7 +314,11 @@ impl<'a> Exchange<'a> {
                     let rest = found.matched.path().behind_prefix(self.req.path()).map_or(0, <[u8]>::len);
                     self.matched_prefix = Some(self.req.path().len() - rest);
                 }
-                self.rule = Some(Arc::clone(found.rule));
+                let rule = Arc::clone(found.rule);
+                if let Some(tracing) = &rule.value.tracing {
+                    self.begin_trace(tracing);
+                }
+                self.rule = Some(rule);
                 Ok(())
             }
             Lookup::MethodNotAllowed { allow } => {
@@ -427,7 +436,12 @@ impl<'a> Exchange<'a> {
                     step = self.with_policy_view(|req, _, cx| chain.proceed(req, state, cx));
                     continue;
                 }
-                Step::Wait(future) => self.wait(down, timer, DEFAULT_REQUEST_TIMEOUT, future).await?,
+                Step::Wait(future) => {
+                    let begun = self.begin_wait();
+                    let waited = self.wait(down, timer, DEFAULT_REQUEST_TIMEOUT, future).await;
+                    self.note_wait(chain.waiting(state), begun);
+                    waited?
+                }
             };
             step = self.with_policy_view(|req, _, cx| chain.resume(outcome, req, state, cx));
         }
@@ -587,6 +601,7 @@ impl<'a> Exchange<'a> {
         copy.fields.remove(Known::Expect);
         let client = client_of(self.connection);
         fields::forward(&mut copy, &client, &self.port.settings, &self.trace, self.request_id.as_str());
+        self.tell_trace_to_mirror(&mut copy.fields);
         Some(copy)
     }
 
@@ -809,6 +824,7 @@ impl<'a> Exchange<'a> {
         for log in worker.logs.borrow_mut().iter_mut() {
             log.push(&record, now);
         }
+        self.tell_spans(&record);
         worker.give_request(self.req);
         worker.give_response(self.rsp);
     }

@@ -94,11 +94,13 @@ impl Exchange<'_> {
         loop {
             self.tell_next_hop(limits, tries)?;
             self.outcome.tries += 1;
+            self.tell_trace(self.outcome.tries);
             let again = match self.attempt(down, timer, backend, limits, tries, at.take(), fresh).await {
                 Ok(attempt) => {
                     tries.learn(&mut self.rsp);
                     match self.again_after_response(tries, backend, limits) {
                         Some(again) => {
+                            self.note_attempt(None);
                             self.discard(attempt, backend, tries).await;
                             again
                         }
@@ -109,6 +111,9 @@ impl Exchange<'_> {
                 Err(Broken::Request(failure)) => return Err(End::Refuse(failure)),
                 Err(Broken::Backend(failure)) => {
                     let again = self.again_after_failure(tries, backend, limits, failure);
+                    if again.is_some() {
+                        self.note_attempt(Some(failure));
+                    }
                     match again {
                         Some(Again { fresh: false, .. }) => tries.tried.extend(self.outcome.endpoint.clone()),
                         Some(_) => {}
@@ -180,6 +185,7 @@ impl Exchange<'_> {
         fresh: bool,
     ) -> Result<Attempt, Broken> {
         let begun = Instant::now();
+        self.outcome.attempt_begun = Some(begun);
         let picked = {
             let mut rng = self.worker.rng.borrow_mut();
             let now = Nanos::since(self.worker.origin, begun);

@@ -25,6 +25,8 @@ mod retry_after;
 mod replay;
 mod side;
 mod call;
+mod export;
+mod traced;
 mod mirror;
 mod pace;
 mod pump;

@@ -20,6 +20,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 
 use crate::call;
+use crate::export::Exports;
 use crate::l4::udp::Hub;
 use crate::listener;
 use crate::mirror::Mirrors;
@@ -97,6 +98,7 @@ pub struct Worker {
     /// Connections that rest since before this time are closed.
     rest_limit: Cell<Option<Instant>>,
     pub(crate) mirrors: Mirrors,
+    pub(crate) exports: Exports,
     /// The way out for policies.
     pub(crate) out: Out,
     // Boxed as they are handed on: a head does not move with its exchange.
@@ -138,6 +140,7 @@ impl Worker {
             reserve: RefCell::new(reserve),
             rest_limit: Cell::new(None),
             mirrors: Mirrors::default(),
+            exports: Exports::default(),
             requests: RefCell::default(),
             responses: RefCell::default(),
             draining: Cell::new(false),
@@ -388,6 +391,7 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
             tracing::warn!(connections = worker.open(), "drain time is over, connections are cut");
         }
         worker.logs.borrow_mut().iter_mut().for_each(WorkerLog::flush);
+        worker.exports.finish(&worker).await;
     });
     Ok(())
 }

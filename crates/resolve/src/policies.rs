@@ -14,7 +14,7 @@ use rhumb_plan::consumer::{ByConsumer, ConsumerPolicies};
 use rhumb_policy::consumers::Consumers;
 use rhumb_policy::{
     Attach, Chain, Context, Documents, Hooks, Invalid, Item, KINDS, Keeper, Merge, Parsed, Policy, Priority,
-    Retry, Timeouts, Want,
+    Retry, Timeouts, Tracing, Want,
 };
 use serde_json::Value;
 
@@ -683,6 +683,7 @@ pub(crate) struct Settings {
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: Option<Retry>,
     pub(crate) priority: Priority,
+    pub(crate) tracing: Option<Arc<Tracing>>,
 }
 
 impl Settings {
@@ -694,6 +695,11 @@ impl Settings {
                 Ok(Policy::Timeouts(timeouts)) => settings.timeouts = *timeouts,
                 Ok(Policy::Priority(priority)) => settings.priority = priority.level,
                 Ok(Policy::Retry(retry)) => settings.retry = Some(retry.clone()),
+                Ok(Policy::Tracing(tracing)) => {
+                    let further = settings.tracing.as_deref();
+                    let tracing = further.map_or_else(|| tracing.clone(), |further| tracing.or(further));
+                    settings.tracing = Some(Arc::new(tracing));
+                }
                 _ => {}
             }
         }

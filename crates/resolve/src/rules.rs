@@ -401,6 +401,7 @@ impl<'a> Maker<'a, '_> {
             mirrors,
             timeouts: rule.timeouts_with(&settings),
             priority: settings.priority,
+            tracing: settings.tracing,
             invalid,
             metrics_id: OnceLock::new(),
         }

@@ -8,7 +8,7 @@
 //! Never in a line: `Authorization`, cookies, user information, and the values of parameters whose name says
 //! credential. A parameter without a name (`?hunter2`) cannot be told apart and is logged where the query is.
 
-mod redact;
+pub(crate) mod redact;
 mod format;
 mod writer;
 

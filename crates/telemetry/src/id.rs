@@ -200,6 +200,48 @@ impl TraceContext {
         (context.trace_id != [0; 16] && context.parent_id != [0; 8]).then_some(context)
     }
 
+    /// Reads the four parts of B3 (Zipkin's propagation), from its one field or its several. A trace id of 64 bits gets
+    /// zeros in front. `sampled` is `1`, `0`, `d` (debug: sampled), or missing, which counts as not decided: sampled.
+    pub fn from_b3(trace_id: &[u8], span_id: &[u8], sampled: Option<&[u8]>) -> Option<Self> {
+        let mut id = [0; 16];
+        match trace_id.len() {
+            16 => id[8..].copy_from_slice(&from_hex::<8>(trace_id)?),
+            _ => id = from_hex(trace_id)?,
+        }
+        let flags = match sampled {
+            None | Some(b"1" | b"d" | b"true") => SAMPLED,
+            Some(b"0" | b"false") => 0,
+            Some(_) => return None,
+        };
+        let context = Self { trace_id: id, parent_id: from_hex(span_id)?, flags };
+        (context.trace_id != [0; 16] && context.parent_id != [0; 8]).then_some(context)
+    }
+
+    /// Reads the value of the one field `b3`.
+    pub fn parse_b3(value: &[u8]) -> Option<Self> {
+        let mut parts = value.split(|&byte| byte == b'-');
+        let context = Self::from_b3(parts.next()?, parts.next()?, parts.next())?;
+        // The caller's caller may follow, which nobody needs.
+        parts.next();
+        parts.next().is_none().then_some(context)
+    }
+
+    /// The value of the one field `b3`.
+    pub fn to_b3(&self) -> [u8; 51] {
+        let mut text = [b'-'; 51];
+        text[..32].copy_from_slice(&self.trace_id_hex());
+        text[33..49].copy_from_slice(&self.parent_id_hex());
+        text[50] = if self.is_sampled() { b'1' } else { b'0' };
+        text
+    }
+
+    /// The same, with what is now known of whether spans of it are recorded.
+    #[must_use]
+    pub fn sampled(self, is_sampled: bool) -> Self {
+        let flags = if is_sampled { self.flags | SAMPLED } else { self.flags & !SAMPLED };
+        Self { flags, ..self }
+    }
+
     /// Whether the sender may have recorded its span (§3.2.2.5.1).
     pub const fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
@@ -271,6 +313,33 @@ const HEX_PAIRS: [[u8; 2]; 256] = {
     }
     pairs
 };
+
+#[cfg(test)]
+mod b3_tests {
+    use super::*;
+
+    #[test]
+    fn b3_is_read_in_every_form() {
+        let (trace, span) = ("463ac35c9f6413ad48485a3953bb6124", "a2fb4a1d1a96d312");
+        let read = |text: &str| TraceContext::parse_b3(text.as_bytes());
+        let context = read(&format!("{trace}-{span}-1")).unwrap();
+        assert!(context.is_sampled());
+        assert_eq!(context.to_b3(), format!("{trace}-{span}-1").as_bytes());
+        assert!(!read(&format!("{trace}-{span}-0-05e3ac9a4f6e3b90")).unwrap().is_sampled());
+        assert!(read(&format!("{trace}-{span}-d")).unwrap().is_sampled());
+        assert_eq!(read(&format!("{span}-{span}")).unwrap().trace_id[..8], [0; 8]);
+        for wrong in [
+            "0",
+            "",
+            "-",
+            &format!("{trace}-{span}-2"),
+            &format!("{trace}-{span}-1-a-b"),
+            &format!("{span}a-{span}-1"),
+        ] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

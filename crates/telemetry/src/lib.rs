@@ -1,7 +1,8 @@
 //! What Rhumb tells about the traffic it carries.
 //!
 //! The data path fills one [`Record`] per finished exchange. From it come a line of the [`access_log`] and the series of
-//! [`metrics`]; [`id`] makes the names by which an exchange is found again elsewhere (request id, W3C trace context).
+//! [`metrics`], and the spans of a traced exchange ([`trace`]); [`id`] makes the names by which an exchange is found again
+//! elsewhere (request id, W3C trace context).
 //!
 //! The crate knows no sockets, no configuration documents and no routes: names come in as text, times as arguments.
 //! What runs per request takes no lock, allocates nothing and uses no read-modify-write atomics; what may block (files,
@@ -11,6 +12,7 @@ pub mod id;
 pub mod record;
 pub mod limit;
 mod text;
+pub mod trace;
 pub mod access_log;
 pub mod metrics;
 

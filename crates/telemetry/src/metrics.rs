@@ -111,6 +111,10 @@ metrics! {
         "Retries that were wanted and not made: the budget of the backend or of the request tree was spent, content was not kept, or time was over.";
     PolicyRefusals = "rhumb_policy_refusals_total", Counter, "", ["policy", "code", "mode"],
         "Requests that a policy refused (mode enforce), or would have refused (mode shadow).";
+    SpansSent = "rhumb_spans_sent_total", Counter, "", ["collector"],
+        "Spans that a collector took.";
+    SpansDropped = "rhumb_spans_dropped_total", Counter, "", ["collector", "reason"],
+        "Spans that were not delivered: queue_full, rejected (by the collector), undeliverable (after every attempt).";
     StoreAsks = "rhumb_store_leases_total", Counter, "", ["store"],
         "Leases of permits that were asked of a store.";
     StoreRoundTrips = "rhumb_store_round_trips_total", Counter, "", ["store", "result"],

@@ -94,6 +94,7 @@ impl Setup {
             mirrors: Box::default(),
             timeouts: self.timeouts,
             priority: rhumb_policy::Priority::Normal,
+            tracing: None,
             has_sessions: false,
             invalid: None,
             metrics_id: OnceLock::new(),

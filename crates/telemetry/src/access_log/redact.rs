@@ -4,12 +4,12 @@ use super::QueryLog;
 use crate::text::Escape;
 
 /// Writes an authority without user information (RFC 9110 §4.2.4: it may hold a password).
-pub(super) fn authority(out: &mut Vec<u8>, escape: Escape, authority: &[u8]) {
+pub(crate) fn authority(out: &mut Vec<u8>, escape: Escape, authority: &[u8]) {
     escape(out, clip(after_last(authority, b'@'), VALUE_LIMIT));
 }
 
 /// Writes a path; the values of credential-like matrix parameters (`/x;jsessionid=…`) are left out.
-pub(super) fn path(out: &mut Vec<u8>, escape: Escape, path: &[u8]) {
+pub(crate) fn path(out: &mut Vec<u8>, escape: Escape, path: &[u8]) {
     let path = clip(path, PATH_LIMIT);
     // Most paths have no matrix parameter.
     if !path.contains(&b';') {
