@@ -363,3 +363,87 @@ fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> TraceContext {
+        TraceContext { trace_id: [7; 16], parent_id: [0, 0, 0, 0, 0, 0, 1, 0], flags: 1 }
+    }
+
+    fn messages(bytes: &[u8], number: u32) -> Vec<&[u8]> {
+        let of_field = Message::new(bytes).map(Result::unwrap).filter(|(found, _)| *found == number);
+        of_field.map(|(_, value)| value.bytes().unwrap()).collect()
+    }
+
+    /// The spans in a request to a collector.
+    fn spans(request: &[u8]) -> Vec<&[u8]> {
+        messages(messages(messages(request, 1)[0], 2)[0], 2)
+    }
+
+    const RESOURCE: Resource<'static> = Resource { service: "edge", instance: "one", version: "0" };
+
+    #[test]
+    fn an_exchange_has_a_span_and_one_of_each_attempt_and_wait() {
+        let record = Record { method: b"GET", rule: "/users/*", status: 200, tries: 2, ..Record::default() };
+        let attempts =
+            [Attempt { failure: Some("connect_failed"), ..Attempt::default() }, Attempt::default()];
+        let waits = [Wait { policy: "oidc", begun: Duration::ZERO, ended: Duration::from_millis(1) }];
+        let mut batch = Batch::default();
+        let told =
+            Traced { record: &record, context: context(), parent: None, attempts: &attempts, waits: &waits };
+        batch.push(&told);
+        assert_eq!(batch.len(), 4);
+        let (request, count) = batch.take(&RESOURCE);
+        assert!(batch.is_empty() && batch.size() == 0);
+        let spans = spans(&request);
+        assert_eq!((spans.len(), count), (4, 4));
+        let names: Vec<_> = spans.iter().map(|span| messages(span, 5)[0]).collect();
+        assert_eq!(names, [&b"GET /users/*"[..], b"GET", b"GET", b"policy oidc"]);
+        let ids: std::collections::BTreeSet<_> = spans.iter().map(|span| messages(span, 2)[0]).collect();
+        assert_eq!(ids.len(), 4);
+        assert!(messages(spans[0], 4).is_empty() && messages(spans[1], 4)[0] == context().parent_id);
+        assert_eq!(messages(spans[1], 2)[0], attempt_span(context().parent_id, 1));
+        // Status is set where something failed, and nowhere else.
+        let failed: Vec<_> = spans.iter().map(|span| !messages(span, 15).is_empty()).collect();
+        assert_eq!(failed, [false, true, false, false]);
+    }
+
+    #[test]
+    fn what_peers_wrote_becomes_text_and_credentials_are_left_out() {
+        let record = Record {
+            method: b"G\xffT",
+            path: b"/a;token=abc/\xfe",
+            authority: b"me:pw@[::1]:80",
+            user_agent: &[0xff; 9000],
+            ..Record::default()
+        };
+        let mut batch = Batch::default();
+        batch.push(&Traced { record: &record, context: context(), parent: None, attempts: &[], waits: &[] });
+        let (request, _) = batch.take(&RESOURCE);
+        let span = spans(&request)[0];
+        let attributes = messages(span, 9);
+        let value = |key: &str| {
+            let found = attributes.iter().find(|pair| messages(pair, 1)[0] == key.as_bytes()).unwrap();
+            let value = messages(found, 2)[0];
+            std::str::from_utf8(messages(value, 1)[0]).unwrap().to_owned()
+        };
+        assert_eq!(value("server.address"), "::1");
+        assert!(!value("url.path").contains("abc") && value("url.path").ends_with('\u{fffd}'));
+        assert_eq!(value("user_agent.original").chars().count(), VALUE_MAX);
+    }
+
+    #[test]
+    fn ids_of_attempts_are_never_nothing() {
+        assert_eq!(attempt_span([0xff; 8], 1), 1u64.to_be_bytes());
+        assert_ne!(attempt_span([1; 8], 1), attempt_span([1; 8], 2));
+    }
+
+    #[test]
+    fn a_collector_says_how_many_it_did_not_take() {
+        assert_eq!(rejected(b""), 0);
+        assert_eq!(rejected(&[0x0a, 2, 0x08, 3]), 3);
+        assert_eq!(rejected(&[0x0a, 9]), 0);
+    }
+}
