@@ -35,8 +35,8 @@ pub(crate) struct Connection {
     pub(crate) address: SocketAddr,
     pub(crate) peer: SocketAddr,
     /// Where the client connected to: here, or as the load balancer in front says. Known where a listener or backend
-    /// has to do with the PROXY protocol, else the port's address.
-    destination: SocketAddr,
+    /// has to do with the PROXY protocol, else it is the port's address.
+    destination: Option<Box<SocketAddr>>,
     pub(crate) peer_ip: IpAddr,
     pub(crate) peer_text: Box<str>,
     pub(crate) scheme: Scheme,
@@ -69,10 +69,8 @@ impl Connection {
     fn new(worker: &Worker, port: &Arc<Port>, stream: &TcpStream, ends: Ends) -> Self {
         let Ends { client: peer, destination } = ends;
         let plan = worker.plan();
-        let destination = destination.unwrap_or_else(|| match plan.names_clients {
-            true => stream.local_addr().unwrap_or(port.address),
-            false => port.address,
-        });
+        let local = || plan.names_clients.then(|| stream.local_addr().ok()).flatten();
+        let destination = destination.or_else(local).map(Box::new);
         let peer_ip = peer.ip().to_canonical();
         let open = worker.metrics.borrow_mut().gauge(Metric::ConnectionsOpen, &[port.name.as_str()]);
         open.increment();
@@ -97,7 +95,7 @@ impl Connection {
 
     /// The client, and where it connected to.
     pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
-        (self.peer, self.destination)
+        (self.peer, self.destination.as_deref().copied().unwrap_or(self.address))
     }
 
     /// Once, whether the request that begins has waited too long, where that was found before it was read.
