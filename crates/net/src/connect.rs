@@ -1,15 +1,21 @@
 //! Outgoing connections.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Opens a connection within `timeout`. Dropping the future closes the socket.
+use crate::timer::Timer;
+
+/// Opens a connection within `timeout`, for which the timers of this thread must be [driven](crate::timer::drive).
+/// Dropping the future closes the socket.
 ///
 /// # Errors
 /// `TimedOut` after `timeout`, else what the operating system says.
@@ -23,15 +29,19 @@ pub async fn connect(address: SocketAddr, timeout: Duration) -> io::Result<TcpSt
         Err(errno) => return Err(errno.into()),
     }
     let stream = TcpStream::from_std(socket)?;
-    match tokio::time::timeout(timeout, stream.ready(Interest::WRITABLE | Interest::ERROR)).await {
-        Ok(ready) => {
-            let ready = ready?;
-            // A connection that failed is told as an error or as closed: only then the socket is asked.
-            if ready.is_error() || ready.is_write_closed() {
-                stream.take_error()?.map_or(Ok(()), Err)?;
-            }
-            Ok(stream)
-        }
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    let mut timer = Timer::new();
+    timer.set(Instant::now() + timeout);
+    let ready = {
+        let mut ready = pin!(stream.ready(Interest::WRITABLE | Interest::ERROR));
+        poll_fn(|cx| match ready.as_mut().poll(cx) {
+            Poll::Ready(ready) => Poll::Ready(ready),
+            Poll::Pending => timer.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        })
+        .await?
+    };
+    // A connection that failed is told as an error or as closed: only then the socket is asked.
+    if ready.is_error() || ready.is_write_closed() {
+        stream.take_error()?.map_or(Ok(()), Err)?;
     }
+    Ok(stream)
 }
