@@ -31,8 +31,6 @@ struct Ends {
 pub struct Splice {
     ends: Option<Ends>,
     held: usize,
-    /// Nobody knows when more comes.
-    is_endless: bool,
 }
 
 /// One step of moving.
@@ -53,23 +51,12 @@ impl Splice {
     /// When the process is out of descriptors: copy through a buffer then.
     pub fn new() -> io::Result<Self> {
         if let Some(ends) = FREE.with(|free| free.borrow_mut().pop()) {
-            return Ok(Self { ends: Some(ends), held: 0, is_endless: false });
+            return Ok(Self { ends: Some(ends), held: 0 });
         }
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
         // Without the larger size it works all the same, with more system calls.
         let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_SIZE);
-        Ok(Self { ends: Some(Ends { read, write }), held: 0, is_endless: false })
-    }
-
-    /// A pipe for bytes of which nobody knows when the next ones come: what `limit` says is no promise. Told that more
-    /// follows, the kernel would keep the last bytes of a message back for 200 ms, as they seldom fill a segment.
-    ///
-    /// # Errors
-    /// As [`Splice::new`].
-    pub fn endless() -> io::Result<Self> {
-        let mut pipe = Self::new()?;
-        pipe.is_endless = true;
-        Ok(pipe)
+        Ok(Self { ends: Some(Ends { read, write }), held: 0 })
     }
 
     /// Bytes in the pipe.
@@ -92,8 +79,7 @@ impl Splice {
         limit: u64,
     ) -> Poll<Result<Moved, SpliceError>> {
         if self.held > 0 {
-            let more = limit > 0 && !self.is_endless;
-            if let Poll::Ready(n) = self.poll_out(cx, sink, more) {
+            if let Poll::Ready(n) = self.poll_out(cx, sink) {
                 return Poll::Ready(n.map(Moved::Out).map_err(SpliceError::Sink));
             }
         }
@@ -139,14 +125,13 @@ impl Splice {
         }
     }
 
-    fn poll_out(&mut self, cx: &mut Context<'_>, sink: &TcpStream, more: bool) -> Poll<io::Result<usize>> {
+    fn poll_out(&mut self, cx: &mut Context<'_>, sink: &TcpStream) -> Poll<io::Result<usize>> {
         let Some(ends) = &self.ends else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        // Not SpliceFlags::MORE, even where more is announced: nobody knows when it comes, and the kernel keeps a segment
+        // that is not full back for 200 ms then.
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         loop {
             ready!(sink.poll_write_ready(cx))?;
-            let mut flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-            if more {
-                flags |= SpliceFlags::MORE;
-            }
             match sink
                 .try_io(Interest::WRITABLE, || Ok(splice(&ends.read, None, sink, None, self.held, flags)?))
             {

@@ -30,14 +30,24 @@ const TELL: Duration = Duration::from_secs(10);
 /// Connections that are accepted and closed at a time when there are no descriptors for them.
 const TURNED_AWAY: usize = 64;
 
+/// Connections that are accepted in one turn of the worker. The runtime's share of 128 is too small in an overload, when a
+/// turn takes a tenth of a second: connections would wait in the socket's queue for seconds, where nobody sees for how long.
+const ACCEPTS: u32 = 1024;
+
 /// Accepts connections until its task is aborted.
 pub(crate) async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: Rc<TcpListener>) {
     let Some(name) = worker.plan().port(address).map(|port| port.name.clone()) else { return };
     let accepted = worker.metrics.borrow_mut().counter(Metric::ConnectionsAccepted, &[name.as_str()]);
     let mut drought = Drought::default();
+    let mut accepts = 0u32;
     loop {
-        match socket.accept().await {
+        match tokio::task::unconstrained(socket.accept()).await {
             Ok((stream, peer)) => {
+                accepts += 1;
+                if accepts >= ACCEPTS {
+                    accepts = 0;
+                    tokio::task::yield_now().await;
+                }
                 drought.attempts = 0;
                 accepted.increment();
                 if let Err(limit) = begin(&worker, address, stream, peer) {

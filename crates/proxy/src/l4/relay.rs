@@ -273,7 +273,7 @@ impl Lane {
             self.needs_flush = sink.plain().is_none();
             if self.full_reads >= FULL_READS && !self.has_no_pipe && !self.needs_flush {
                 self.full_reads = 0;
-                match Splice::endless() {
+                match Splice::new() {
                     Ok(pipe) => self.pipe = Some(pipe),
                     Err(_) => self.has_no_pipe = true,
                 }
