@@ -78,10 +78,10 @@ impl Splice {
         sink: &TcpStream,
         limit: u64,
     ) -> Poll<Result<Moved, SpliceError>> {
-        if self.held > 0 {
-            if let Poll::Ready(n) = self.poll_out(cx, sink) {
-                return Poll::Ready(n.map(Moved::Out).map_err(SpliceError::Sink));
-            }
+        if self.held > 0
+            && let Poll::Ready(n) = self.poll_out(cx, sink)
+        {
+            return Poll::Ready(n.map(Moved::Out).map_err(SpliceError::Sink));
         }
         if limit > 0 && self.held < PIPE_SIZE / 2 {
             let wanted = usize::try_from(limit).unwrap_or(usize::MAX).min(PIPE_SIZE - self.held);
