@@ -16,6 +16,7 @@ mod http2;
 mod intercept;
 mod lifecycle;
 mod l4;
+mod monitoring;
 mod oauth;
 mod overload;
 mod quota;

@@ -21,6 +21,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tcpdump", "tcpdump"),
     ("wrk", "wrk"),
     ("redis-server", "redis-server"),
+    // promtool comes with it.
+    ("prometheus", "prometheus"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("chromium", "chromium"),

@@ -1,0 +1,170 @@
+//! What deploy/ has for Prometheus and Grafana, with a real Prometheus that scrapes a real proxy.
+
+use crate::gate::{Gate, json, local};
+use rhumb_testkit::client::Client;
+use rhumb_testkit::port;
+use rhumb_testkit::process::{Program, serve};
+use rhumb_testkit::wait;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The expressions of the dashboard, with what Grafana puts in for its variables.
+fn dashboard() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/rhumb.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default());
+    let filled = targets.map(|target| {
+        let expression = target["expr"].as_str().expect("an expression");
+        expression.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$route", ".*")
+    });
+    filled.collect()
+}
+
+/// Names of metrics in an expression.
+fn names(expression: &str) -> BTreeSet<String> {
+    let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let ours = words.filter(|word| {
+        ["rhumb_", "http_server_", "http_client_", "process_"].iter().any(|p| word.starts_with(p))
+    });
+    ours.map(str::to_owned).collect()
+}
+
+/// A Prometheus that scrapes `admin` each second, with the rules of deploy/ that need no time to fire.
+struct Prometheus {
+    _program: Program,
+    address: SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+impl Prometheus {
+    fn start(admin: SocketAddr) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let rules = read("deploy/prometheus/rhumb.rules.yml");
+        let at_once: Vec<_> = rules.lines().filter(|line| !line.trim_start().starts_with("for: ")).collect();
+        let file = |name: &str, content: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).expect("a file");
+            path.display().to_string()
+        };
+        file("rules.yml", &at_once.join("\n"));
+        let config = file(
+            "prometheus.yml",
+            &format!(
+                "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [rules.yml]\n\
+                 scrape_configs:\n  - job_name: rhumb\n    static_configs: [{{targets: ['{admin}']}}]\n"
+            ),
+        );
+        let port = port::free();
+        let mut command = Command::new("prometheus");
+        command.arg(format!("--config.file={config}"));
+        command.arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let program = serve(command, port, &dir.path().join("prometheus.log"));
+        Self { _program: program, address: local(port), _dir: dir }
+    }
+
+    fn ask(&self, target: &str) -> Value {
+        let answer = Client::connect(self.address).get("127.0.0.1", target);
+        // It answers 503 while it reads its storage.
+        if answer.status() == 503 { Value::Null } else { json(&answer) }
+    }
+
+    fn query(&self, expression: &str) -> Value {
+        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        self.ask(&format!("/api/v1/query?query={encoded}"))
+    }
+}
+
+#[test]
+fn rules_and_dashboard_name_metrics_that_exist() {
+    let table = read("docs/operations.md");
+    let is_known = |name: &str| {
+        let base =
+            ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        [name, base].iter().any(|name| table.contains(&format!("| `{name}` |")))
+    };
+    let rules = read("deploy/prometheus/rhumb.rules.yml");
+    let expressions: Vec<_> =
+        rules.lines().filter(|line| !line.contains("alert:")).map(str::to_owned).collect();
+    for expression in expressions.iter().chain(&dashboard()) {
+        let unknown: Vec<_> = names(expression).into_iter().filter(|name| !is_known(name)).collect();
+        assert!(unknown.is_empty(), "{unknown:?} in {expression}");
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_wrong() {
+    let gate = Gate::new();
+    assert_eq!(gate.get("/").status(), 200);
+    let mut check = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool");
+    let metrics = gate.rhumb.admin("/metrics").content;
+    check.stdin.take().expect("its input").write_all(&metrics).expect("metrics are written");
+    let output = check.wait_with_output().expect("its end");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let rules = repository("deploy/prometheus/rhumb.rules.yml");
+    let output = Command::new("promtool").args(["check", "rules"]).arg(rules).output().expect("promtool");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn alerts_fire_in_a_real_prometheus_and_the_dashboard_has_data() {
+    let gone = port::free();
+    let gate = Gate::with(|config| {
+        config
+            .backend("gone", &format!("endpoints: ['127.0.0.1:{gone}']"))
+            .route("match: {path: '/gone/*'}, to: gone")
+            .route("match: {path: '/*'}, to: peer")
+    });
+    let prometheus = Prometheus::start(gate.rhumb.admin_address());
+    wait::until("the alert fires", || {
+        // Rates need requests between two scrapes.
+        assert!(gate.get("/gone/x").status() >= 500);
+        assert_eq!(gate.get("/").status(), 200);
+        let alerts = prometheus.ask("/api/v1/alerts");
+        let firing = alerts["data"]["alerts"].as_array()?.iter().any(|alert| {
+            alert["state"] == "firing"
+                && alert["labels"]["alertname"] == "RhumbErrorRatioHigh"
+                && alert["labels"]["route"] == "default/gone"
+        });
+        firing.then_some(())
+    });
+    let rules = prometheus.ask("/api/v1/rules");
+    let groups = rules["data"]["groups"].as_array().expect("groups");
+    let rules: Vec<_> = groups.iter().flat_map(|group| group["rules"].as_array().expect("rules")).collect();
+    assert!(rules.len() >= 18 && rules.iter().all(|rule| rule["health"] == "ok"), "{rules:#?}");
+    let down = rules.iter().find(|rule| rule["name"] == "RhumbDown").expect("the rule");
+    assert_eq!(down["state"], "inactive");
+    let mut with_data = 0;
+    for expression in dashboard() {
+        let answer = prometheus.query(&expression);
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        with_data +=
+            usize::from(answer["data"]["result"].as_array().is_some_and(|series| !series.is_empty()));
+    }
+    assert!(with_data >= 12, "only {with_data} expressions have data");
+    // When the proxy is gone, that is told as well.
+    drop(gate);
+    wait::until("its absence is told", || {
+        let alerts = prometheus.ask("/api/v1/alerts");
+        let all = alerts["data"]["alerts"].as_array()?;
+        all.iter().any(|alert| alert["labels"]["alertname"] == "RhumbDown").then_some(())
+    });
+}
