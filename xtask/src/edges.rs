@@ -58,9 +58,15 @@ const EDGES: &[(&str, &[&str])] = &[
             "plan",
         ],
     ),
+    ("ads", &[]),
+    ("control", &["base", "model", "ads"]),
+    ("agent", &["base", "model", "ads"]),
     (
         "app",
         &[
+            "ads",
+            "control",
+            "agent",
             "base",
             "codec",
             "telemetry",
@@ -102,7 +108,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("axum", &["app"]),
     ("clap", &["app", "xtask"]),
     ("anyhow", &["app", "xtask"]),
-    ("tokio", &["net", "dns", "tls", "conn", "upstream", "source", "proxy", "app"]),
+    ("tokio", &["net", "dns", "tls", "conn", "upstream", "source", "proxy", "control", "agent", "app"]),
+    ("tonic", &["control", "agent", "app"]),
     ("mimalloc", &["app"]),
 ];
 

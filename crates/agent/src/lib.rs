@@ -1,0 +1,23 @@
+//! A proxy's side of the control plane: what it wants, what it has, and the last set on disk.
+//!
+//! [`Agent::start`] begins with what was on disk, connects, asks for what is wanted, and hands on what comes as [`Event`]s;
+//! whoever takes a change over says so with [`Agent::accept`], which is the ack. When the control plane is away everything
+//! stays as it is, and the next of several is tried ([`backoff`]). [`assembly`] makes documents of what is had.
+//!
+//! Knows no plan and no sockets of traffic. TLS comes as a [`Connect`].
+//!
+//! Start reading at [`client`].
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+mod client;
+mod backoff;
+mod cache;
+mod connect;
+pub mod assembly;
+
+pub use client::{Agent, Away, Event, Options, State};
+pub use connect::{Connect, Connecting, Io, plain};
+pub use rhumb_ads as ads;

@@ -1,0 +1,500 @@
+//! Which workloads a service has: by documents, and by those that say so themselves.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prost::Message;
+use rhumb_ads::registry::Registration;
+use rhumb_ads::resource::{Endpoint, EndpointSet, Mtls, Port};
+
+use crate::document::{Key, Mesh, Role, Service, Target, Workload};
+use crate::library::Library;
+
+/// How long an endpoint stays when the stream of its registration broke: the control plane may have gone away, or the
+/// network for a moment. Whoever sends requests there finds out by itself meanwhile.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// The most workloads that register themselves.
+pub const MAX_REGISTRATIONS: usize = 100_000;
+
+/// The most services and ports of one registration.
+pub const MAX_SERVICES: usize = 64;
+
+/// The workloads.
+#[derive(Debug, Default)]
+pub struct Members {
+    registered: BTreeMap<Arc<str>, Registered>,
+    /// Services by workload, as `NAMESPACE/NAME`.
+    services: HashMap<Arc<str>, Vec<Arc<str>>>,
+    /// Workloads by service.
+    workloads: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Workloads by address.
+    addresses: HashMap<IpAddr, BTreeSet<Arc<str>>>,
+    /// Addresses by workload.
+    address_of: HashMap<Arc<str>, IpAddr>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    registration: Registration,
+    /// When its stream broke.
+    lost: Option<Instant>,
+}
+
+/// What a change of workloads concerns.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Services whose endpoints may have changed.
+    pub services: BTreeSet<Arc<str>>,
+    /// Workloads that belong to other services than before.
+    pub workloads: BTreeSet<Arc<str>>,
+    /// Addresses behind which there is something else.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// Why a registration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The name is not `NAMESPACE/NAME`.
+    #[error("`{0}` is not NAMESPACE/NAME")]
+    Name(String),
+    /// The address is none.
+    #[error("`{0}` is not an IP address")]
+    Address(String),
+    /// A port is none.
+    #[error("a port is a number from 1 to 65535")]
+    Port,
+    /// Too many services or ports.
+    #[error("a workload may have {MAX_SERVICES} services and as many ports")]
+    TooMuch,
+    /// Too many workloads.
+    #[error("there may be {MAX_REGISTRATIONS} registered workloads")]
+    TooMany,
+}
+
+impl Members {
+    /// The services of a workload.
+    pub fn services_of(&self, workload: &str) -> &[Arc<str>] {
+        self.services.get(workload).map_or(&[], Vec::as_slice)
+    }
+
+    /// The workloads at an address.
+    pub fn at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<str>> {
+        self.addresses.get(&address).into_iter().flatten()
+    }
+
+    /// What a workload says of itself.
+    pub fn registration(&self, workload: &str) -> Option<&Registration> {
+        self.registered.get(workload).map(|registered| &registered.registration)
+    }
+
+    /// The workloads that registered themselves, and whether they are connected.
+    pub fn registrations(&self) -> impl Iterator<Item = (&Registration, bool)> {
+        self.registered.values().map(|registered| (&registered.registration, registered.lost.is_none()))
+    }
+
+    /// Takes a registration, for the first time or again.
+    ///
+    /// # Errors
+    /// [`Refused`]; what was known before stays.
+    pub fn register(&mut self, registration: Registration, library: &Library) -> Result<Moved, Refused> {
+        let name =
+            split(&registration.workload).ok_or_else(|| Refused::Name(registration.workload.clone()))?;
+        let id: Arc<str> = format!("{}/{}", name.0, name.1).into();
+        if registration.address.parse::<IpAddr>().is_err() {
+            return Err(Refused::Address(registration.address));
+        }
+        if registration.ports.iter().any(|port| port.number == 0 || port.number > u32::from(u16::MAX)) {
+            return Err(Refused::Port);
+        }
+        if registration.services.len() > MAX_SERVICES || registration.ports.len() > MAX_SERVICES {
+            return Err(Refused::TooMuch);
+        }
+        if !self.registered.contains_key(&id) && self.registered.len() >= MAX_REGISTRATIONS {
+            return Err(Refused::TooMany);
+        }
+        self.registered.insert(id.clone(), Registered { registration, lost: None });
+        Ok(self.workload_changed(&id, library))
+    }
+
+    /// The stream of a registration broke. Nothing changes yet.
+    pub fn lose(&mut self, workload: &str, instance: &str, now: Instant) {
+        if let Some(registered) = self.registered.get_mut(workload)
+            && registered.registration.instance == instance
+        {
+            registered.lost = Some(now);
+        }
+    }
+
+    /// Takes a workload out, if it is still the same process.
+    pub fn withdraw(&mut self, workload: &str, instance: &str, library: &Library) -> Moved {
+        let is_this =
+            self.registration(workload).is_some_and(|registration| registration.instance == instance);
+        if !is_this {
+            return Moved::default();
+        }
+        match self.registered.remove_entry(workload) {
+            Some((id, _)) => self.workload_changed(&id, library),
+            None => Moved::default(),
+        }
+    }
+
+    /// Takes out whoever has been lost for too long, and says when to look again.
+    pub fn expire(&mut self, now: Instant, library: &Library) -> (Moved, Option<Instant>) {
+        let end = |registered: &Registered| registered.lost.map(|lost| lost + GRACE);
+        let gone: Vec<Arc<str>> = self
+            .registered
+            .iter()
+            .filter(|(_, registered)| end(registered).is_some_and(|end| end <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut moved = Moved::default();
+        for id in gone {
+            self.registered.remove(&id);
+            moved.add(self.workload_changed(&id, library));
+        }
+        (moved, self.registered.values().filter_map(end).min())
+    }
+
+    /// A Workload's document or registration changed.
+    pub fn workload_changed(&mut self, id: &Arc<str>, library: &Library) -> Moved {
+        let mut moved = Moved::default();
+        let before = self.services.remove(id).unwrap_or_default();
+        let after = self.belongs_to(id, library);
+        for service in before.iter().chain(&after) {
+            moved.services.insert(service.clone());
+        }
+        if before != after {
+            moved.workloads.insert(id.clone());
+            self.leave(id, before.iter().filter(|service| !after.contains(service)));
+            for service in after.iter().filter(|service| !before.contains(service)) {
+                self.workloads.entry(service.clone()).or_default().insert(id.clone());
+            }
+        }
+        if !after.is_empty() {
+            self.services.insert(id.clone(), after);
+        }
+        self.readdress(id, library, &mut moved);
+        moved
+    }
+
+    /// A Service's document changed.
+    pub fn service_changed(&mut self, service: &Key, library: &Library) -> Moved {
+        let mut moved = Moved::default();
+        moved.services.insert(service.path().into());
+        let documents =
+            library.of("Workload", &service.namespace).map(|document| Arc::from(document.key.path()));
+        let prefix = format!("{}/", service.namespace);
+        let registered = self.registered.range(Arc::<str>::from(&*prefix)..);
+        let registered = registered.map(|(id, _)| id.clone()).take_while(|id| id.starts_with(&prefix));
+        let all: BTreeSet<Arc<str>> = documents.chain(registered).collect();
+        for id in all {
+            if self.belongs_to(&id, library) != self.services_of(&id) {
+                moved.add(self.workload_changed(&id, library));
+            }
+        }
+        moved
+    }
+
+    /// The content of the endpoints of a service. Nothing when there is no such service and nobody says to be one.
+    pub fn endpoints(&self, path: &str, library: &Library, mesh: &Mesh) -> Option<Bytes> {
+        let (namespace, name) = split(path)?;
+        let document = library.get(&Key::new("Service", namespace, name));
+        let workloads = self.workloads.get(path);
+        if document.is_none() && workloads.is_none() {
+            return None;
+        }
+        let service = match document.map(|document| &document.role) {
+            Some(Role::Service(service)) => Some(&**service),
+            _ => None,
+        };
+        let mut set = EndpointSet::default();
+        for id in workloads.into_iter().flatten() {
+            set.endpoints.extend(self.endpoint(id, service, library, mesh));
+        }
+        Some(set.encode_to_vec().into())
+    }
+
+    fn endpoint(
+        &self,
+        id: &Arc<str>,
+        service: Option<&Service>,
+        library: &Library,
+        mesh: &Mesh,
+    ) -> Option<Endpoint> {
+        let (namespace, name) = split(id)?;
+        let written = written(library, namespace, name);
+        let registered = self.registered.get(id).map(|registered| &registered.registration);
+        let account = match (registered, written) {
+            (Some(registered), _) if !registered.service_account.is_empty() => &*registered.service_account,
+            (_, Some(written)) => &written.service_account,
+            _ => "default",
+        };
+        let says = |word: &str| match word {
+            "none" => Mtls::None,
+            "permissive" => Mtls::Permissive,
+            _ => Mtls::Strict,
+        };
+        let mtls = match (registered, written) {
+            (Some(registered), _) => registered.mtls(),
+            (None, Some(written)) if !written.mtls.is_empty() => says(&written.mtls),
+            (None, _) => says(&mesh.mtls),
+        };
+        let number = |name: &str| -> Option<u32> {
+            let own = registered.and_then(|own| own.ports.iter().find(|port| port.name == name));
+            let written = || written?.ports.iter().find(|(port, _)| **port == *name);
+            own.map(|port| port.number).or_else(|| written().map(|(_, number)| u32::from(*number)))
+        };
+        let ports = match service {
+            Some(service) => service
+                .ports
+                .iter()
+                .filter_map(|port| {
+                    let target = match &port.target {
+                        Some(Target::Name(name)) => number(name)?,
+                        Some(Target::Number(target)) => number(&port.name).unwrap_or(u32::from(*target)),
+                        None => number(&port.name).unwrap_or(u32::from(port.port)),
+                    };
+                    Some(Port { name: port.name.to_string(), number: target })
+                })
+                .collect(),
+            None => registered.map(|registered| registered.ports.clone()).unwrap_or_default(),
+        };
+        let address = match (registered, written) {
+            (Some(registered), _) => registered.address.clone(),
+            (None, written) => written?.address.to_string(),
+        };
+        let weight = match registered.map(|registered| registered.weight) {
+            Some(weight) if weight > 0 => weight,
+            _ => written.and_then(|written| written.weight).unwrap_or(1),
+        };
+        let locality = match registered {
+            Some(registered) if !registered.locality.is_empty() => registered.locality.clone(),
+            _ => written.map(|written| written.locality.to_string()).unwrap_or_default(),
+        };
+        let identity = match mtls {
+            Mtls::None => String::new(),
+            _ => format!("spiffe://{}/ns/{namespace}/sa/{account}", mesh.trust_domain),
+        };
+        Some(Endpoint {
+            workload: id.to_string(),
+            address,
+            ports,
+            identity,
+            weight,
+            locality,
+            mtls: mtls.into(),
+            draining: false,
+            unhealthy: registered.is_some_and(|registered| registered.unhealthy),
+            tunnel: registered.map_or(0, |registered| registered.tunnel),
+        })
+    }
+
+    /// The services that a workload belongs to, in order.
+    fn belongs_to(&self, id: &str, library: &Library) -> Vec<Arc<str>> {
+        let Some((namespace, name)) = split(id) else { return Vec::new() };
+        let mut services = BTreeSet::new();
+        if let Some(registered) = self.registration(id) {
+            services.extend(registered.services.iter().map(|service| format!("{namespace}/{service}")));
+        }
+        if let Some(written) = written(library, namespace, name) {
+            services.extend(written.services.iter().map(|service| format!("{namespace}/{service}")));
+            if !written.labels.is_empty() {
+                for document in library.of("Service", namespace) {
+                    let Role::Service(service) = &document.role else { continue };
+                    let selected = service.selector.iter().all(|label| written.labels.contains(label));
+                    if selected && !service.selector.is_empty() {
+                        services.insert(document.key.path());
+                    }
+                }
+            }
+        }
+        services.into_iter().map(Arc::from).collect()
+    }
+
+    fn leave<'a>(&mut self, id: &Arc<str>, services: impl Iterator<Item = &'a Arc<str>>) {
+        for service in services {
+            if let Some(workloads) = self.workloads.get_mut(service) {
+                workloads.remove(id);
+                if workloads.is_empty() {
+                    self.workloads.remove(service);
+                }
+            }
+        }
+    }
+
+    fn readdress(&mut self, id: &Arc<str>, library: &Library, moved: &mut Moved) {
+        let (namespace, name) = split(id).unwrap_or_default();
+        let registered = self.registration(id).and_then(|registered| registered.address.parse().ok());
+        let address: Option<IpAddr> = registered
+            .or_else(|| written(library, namespace, name).and_then(|written| written.address.parse().ok()));
+        let before = match address {
+            Some(address) => self.address_of.insert(id.clone(), address),
+            None => self.address_of.remove(id),
+        };
+        if let Some(old) = before.filter(|old| Some(*old) != address)
+            && let Some(ids) = self.addresses.get_mut(&old)
+        {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.addresses.remove(&old);
+            }
+            moved.addresses.insert(old);
+        }
+        if let Some(address) = address {
+            self.addresses.entry(address).or_default().insert(id.clone());
+            moved.addresses.insert(address);
+        }
+    }
+}
+
+impl Moved {
+    /// What another change concerns too.
+    pub fn add(&mut self, other: Self) {
+        self.services.extend(other.services);
+        self.workloads.extend(other.workloads);
+        self.addresses.extend(other.addresses);
+    }
+}
+
+/// Namespace and name.
+pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = path.split_once('/')?;
+    (!namespace.is_empty() && !name.is_empty() && !name.contains('/')).then_some((namespace, name))
+}
+
+fn written<'a>(library: &'a Library, namespace: &str, name: &str) -> Option<&'a Workload> {
+    match &library.get(&Key::new("Workload", namespace, name))?.role {
+        Role::Workload(workload) => Some(workload),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::tests::document;
+    use serde_json::{Value, json};
+
+    fn put(library: &mut Library, members: &mut Members, value: Value) -> Moved {
+        let document = document(&value, 1);
+        let key = document.key.clone();
+        library.set(&key, Some(Arc::new(document)));
+        match &*key.kind {
+            "Service" => members.service_changed(&key, library),
+            _ => members.workload_changed(&key.path().into(), library),
+        }
+    }
+
+    fn service(selector: Value) -> Value {
+        json!({ "kind": "Service", "metadata": { "name": "orders" }, "spec": {
+            "selector": selector,
+            "ports": [{ "name": "http", "port": 80, "targetPort": 9000 }, { "name": "admin", "port": 81, "targetPort": "adm" }],
+        }})
+    }
+
+    fn workload(name: &str, address: &str, app: &str) -> Value {
+        json!({ "kind": "Workload", "metadata": { "name": name, "labels": { "app": app } },
+                "spec": { "address": address, "ports": { "adm": 9100 }, "serviceAccount": "orders" } })
+    }
+
+    fn registration(name: &str, address: &str) -> Registration {
+        Registration {
+            workload: format!("default/{name}"),
+            address: address.to_owned(),
+            services: vec!["orders".to_owned()],
+            ports: vec![Port { name: "http".to_owned(), number: 9001 }],
+            service_account: "orders".to_owned(),
+            instance: "1".to_owned(),
+            ..Registration::default()
+        }
+    }
+
+    fn endpoints(library: &Library, members: &Members) -> Vec<Endpoint> {
+        let bytes = members.endpoints("default/orders", library, &Mesh::default()).unwrap();
+        EndpointSet::decode(bytes).unwrap().endpoints
+    }
+
+    fn addresses(library: &Library, members: &Members) -> Vec<String> {
+        endpoints(library, members).into_iter().map(|endpoint| endpoint.address).collect()
+    }
+
+    #[test]
+    fn labels_and_registrations_make_endpoints() {
+        let (mut library, mut members) = (Library::default(), Members::default());
+        let (all, of) = (&mut library, &mut members);
+        put(all, of, workload("a", "10.0.0.1", "orders"));
+        put(all, of, workload("b", "10.0.0.2", "users"));
+        assert!(members.endpoints("default/orders", &library, &Mesh::default()).is_none());
+        let (all, of) = (&mut library, &mut members);
+        let moved = put(all, of, service(json!({ "app": "orders" })));
+        assert_eq!(moved.workloads.len(), 1);
+        of.register(registration("c", "10.0.0.3"), all).unwrap();
+        assert_eq!(addresses(all, of), ["10.0.0.1", "10.0.0.3"]);
+        let numbers: Vec<Vec<u32>> = endpoints(all, of)
+            .iter()
+            .map(|endpoint| endpoint.ports.iter().map(|port| port.number).collect())
+            .collect();
+        assert_eq!(numbers, [vec![9000, 9100], vec![9001]], "a port that it does not have is left out");
+        assert_eq!(endpoints(all, of)[0].identity, "spiffe://cluster.local/ns/default/sa/orders");
+        // Another selector: other workloads.
+        let moved = put(all, of, service(json!({ "app": "users" })));
+        assert_eq!(moved.workloads.len(), 2);
+        assert_eq!(addresses(all, of), ["10.0.0.2", "10.0.0.3"]);
+        // The label goes elsewhere.
+        let moved = put(all, of, workload("b", "10.0.0.2", "x"));
+        assert!(moved.services.contains("default/orders"));
+        assert_eq!(addresses(all, of), ["10.0.0.3"]);
+    }
+
+    #[test]
+    fn a_lost_workload_stays_for_a_while_and_a_withdrawn_one_goes_at_once() {
+        let (mut library, mut members) = (Library::default(), Members::default());
+        put(&mut library, &mut members, service(json!({})));
+        let now = Instant::now();
+        members.register(registration("a", "10.0.0.1"), &library).unwrap();
+        members.register(registration("b", "10.0.0.2"), &library).unwrap();
+        members.lose("default/a", "1", now);
+        let (moved, next) = members.expire(now, &library);
+        assert_eq!((moved, next), (Moved::default(), Some(now + GRACE)));
+        let (moved, next) = members.expire(now + GRACE, &library);
+        assert_eq!((moved.services.len(), next), (1, None));
+        assert_eq!(addresses(&library, &members), ["10.0.0.2"]);
+        // A process that was replaced takes nothing with it.
+        members
+            .register(Registration { instance: "2".to_owned(), ..registration("b", "10.0.0.4") }, &library)
+            .unwrap();
+        members.lose("default/b", "1", now);
+        assert_eq!(members.withdraw("default/b", "1", &library), Moved::default());
+        assert_eq!(addresses(&library, &members), ["10.0.0.4"]);
+        assert_eq!(members.at("10.0.0.4".parse().unwrap()).count(), 1);
+        members.withdraw("default/b", "2", &library);
+        assert_eq!(addresses(&library, &members).len(), 0);
+        assert_eq!(members.at("10.0.0.4".parse().unwrap()).count(), 0);
+    }
+
+    #[test]
+    fn registrations_that_make_no_sense_are_refused() {
+        let (library, mut members) = (Library::default(), Members::default());
+        let named =
+            |workload: &str| Registration { workload: workload.to_owned(), ..registration("a", "10.0.0.1") };
+        let port = |number| Registration {
+            ports: vec![Port { name: String::new(), number }],
+            ..registration("a", "::1")
+        };
+        let many = Registration { services: vec![String::new(); 65], ..registration("a", "::1") };
+        for (registration, refused) in [
+            (named("a"), Refused::Name("a".to_owned())),
+            (named("a/b/c"), Refused::Name("a/b/c".to_owned())),
+            (registration("a", "host"), Refused::Address("host".to_owned())),
+            (port(0), Refused::Port),
+            (port(65_536), Refused::Port),
+            (many, Refused::TooMuch),
+        ] {
+            assert_eq!(members.register(registration, &library), Err(refused));
+        }
+    }
+}
