@@ -21,7 +21,6 @@ use rhumb_control::serve::{Connection, routes, serve};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Longer than anything takes, on whatever machine.
@@ -57,7 +56,7 @@ impl Server {
                 let _ = stopped.await;
             };
             tokio::select! {
-                ended = serve(to, ReceiverStream::new(rx).map(|item| item), stopped) => ended.unwrap(),
+                ended = serve(&keeper, to, ReceiverStream::new(rx), stopped) => ended.unwrap(),
                 () = keeper.keep() => {}
             }
         });

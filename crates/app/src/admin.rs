@@ -16,6 +16,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rhumb_balance::Nanos;
+use rhumb_control::control::Control;
 use rhumb_plan::Current;
 use rhumb_proxy::overload::Pressure;
 use rhumb_telemetry::Registry;
@@ -31,6 +32,7 @@ use door::{Door, Peer};
 use guard::Access;
 use token::Issued;
 
+pub(crate) mod api;
 pub(crate) mod client;
 mod door;
 mod endpoints;
@@ -59,6 +61,8 @@ pub(crate) struct Admin {
     pub(crate) orders: UnboundedSender<Signal>,
     /// Overload.
     pub(crate) pressure: Arc<Pressure>,
+    /// The control plane, in a process that is one.
+    pub(crate) control: Option<Arc<Control>>,
 }
 
 /// What answers: the sources of the answers, and the secret that opens what is not open to all.
@@ -81,6 +85,7 @@ rhumb admin listener
 /config     the compiled configuration                    (token)
 /endpoints  endpoints of each backend, state and load     (token)
 /drain      POST: stop taking traffic, finish, end        (token)
+/api/v1/    documents, revisions, diff, rollback, proxies (token; in a control plane)
 ";
 
 /// Answers on `socket` until the process ends; `token` opens what is not open to all.
@@ -92,6 +97,7 @@ pub(crate) async fn serve(socket: TcpListener, admin: Admin, token: Issued) {
 }
 
 fn router(desk: Arc<Desk>) -> Router {
+    let api = desk.admin.control.clone().map_or_else(Router::new, api::router);
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/livez", get(|| async { "ok\n" }))
@@ -102,9 +108,13 @@ fn router(desk: Arc<Desk>) -> Router {
         .route("/config", get(config))
         .route("/endpoints", get(endpoint_states))
         .route("/drain", post(drain))
+        .merge(api)
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page; / lists them") })
         .method_not_allowed_fallback(|| async {
-            problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD; `/drain` takes POST only")
+            problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this page takes other methods: most take GET and HEAD, `/drain` takes POST",
+            )
         })
         .layer(from_fn_with_state(Arc::clone(&desk), check))
         .with_state(desk)

@@ -18,6 +18,8 @@ mod intercept;
 mod demo;
 mod version;
 mod completion;
+mod control;
+mod documents;
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,13 @@ enum Verb {
     Endpoints(status::EndpointsArgs),
     Drain(drain::Args),
     Intercept(intercept::Args),
+    Control(control::Args),
+    Apply(documents::ApplyArgs),
+    Get(documents::GetArgs),
+    Delete(documents::DeleteArgs),
+    History(documents::HistoryArgs),
+    Diff(documents::DiffArgs),
+    Rollback(documents::RollbackArgs),
     Demo(demo::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -110,6 +119,13 @@ pub(crate) fn main() -> Exit {
         Verb::Endpoints(args) => status::endpoints(&args),
         Verb::Drain(args) => drain::run(&args),
         Verb::Intercept(args) => intercept::run(&args),
+        Verb::Control(args) => control::run(args),
+        Verb::Apply(args) => documents::apply(&args),
+        Verb::Get(args) => documents::get(&args),
+        Verb::Delete(args) => documents::delete(&args),
+        Verb::History(args) => documents::history(&args),
+        Verb::Diff(args) => documents::diff(&args),
+        Verb::Rollback(args) => documents::rollback(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Version(args) => version::run(&args),
         Verb::Completion(args) => completion::run(&args),

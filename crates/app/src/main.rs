@@ -26,6 +26,8 @@ mod signal;
 mod admin;
 mod explain;
 mod demo;
+mod control;
+mod diff;
 mod print;
 
 #[global_allocator]

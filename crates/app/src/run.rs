@@ -130,6 +130,7 @@ async fn control(
         names: board.clone(),
         orders: signals.orders(),
         pressure: Arc::clone(&shared.pressure),
+        control: None,
     };
     gauges::register(&shared, workers);
     let mut door = match process.admin {
@@ -349,7 +350,7 @@ fn reopen(live: &Live) {
 }
 
 /// The admin listener: bound, and perhaps answering.
-struct Door {
+pub(crate) struct Door {
     socket: Option<TcpListener>,
     admin: Option<(Admin, Option<PathBuf>)>,
     task: Option<JoinHandle<()>>,
@@ -364,7 +365,7 @@ impl Door {
 
     /// Binds it. The usual address may be taken (another rhumb, a developer's tool): that is a warning; one that was
     /// written has to work.
-    fn open(
+    pub(crate) fn open(
         address: SocketAddr,
         inherited: &mut Inherited,
         token_file: Option<PathBuf>,
@@ -383,7 +384,7 @@ impl Door {
     }
 
     /// Makes or reads the token, and answers from here on.
-    fn serve(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn serve(&mut self) -> anyhow::Result<()> {
         let (Some(socket), Some((admin, token_file))) = (&self.socket, self.admin.take()) else {
             return Ok(());
         };

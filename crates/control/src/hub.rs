@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rhumb_ads::wire::{DeltaRequest, DeltaResponse};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::audience::Audience;
 use crate::caller::Caller;
@@ -34,6 +34,7 @@ pub struct Hub {
     /// Something has a time to be forgotten at.
     deadline: Notify,
     next_stream: Mutex<Option<Instant>>,
+    ending: watch::Sender<bool>,
 }
 
 /// A stream that is open until this is dropped.
@@ -52,6 +53,7 @@ impl Hub {
             answers: Notify::new(),
             deadline: Notify::new(),
             next_stream: Mutex::default(),
+            ending: watch::Sender::new(false),
         }
     }
 
@@ -100,6 +102,17 @@ impl Hub {
             }
             self.answers.notify_waiters();
         }
+    }
+
+    /// Ends every stream: proxies go elsewhere, or come again.
+    pub fn end(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Waits until streams are to end. **Cancel**: nothing is lost.
+    pub(crate) async fn ending(&self) {
+        // The sender lives as long as this.
+        let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
     }
 
     /// Something was lost that is to be forgotten later.

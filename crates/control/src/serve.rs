@@ -62,11 +62,12 @@ pub fn routes(hub: &Arc<Hub>) -> Routes {
     Routes::new(Discovery(Arc::clone(hub))).add_service(Registry(Arc::clone(hub)))
 }
 
-/// Serves connections until `stop` ends; then what is under way is ended too.
+/// Serves connections until `stop` ends; then streams are ended and what else is under way is finished.
 ///
 /// # Errors
 /// When connections cannot be taken any more.
 pub async fn serve<S>(
+    hub: &Hub,
     routes: Routes,
     incoming: impl Stream<Item = io::Result<Connection<S>>>,
     stop: impl Future<Output = ()>,
@@ -79,11 +80,11 @@ where
         .http2_keepalive_timeout(Some(PING.1))
         .max_concurrent_streams(MAX_STREAMS)
         .add_routes(routes)
-        .serve_with_incoming(incoming);
-    tokio::select! {
-        ended = server => ended,
-        () = stop => Ok(()),
-    }
+        .serve_with_incoming_shutdown(incoming, async {
+            stop.await;
+            hub.end();
+        });
+    server.await
 }
 
 /// Delta ADS.
@@ -164,6 +165,10 @@ async fn deltas(
             request = requests.message() => request,
             () = stream.woken() => continue,
             () = tx.closed() => return,
+            () = hub.ending() => {
+                let _ = tx.send(Err(ends())).await;
+                return;
+            }
         };
         match request {
             Ok(Some(request)) => {
@@ -247,7 +252,16 @@ async fn register(
     tx: mpsc::Sender<Result<Registered, Status>>,
 ) {
     let mut registered: Option<(String, String)> = None;
-    while let Ok(Some(registration)) = registrations.message().await {
+    loop {
+        let registration = tokio::select! {
+            registration = registrations.message() => registration,
+            () = tx.closed() => break,
+            () = hub.ending() => {
+                let _ = tx.send(Err(ends())).await;
+                break;
+            }
+        };
+        let Ok(Some(registration)) = registration else { break };
         let id = (registration.workload.clone(), registration.instance.clone());
         let services = registration.services.clone();
         let result = match owns(&hub, &caller, &registration.workload, Some(&registration.service_account)) {
@@ -272,6 +286,10 @@ async fn register(
         hub.with(|core| core.lose(&workload, &instance, now()));
         hub.lost();
     }
+}
+
+fn ends() -> Status {
+    Status::unavailable("this control plane ends")
 }
 
 /// Services that there is no document of.

@@ -65,27 +65,58 @@ pub(crate) fn post(address: SocketAddr, path: &str, token_file: Option<&Path>) -
     ask_with_tokens("POST", address, path, token_file)
 }
 
+/// What goes with a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Extra {
+    /// Fields: name and value.
+    pub(crate) fields: Vec<(&'static str, String)>,
+    /// The content, as JSON.
+    pub(crate) content: Option<String>,
+}
+
+/// Status and content of the answer to any request, whatever the status is.
+///
+/// # Errors
+/// See [`NoAnswer`].
+pub(crate) fn request(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    token_file: Option<&Path>,
+    extra: &Extra,
+) -> Result<(u16, String), NoAnswer> {
+    let found = tokens(address, token_file)?;
+    let authorizations = found.iter().map(Token::authorization).map(Some);
+    for authorization in authorizations.chain([None]) {
+        let (status, text) = ask(method, address, path, authorization.as_deref(), extra)
+            .map_err(|error| NoAnswer::Unreachable(address, error))?;
+        if status != 401 {
+            return Ok((status, text));
+        }
+    }
+    Err(NoAnswer::Locked(address))
+}
+
+fn tokens(address: SocketAddr, token_file: Option<&Path>) -> Result<Vec<Token>, NoAnswer> {
+    match token_file {
+        Some(file) => {
+            let token = Token::read(file).map_err(|error| NoAnswer::TokenFile(file.to_owned(), error))?;
+            Ok(vec![token])
+        }
+        None => Ok(token::find(address.port())),
+    }
+}
+
 fn ask_with_tokens(
     method: &str,
     address: SocketAddr,
     path: &str,
     token_file: Option<&Path>,
 ) -> Result<String, NoAnswer> {
-    let tokens = match token_file {
-        Some(file) => vec![Token::read(file).map_err(|error| NoAnswer::TokenFile(file.to_owned(), error))?],
-        None => token::find(address.port()),
-    };
-    let authorizations = tokens.iter().map(Token::authorization).map(Some);
-    for authorization in authorizations.chain([None]) {
-        let (status, text) = ask(method, address, path, authorization.as_deref())
-            .map_err(|error| NoAnswer::Unreachable(address, error))?;
-        match status {
-            200 | 202 => return Ok(text),
-            401 => {}
-            _ => return Err(NoAnswer::Status(status, text)),
-        }
+    match request(method, address, path, token_file, &Extra::default())? {
+        (200 | 202, text) => Ok(text),
+        (status, text) => Err(NoAnswer::Status(status, text)),
     }
-    Err(NoAnswer::Locked(address))
 }
 
 /// HTTP/1.0: the content ends with the connection (RFC 9112 §6.3).
@@ -94,6 +125,7 @@ fn ask(
     address: SocketAddr,
     path: &str,
     authorization: Option<&str>,
+    extra: &Extra,
 ) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -102,7 +134,14 @@ fn ask(
     if let Some(authorization) = authorization {
         request.push_str(&format!("Authorization: {authorization}\r\n"));
     }
+    for (name, value) in &extra.fields {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some(content) = &extra.content {
+        request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", content.len()));
+    }
     request.push_str("\r\n");
+    request.push_str(extra.content.as_deref().unwrap_or_default());
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_LIMIT).read_to_end(&mut answer)?;

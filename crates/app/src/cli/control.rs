@@ -1,0 +1,46 @@
+//! `rhumb control`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use rhumb_plan::process::DEFAULT_ADMIN;
+
+use super::Exit;
+use crate::control::{Options, run as run_process};
+use crate::logs::LogArgs;
+use crate::print;
+
+/// Where documents are kept when nothing is written.
+const DEFAULT_DIRECTORY: &str = "/var/lib/rhumb/control";
+
+/// Run a control plane
+///
+/// Keeps documents and their history, and gives each proxy what it needs. Documents come with `rhumb apply`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  rhumb control
+  rhumb control --directory ./control --admin 127.0.0.1:9902")]
+pub(crate) struct Args {
+    /// Directory of the documents and their history; made when it is not there
+    #[arg(long, value_name = "PATH", env = "RHUMB_CONTROL_DIRECTORY", default_value = DEFAULT_DIRECTORY)]
+    directory: PathBuf,
+    /// Admin listener: where people and tools ask
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADMIN)]
+    admin: SocketAddr,
+    /// File with the token that opens the admin listener; written when it does not exist. Default: a file of this
+    /// user's runtime directory, found by the other verbs by themselves
+    #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    logs: LogArgs,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    if let Err(error) = args.logs.start() {
+        print::err(&format!("rhumb: {error}\n"));
+        return Ok(Exit::Usage);
+    }
+    let options = Options { directory: args.directory, admin: args.admin, token_file: args.admin_token_file };
+    run_process(options, || ())
+}

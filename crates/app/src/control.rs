@@ -1,0 +1,104 @@
+//! A process that is a control plane: documents in a store, people at the admin listener, proxies over gRPC.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use rhumb_control::control::Control;
+use rhumb_net::handover::Inherited;
+use rhumb_plan::Current;
+use rhumb_proxy::overload::Pressure;
+use rhumb_telemetry::{Metric, Registry};
+use tokio::runtime::LocalOptions;
+
+use crate::admin::Admin;
+use crate::cli::Exit;
+use crate::health::{Health, Phase};
+use crate::names::Board;
+use crate::run::Door;
+use crate::signal::{Signal, Signals};
+
+/// What to run.
+pub(crate) struct Options {
+    /// Where documents and their history are.
+    pub(crate) directory: PathBuf,
+    /// Where people and tools ask.
+    pub(crate) admin: SocketAddr,
+    /// The file that has, or gets, the admin token.
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Runs until a signal ends it. `ready` is called once, when it answers.
+///
+/// # Errors
+/// When the store cannot be opened or an address is taken.
+pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit> {
+    let control = Control::open(&options.directory)
+        .with_context(|| format!("documents in {}", options.directory.display()))?;
+    let control = Arc::new(control);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .context("runtime of the admin listener")?;
+    let exit = runtime.block_on(serve(control, options, ready));
+    runtime.shutdown_background();
+    exit
+}
+
+async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit> {
+    let mut signals = Signals::take().context("signals")?;
+    let health = Arc::new(Health::new());
+    let registry = Registry::new();
+    observe(&control, &registry);
+    let admin = Admin {
+        health: Arc::clone(&health),
+        current: Current::default(),
+        registry: Arc::clone(&registry),
+        origin: Instant::now(),
+        config: options.directory.clone(),
+        connections: Arc::default(),
+        workers: 0,
+        names: Board::default(),
+        orders: signals.orders(),
+        pressure: Arc::<Pressure>::default(),
+        control: Some(Arc::clone(&control)),
+    };
+    let mut door = Door::open(options.admin, &mut Inherited::default(), options.token_file, admin)?;
+    door.serve()?;
+    health.enter(Phase::Ready);
+    tracing::info!(revision = control.revision(), directory = %options.directory.display(), "control plane is ready");
+    ready();
+    while signals.next().await != Signal::Stop {}
+    health.enter(Phase::Draining);
+    control.hub().end();
+    tracing::info!("control plane ends");
+    Ok(Exit::Ok)
+}
+
+/// Metrics of a control plane.
+pub(crate) fn observe(control: &Arc<Control>, registry: &Arc<Registry>) {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let (at, of) = (Arc::clone(control), Arc::clone(control));
+    registry.collect(Metric::ControlRevision, move |emit| emit(&[], number(at.revision())));
+    registry.collect(Metric::ControlProxies, move |emit| {
+        let (streams, _) = of.hub().with(|core| core.sizes());
+        emit(&[], i64::try_from(streams).unwrap_or(i64::MAX));
+    });
+    let of = Arc::clone(control);
+    registry.collect(Metric::ControlResponses, move |emit| {
+        let counts = of.hub().with(|core| core.counts());
+        let waiting = counts.responses.saturating_sub(counts.acks + counts.refusals);
+        for (result, count) in [("ack", counts.acks), ("nack", counts.refusals), ("open", waiting)] {
+            emit(&[result], number(count));
+        }
+    });
+    let of = Arc::clone(control);
+    registry.collect(Metric::ControlResources, move |emit| {
+        let counts = of.hub().with(|core| core.counts());
+        for (what, count) in [("built", counts.built), ("sent", counts.resources)] {
+            emit(&[what], number(count));
+        }
+    });
+}
