@@ -4,6 +4,7 @@ mod access;
 mod auth;
 mod cli;
 mod config;
+mod control;
 mod curl;
 mod documents;
 mod ext_authz;

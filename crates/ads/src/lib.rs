@@ -25,5 +25,5 @@ mod follower;
 
 pub use follower::{BadResponse, Change, Follower, Item};
 pub use kind::Kind;
-pub use publisher::{Acked, BadRequest, MAX_NAME_BYTES, MAX_NAMES, Publisher, Standing, Wanted};
+pub use publisher::{Acked, BadRequest, Find, MAX_NAME_BYTES, MAX_NAMES, Publisher, Standing, Wanted};
 pub use version::Version;

@@ -21,6 +21,9 @@ const RESPONSE_BYTES: usize = 1 << 20;
 /// The longest reason of a refusal that is kept. Unit: bytes.
 const REASON_BYTES: usize = 4 << 10;
 
+/// Tells version and content of a resource; no content when there is no such resource.
+pub type Find<'a> = dyn FnMut(Kind, &str) -> (Version, Option<Bytes>) + 'a;
+
 /// What a proxy wants, what it was sent, and what it made of it. One per stream.
 #[derive(Debug, Default)]
 pub struct Publisher {
@@ -163,11 +166,7 @@ impl Publisher {
 
     /// The next response, if one may be sent. `find` tells version and content of a resource; no content when there is no
     /// such resource.
-    pub fn respond(
-        &mut self,
-        revision: u64,
-        find: &mut dyn FnMut(Kind, &str) -> (Version, Option<Bytes>),
-    ) -> Option<DeltaResponse> {
+    pub fn respond(&mut self, revision: u64, find: &mut Find<'_>) -> Option<DeltaResponse> {
         for kind in Kind::ALL {
             let nonce = self.nonce + 1;
             let lane = self.lane_mut(kind);
@@ -245,12 +244,7 @@ impl Lane {
         Some(Acked::Refused(count, why))
     }
 
-    fn collect(
-        &mut self,
-        kind: Kind,
-        nonce: u64,
-        find: &mut dyn FnMut(Kind, &str) -> (Version, Option<Bytes>),
-    ) -> Option<DeltaResponse> {
+    fn collect(&mut self, kind: Kind, nonce: u64, find: &mut Find<'_>) -> Option<DeltaResponse> {
         let mut items = Vec::new();
         let mut response = DeltaResponse::default();
         let mut size = 0;

@@ -4,6 +4,8 @@
 //! gRPC over loopback. Each client wants some services out of all, and one that all of them want. Measured is the time from
 //! a change until the last client that it concerns has acked it, and the CPU time and memory of the control plane.
 
+#![allow(clippy::print_stdout, reason = "it is what this program is for")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;

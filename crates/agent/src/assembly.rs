@@ -17,6 +17,9 @@ pub struct Assembly {
     bundles: HashMap<Bytes, Arc<[(Bytes, u64)]>>,
 }
 
+/// Kind, namespace and name.
+type Name = (Box<str>, Box<str>, Box<str>);
+
 #[derive(Clone)]
 struct Parsed {
     documents: Vec<Arc<Doc>>,
@@ -40,7 +43,7 @@ impl Assembly {
     pub fn assemble<'a>(&mut self, bundles: impl IntoIterator<Item = &'a Bytes>) -> Assembled {
         let mut known = std::mem::take(&mut self.bundles);
         let mut parsed = std::mem::take(&mut self.parsed);
-        let mut latest: BTreeMap<(Box<str>, Box<str>, Box<str>), (u64, Parsed)> = BTreeMap::new();
+        let mut latest: BTreeMap<Name, (u64, Parsed)> = BTreeMap::new();
         for bundle in bundles {
             let documents = known.remove(bundle).unwrap_or_else(|| split(bundle));
             for (json, revision) in documents.iter() {

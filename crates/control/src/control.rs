@@ -293,7 +293,7 @@ fn plain(document: &Value) -> Bytes {
     if let Some(object) = document.as_object_mut() {
         object.remove("status");
     }
-    if let Some(metadata) = document["metadata"].as_object_mut() {
+    if let Some(metadata) = document.get_mut("metadata").and_then(Value::as_object_mut) {
         for field in ["managedFields", "resourceVersion", "uid", "generation", "selfLink"] {
             metadata.remove(field);
         }

@@ -238,7 +238,8 @@ fn narrowed(document: &Document, members: &BTreeMap<Key, Arc<Document>>) -> Byte
         members.contains_key(&Key::new(kind, namespace, name))
     };
     for (field, default) in [("parentRefs", "Gateway"), ("targetRefs", "Service")] {
-        if let Some(references) = value["spec"][field].as_array_mut() {
+        let references = value.get_mut("spec").and_then(|spec| spec.get_mut(field));
+        if let Some(references) = references.and_then(Value::as_array_mut) {
             references.retain(|reference| is_here(reference, default));
         }
     }

@@ -255,8 +255,10 @@ impl Members {
                 .filter_map(|port| {
                     let target = match &port.target {
                         Some(Target::Name(name)) => number(name)?,
-                        Some(Target::Number(target)) => number(&port.name).unwrap_or(u32::from(*target)),
-                        None => number(&port.name).unwrap_or(u32::from(port.port)),
+                        Some(Target::Number(target)) => {
+                            number(&port.name).unwrap_or_else(|| u32::from(*target))
+                        }
+                        None => number(&port.name).unwrap_or_else(|| u32::from(port.port)),
                     };
                     Some(Port { name: port.name.to_string(), number: target })
                 })

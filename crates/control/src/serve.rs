@@ -335,7 +335,6 @@ fn known<T>(request: &Request<T>) -> Result<Caller, Status> {
 }
 
 /// Whether a caller may speak for a workload: it has its namespace and its service account.
-#[expect(clippy::result_large_err, reason = "the status is what goes out")]
 fn owns(hub: &Hub, caller: &Caller, workload: &str, account: Option<&str>) -> Result<(), Status> {
     let Some((namespace, own)) = caller.identity() else { return Ok(()) };
     let (home, name) = workload.split_once('/').unwrap_or_default();

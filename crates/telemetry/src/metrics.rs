@@ -199,11 +199,10 @@ metrics! {
     Resolutions = "rhumb_backend_resolutions_total", Counter, "", ["backend", "result"],
         "DNS resolutions of backends.";
 
-<<<<<<< HEAD
     // Names.
     DnsQuestions = "rhumb_dns_questions_total", Counter, "", ["answer"],
         "Captured questions for names, by where the answer came from; loop: brought back to the process that asked.";
-=======
+
     // Control plane.
     ControlRevision = "rhumb_control_revision", Gauge, "", [],
         "Revision of the documents that the control plane has in force.";
@@ -213,7 +212,6 @@ metrics! {
         "Responses to proxies, and what they made of them.";
     ControlResources = "rhumb_control_resources_total", Counter, "", ["event"],
         "Resources that the control plane made, and resources that it sent.";
->>>>>>> 64d4338 (app: rhumb control, apply, get, delete, history, diff and rollback)
 
     // Configuration and certificates.
     ConfigRevision = "rhumb_config_revision", Gauge, "", [],

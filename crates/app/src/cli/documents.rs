@@ -387,7 +387,7 @@ impl At {
         if status == 404 && value["code"].is_null() {
             bail!("the rhumb at {} is no control plane: see `rhumb control --help`", self.admin);
         }
-        print::err(&format!("rhumb: {}\n", value["detail"].as_str().unwrap_or(text.trim())));
+        print::err(&format!("rhumb: {}\n", value["detail"].as_str().unwrap_or_else(|| text.trim())));
         for mistake in value["mistakes"].as_array().into_iter().flatten() {
             print::err(&format!("{}\n", plain(mistake)));
         }
