@@ -180,10 +180,14 @@ impl Follower {
 
     /// Says that a change is in use: it is what is had from here on. An ack goes out with the next request.
     pub fn accept(&mut self, change: Change) {
+        let is_late = change.stream != self.stream;
         let lane = self.lane_mut(change.kind);
         for item in change.items {
-            if let Some(held) = lane.names.get_mut(&item.name) {
-                *held = Held { version: Some(item.version), content: item.content };
+            let Some(held) = lane.names.get_mut(&item.name) else { continue };
+            *held = Held { version: Some(item.version), content: item.content };
+            // On this stream something else was said to be had: it has to be sent again.
+            if is_late && lane.is_begun && !lane.fresh.contains(&item.name) {
+                lane.fresh.push(item.name);
             }
         }
         self.answer(change.kind, change.stream, change.nonce, None);
@@ -200,6 +204,11 @@ impl Follower {
     pub fn held(&self, kind: Kind) -> impl Iterator<Item = (&str, Version, Option<&Bytes>)> {
         let names = self.lanes.get(kind.index()).into_iter().flat_map(|lane| &lane.names);
         names.filter_map(|(name, held)| Some((&**name, held.version?, held.content.as_ref())))
+    }
+
+    /// Every name that is wanted.
+    pub fn wanted(&self, kind: Kind) -> impl Iterator<Item = &str> {
+        self.lanes.get(kind.index()).into_iter().flat_map(|lane| lane.names.keys().map(|name| &**name))
     }
 
     /// The number of names that are wanted and about which nothing is known yet.
@@ -368,6 +377,25 @@ mod tests {
         assert_eq!(request.response_nonce, "");
         assert_eq!(follower.request(), None);
         assert_eq!(contents(&follower), [("a", Some(&b"A"[..]))]);
+    }
+
+    #[test]
+    fn what_is_taken_over_after_the_next_stream_has_begun_is_checked_again() {
+        let (mut follower, mut publisher) = (Follower::new(Node::default()), Publisher::default());
+        follower.want(Kind::Service, "a");
+        follower.begin();
+        settle(&world(&[("a", 1, "one")]), &mut follower, &mut publisher);
+        let two = world(&[("a", 2, "two")]);
+        publisher.changed(Kind::Service, "a");
+        let late = publisher.respond(2, &mut |_, name| two[name].clone()).unwrap();
+        let late = follower.response(late).unwrap();
+        // The next stream is told that it has the first, which holds again; then it takes the second into use.
+        let mut next = Publisher::default();
+        follower.begin();
+        next.request(&follower.request().unwrap(), &mut |name| name.into()).unwrap();
+        follower.accept(late);
+        settle(&world(&[("a", 3, "one")]), &mut follower, &mut next);
+        assert_eq!(contents(&follower), [("a", Some(&b"one"[..]))]);
     }
 
     #[test]

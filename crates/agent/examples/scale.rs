@@ -24,6 +24,7 @@ use rhumb_control::hub::Hub;
 use rhumb_control::serve::{Connection, routes, serve};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -45,12 +46,12 @@ fn main() {
     }
 }
 
-fn runtime(threads: usize) -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .expect("a runtime")
+/// A runtime on a thread of its own, as the control plane has it.
+fn runtime() -> Handle {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let handle = runtime.handle().clone();
+    std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    handle
 }
 
 fn service(number: usize, revision: u64) -> Document {
@@ -77,7 +78,7 @@ fn endpoint(service: usize, number: usize, weight: u32) -> Registration {
 
 /// Obeys orders from its standard input, a line each, and answers with a line.
 fn server() {
-    let runtime = runtime(2);
+    let runtime = runtime();
     let hub = Arc::new(Hub::new(Core::new(1)));
     hub.with(|core| {
         let documents = (0..SERVICES).map(|number| service(number, 1));
@@ -127,10 +128,11 @@ fn server() {
 }
 
 fn clients(address: &str) {
-    let runtime = runtime(2);
+    let runtimes = [runtime(), runtime()];
     let mut agents = Vec::new();
-    let _guard = runtime.enter();
     for number in 0..CLIENTS {
+        let runtime = &runtimes[number % 2];
+        let _guard = runtime.enter();
         let mut rng = Rng::new(number as u64);
         let (agent, mut events) = Agent::start(Options {
             servers: vec![address.to_owned()],
