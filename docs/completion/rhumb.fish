@@ -35,6 +35,13 @@ complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "status" -d 'Show the st
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "endpoints" -d 'Show the endpoints of a running process'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "drain" -d 'Have a running process finish what it has, and end'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "intercept" -d 'Bring this machine\'s or container\'s traffic to its sidecar'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "control" -d 'Run a control plane'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "apply" -d 'Put documents into a control plane'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "get" -d 'Show documents of a control plane, or its proxies'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "delete" -d 'Take a document out of a control plane'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "history" -d 'List the revisions of a control plane'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "diff" -d 'Show what differs between two revisions'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "rollback" -d 'Go back to an earlier revision'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "version" -d 'Print the version'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "completion" -d 'Print a completion script for a shell'
@@ -94,6 +101,48 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-outbound -d
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-inbound -d 'Do not capture connections that arrive'
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-dns -d 'Do not capture questions for names'
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l directory -d 'Directory of the documents and their history; made when it is not there' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin -d 'Admin listener: where people and tools ask' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist. Default: a file of this user\'s runtime directory, found by the other verbs by themselves' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
+json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l wait -d 'Return when every proxy that the change concerns runs it, and name those that do not. With a time, wait that long at most' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -s m -l message -d 'Why, for the history' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l if-revision -d 'Only if this revision is in force' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l admin -d 'Admin listener of the control plane' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l roll-back -d 'Go back to the revision before when a proxy refuses this one; waits'
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l dry-run -d 'Only show what would change'
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand get" -s n -l namespace -d 'Namespace' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand get" -s o -l format -d 'How it is printed' -r -f -a "text\t'A list'
+yaml\t'Documents as YAML'
+json\t'Documents as JSON'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand get" -l admin -d 'Admin listener of the control plane' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand get" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -s n -l namespace -d 'Its namespace' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l wait -d 'Return when every proxy that the change concerns runs it, and name those that do not. With a time, wait that long at most' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -s m -l message -d 'Why, for the history' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l if-revision -d 'Only if this revision is in force' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l admin -d 'Admin listener of the control plane' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -s h -l help -d 'Print help'
+complete -c rhumb -n "__fish_rhumb_using_subcommand history" -l limit -d 'How many' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand history" -l admin -d 'Admin listener of the control plane' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand history" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand history" -s h -l help -d 'Print help'
+complete -c rhumb -n "__fish_rhumb_using_subcommand diff" -l admin -d 'Admin listener of the control plane' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand diff" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l wait -d 'Return when every proxy that the change concerns runs it, and name those that do not. With a time, wait that long at most' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -s m -l message -d 'Why, for the history' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l if-revision -d 'Only if this revision is in force' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l admin -d 'Admin listener of the control plane' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l port -d 'Port of the gateway; 0 takes a free one. Default: 8080, or a free one when it is in use' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l admin -d 'Admin listener' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
@@ -104,16 +153,23 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand version" -l format -d 'How i
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand completion" -s h -l help -d 'Print help'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "run" -d 'Run the gateway'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "check" -d 'Check a configuration without running it'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "adapt" -d 'Print the documents that the short form stands for'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "schema" -d 'Print the JSON Schema of configurations'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "explain" -d 'Explain what happens to a request'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "status" -d 'Show the state of a running process'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "endpoints" -d 'Show the endpoints of a running process'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "drain" -d 'Have a running process finish what it has, and end'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "intercept" -d 'Bring this machine\'s or container\'s traffic to its sidecar'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "version" -d 'Print the version'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "completion" -d 'Print a completion script for a shell'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept demo version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "run" -d 'Run the gateway'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "check" -d 'Check a configuration without running it'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "adapt" -d 'Print the documents that the short form stands for'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "schema" -d 'Print the JSON Schema of configurations'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "explain" -d 'Explain what happens to a request'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "status" -d 'Show the state of a running process'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "endpoints" -d 'Show the endpoints of a running process'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "drain" -d 'Have a running process finish what it has, and end'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "intercept" -d 'Bring this machine\'s or container\'s traffic to its sidecar'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "control" -d 'Run a control plane'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "apply" -d 'Put documents into a control plane'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "get" -d 'Show documents of a control plane, or its proxies'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "delete" -d 'Take a document out of a control plane'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "history" -d 'List the revisions of a control plane'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "diff" -d 'Show what differs between two revisions'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "rollback" -d 'Go back to an earlier revision'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "version" -d 'Print the version'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "completion" -d 'Print a completion script for a shell'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain intercept control apply get delete history diff rollback demo version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -78,9 +78,9 @@ fn documents_are_applied_shown_compared_and_taken_back() {
     let history = control.ok(&["history"]);
     assert!(history.contains("the first") && history.contains("Backend/default/users changed"), "{history}");
     let diff = control.ok(&["diff", "1"]);
-    assert!(diff.contains("-   - 127.0.0.1:9001") && diff.contains("+   - 127.0.0.1:9002"), "{diff}");
+    assert!(diff.contains("-   - \"127.0.0.1:9001\"") && diff.contains("+   - \"127.0.0.1:9002\""), "{diff}");
     let dry = control.apply(&backend(9003), &["--dry-run"]);
-    assert!(dry.output.contains("+   - 127.0.0.1:9003"), "{}", dry.output);
+    assert!(dry.output.contains("+   - \"127.0.0.1:9003\""), "{}", dry.output);
     assert!(
         control.ok(&["get", "Backend", "users", "-o", "yaml"]).contains("127.0.0.1:9002"),
         "nothing was applied"
