@@ -11,10 +11,12 @@ use crate::kind::grant::ReferenceGrant;
 use crate::kind::grpc_route::GrpcRoute;
 use crate::kind::http_route::HttpRoute;
 use crate::kind::l4_route::{TcpRoute, TlsRoute, UdpRoute};
+use crate::kind::mesh::{Mesh, Sidecar};
 use crate::kind::policy::Policy;
 use crate::kind::proxy_config::ProxyConfig;
 use crate::kind::refs::{EXPERIMENTAL_GROUP, GATEWAY_GROUP, RHUMB_GROUP};
 use crate::kind::secret::{ConfigMap, NamespaceDoc, Secret};
+use crate::kind::service::{Service, Workload};
 use crate::scalar::{Name, Namespace};
 use crate::span::{Source, Span, Spanned};
 use crate::value::Node;
@@ -123,6 +125,14 @@ kinds! {
     Consumer(Consumer) = "Consumer" in RHUMB_GROUP, &["v1alpha1"], Namespaced, Spec;
     /// Settings of the proxy.
     ProxyConfig(ProxyConfig) = "ProxyConfig" in RHUMB_GROUP, &["v1alpha1"], Namespaced, Spec;
+    /// Something that is called by name in the mesh.
+    Service(Service) = "Service" in "", &["v1"], Namespaced, Spec;
+    /// Where a service runs.
+    Workload(Workload) = "Workload" in RHUMB_GROUP, &["v1alpha1"], Namespaced, Spec;
+    /// What holds for the whole mesh.
+    Mesh(Mesh) = "Mesh" in RHUMB_GROUP, &["v1alpha1"], Cluster, Spec;
+    /// What the proxy of one workload does.
+    Sidecar(Sidecar) = "Sidecar" in RHUMB_GROUP, &["v1alpha1"], Namespaced, Spec;
     /// Secret content such as certificates with keys.
     Secret(Secret) = "Secret" in "", &["v1"], Namespaced, Whole;
     /// Content such as CA certificates.
@@ -167,15 +177,14 @@ const LATER: &[(&str, &str, &str)] = &[
     ("ListenerSet", GATEWAY_GROUP, "write the listeners into the Gateway"),
     ("XListenerSet", "gateway.networking.x-k8s.io", "write the listeners into the Gateway"),
     ("XBackend", "gateway.networking.x-k8s.io", "write a Backend of group rhumb.dev"),
-    ("XMesh", "gateway.networking.x-k8s.io", "the mesh comes with a later version"),
+    ("XMesh", "gateway.networking.x-k8s.io", "write a Mesh of group rhumb.dev"),
     ("BackendLBPolicy", GATEWAY_GROUP, "write `loadBalancing` into the Backend"),
-    ("Service", "", "outside of Kubernetes write a Backend of group rhumb.dev with `endpoints` or `dns`"),
     (
         "EndpointSlice",
         "discovery.k8s.io",
-        "outside of Kubernetes write a Backend of group rhumb.dev with `endpoints`",
+        "outside of Kubernetes write a Workload of group rhumb.dev for each",
     ),
-    ("Endpoints", "", "outside of Kubernetes write a Backend of group rhumb.dev with `endpoints`"),
+    ("Endpoints", "", "outside of Kubernetes write a Workload of group rhumb.dev for each"),
     ("Ingress", "networking.k8s.io", "write a Gateway and an HTTPRoute"),
     ("Deployment", "apps", "workloads are run by Kubernetes, not by a proxy"),
     ("Pod", "", "workloads are run by Kubernetes, not by a proxy"),

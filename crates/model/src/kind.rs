@@ -15,6 +15,8 @@ pub mod backend_traffic;
 pub mod policy;
 pub mod consumer;
 pub mod proxy_config;
+pub mod service;
+pub mod mesh;
 
 /// The kinds of routes, of group gateway.networking.k8s.io.
 pub const ROUTE_KINDS: &[&str] = &["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"];

@@ -13,9 +13,11 @@ use rhumb_model::kind::grant::ReferenceGrant;
 use rhumb_model::kind::grpc_route::GrpcRoute;
 use rhumb_model::kind::http_route::HttpRoute;
 use rhumb_model::kind::l4_route::{TcpRoute, TlsRoute, UdpRoute};
+use rhumb_model::kind::mesh::{Mesh, Sidecar};
 use rhumb_model::kind::policy::Policy;
 use rhumb_model::kind::proxy_config::ProxyConfig;
 use rhumb_model::kind::secret::{ConfigMap, Secret};
+use rhumb_model::kind::service::{Service, Workload};
 use rhumb_model::scalar::Namespace;
 use rhumb_model::{Doc, DocId, Spanned, Spec};
 
@@ -123,6 +125,10 @@ pub(crate) struct Docs<'a> {
     pub(crate) policies: Kind<'a, Policy>,
     pub(crate) consumers: Kind<'a, Consumer>,
     pub(crate) configs: Kind<'a, ProxyConfig>,
+    pub(crate) services: Kind<'a, Service>,
+    pub(crate) workloads: Kind<'a, Workload>,
+    pub(crate) meshes: Kind<'a, Mesh>,
+    pub(crate) sidecars: Kind<'a, Sidecar>,
     pub(crate) secrets: Kind<'a, Secret>,
     pub(crate) config_maps: Kind<'a, ConfigMap>,
     namespaces: HashMap<&'a str, &'a Doc>,
@@ -152,6 +158,10 @@ impl<'a> Docs<'a> {
             policies: Kind::new("Policy", are_ageless, trace),
             consumers: Kind::new("Consumer", are_ageless, trace),
             configs: Kind::new("ProxyConfig", are_ageless, trace),
+            services: Kind::new("Service", are_ageless, trace),
+            workloads: Kind::new("Workload", are_ageless, trace),
+            meshes: Kind::new("Mesh", are_ageless, trace),
+            sidecars: Kind::new("Sidecar", are_ageless, trace),
             secrets: Kind::new("Secret", are_ageless, trace),
             config_maps: Kind::new("ConfigMap", are_ageless, trace),
             namespaces: HashMap::new(),
@@ -174,6 +184,10 @@ impl<'a> Docs<'a> {
                 Spec::Consumer(spec) => this.consumers.push(doc, spec),
                 Spec::Policy(spec) => this.policies.push(doc, spec),
                 Spec::ProxyConfig(spec) => this.configs.push(doc, spec),
+                Spec::Service(spec) => this.services.push(doc, spec),
+                Spec::Workload(spec) => this.workloads.push(doc, spec),
+                Spec::Mesh(spec) => this.meshes.push(doc, spec),
+                Spec::Sidecar(spec) => this.sidecars.push(doc, spec),
                 Spec::Secret(spec) => this.secrets.push(doc, spec),
                 Spec::ConfigMap(spec) => this.config_maps.push(doc, spec),
                 Spec::Namespace(_) => {

@@ -10,7 +10,7 @@ use crate::value::Node;
 object! {
     /// Policies and what they are attached to. Their bodies are known to the policies themselves.
     pub struct Policy as "the spec of a Policy" {
-        /// Gateways, listeners, routes, rules, backends or consumers of this namespace. None: used by routes as an ExtensionRef.
+        /// Gateways, listeners, routes, rules, backends, services or consumers of this namespace. None: used by routes as an ExtensionRef.
         "targetRefs" target_refs: List<PolicyTarget, 0, 64>,
         /// Policies by kind, such as `cors: {allowOrigins: ["https://example.com"]}`.
         "policies" policies: Table<Node, 64>,
@@ -43,11 +43,11 @@ object! {
     pub struct PolicyTarget as "a targetRef" {
         /// Group of the target. Default: the one that has the kind.
         "group" group: Option<Spanned<Group>>,
-        /// Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute, Backend or Consumer.
+        /// Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute, Backend, Service or Consumer.
         "kind" kind: Spanned<KindName>,
         /// Name of the target.
         "name" name: Spanned<Name>,
-        /// Name of one listener of a Gateway or one rule of a route.
+        /// Name of one listener of a Gateway, one rule of a route, or one port of a Service.
         "sectionName" section_name: Option<Spanned<Name>>,
     }
     check PolicyTarget::check;
@@ -63,6 +63,7 @@ const TARGETS: &[(&str, &str)] = &[
     ("UDPRoute", GATEWAY_GROUP),
     ("Backend", RHUMB_GROUP),
     ("Consumer", RHUMB_GROUP),
+    ("Service", ""),
 ];
 
 impl PolicyTarget {
@@ -91,7 +92,10 @@ impl PolicyTarget {
                     written.span,
                     format!("kind {} is not of group `{written}`", self.kind),
                 )
-                .fix(format!("write `group: {group}`, or leave it out"));
+                .fix(format!(
+                    "write `group: {}`, or leave it out",
+                    if group.is_empty() { "\"\"" } else { group }
+                ));
             cx.push(diag);
         }
         if matches!(self.kind.as_str(), "Backend" | "Consumer")

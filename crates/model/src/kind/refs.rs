@@ -17,11 +17,11 @@ pub const EXPERIMENTAL_GROUP: &str = "gateway.networking.x-k8s.io";
 pub const RHUMB_GROUP: &str = "rhumb.dev";
 
 object! {
-    /// The Gateway (or listener of one) that a route wants to be attached to.
+    /// The Gateway (or listener of one) or Service that a route wants to be attached to.
     pub struct ParentRef as "a parentRef" {
-        /// Group of the parent. Default: gateway.networking.k8s.io.
+        /// Group of the parent: gateway.networking.k8s.io (default), or empty for a Service.
         "group" group: Spanned<Group> = gateway_group,
-        /// Kind of the parent. Default: Gateway.
+        /// Kind of the parent: Gateway (default), or Service for calls within the mesh.
         "kind" kind: Spanned<KindName> = gateway_kind,
         /// Namespace of the parent. Default: that of the route.
         "namespace" namespace: Option<Spanned<Namespace>>,
@@ -36,7 +36,32 @@ object! {
 }
 
 impl ParentRef {
+    /// True for a Service: the route holds for calls of it within the mesh (GEP-1426).
+    pub fn is_service(&self) -> bool {
+        self.group.as_str().is_empty() && self.kind.as_str() == "Service"
+    }
+
     fn check(&self, cx: &mut Decoder<'_>) {
+        if self.is_service() {
+            if let Some(section) = &self.section_name {
+                let diag = cx
+                    .error(Rule::Conflict, section.span, "`sectionName` with a Service")
+                    .fix("write `port:`, or leave it out for all ports");
+                cx.push(diag);
+            }
+            return;
+        }
+        if self.kind.as_str() == "Service" {
+            let diag = cx
+                .error(
+                    Rule::UnknownValue,
+                    self.kind.span,
+                    format!("no kind Service in group `{}`", self.group),
+                )
+                .fix("add `group: \"\"`");
+            cx.push(diag);
+            return;
+        }
         if self.group.as_str() != GATEWAY_GROUP || self.kind.as_str() != "Gateway" {
             let diag = cx
                 .error(
@@ -44,7 +69,7 @@ impl ParentRef {
                     self.kind.span,
                     format!("a {} cannot be a parent in this version", self.kind),
                 )
-                .why("routes attach to Gateways of group gateway.networking.k8s.io");
+                .why("routes attach to Gateways of group gateway.networking.k8s.io, or to Services of the core group");
             cx.push(diag);
         }
     }
