@@ -138,6 +138,7 @@ impl Source {
             weight: if self.name.kind == DnsKind::Services { member.weight() } else { self.name.weight },
             zone: self.name.zone.clone(),
             priority: self.name.priority,
+            tunnel: 0,
         });
         Some(specs.collect())
     }
@@ -193,6 +194,7 @@ fn kept(set: &EndpointSet, name: &DnsName) -> Vec<EndpointSpec> {
         weight: member.weight(),
         zone: member.zone().map(Arc::from),
         priority: member.priority(),
+        tunnel: member.endpoint().tunnel(),
     });
     specs.collect()
 }

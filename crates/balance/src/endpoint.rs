@@ -36,12 +36,14 @@ pub struct EndpointSpec {
     pub zone: Option<Arc<str>>,
     /// Its level: endpoints of a higher number are for when those of the lower ones are not enough. **Default**: 0.
     pub priority: u32,
+    /// The port of the proxy in front of it, which connections are made to instead; 0 where there is none. **Default**: 0.
+    pub tunnel: u16,
 }
 
 impl EndpointSpec {
     /// An endpoint with weight 1 that is known by its address alone.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, hostname: None, weight: 1, zone: None, priority: 0 }
+        Self { address, hostname: None, weight: 1, zone: None, priority: 0, tunnel: 0 }
     }
 }
 
@@ -52,6 +54,7 @@ pub struct Endpoint {
     counters: Counters,
     address: SocketAddr,
     hostname: Option<Arc<str>>,
+    tunnel: u16,
     identity: u64,
     label: Box<str>,
     story: Mutex<Story>,
@@ -105,6 +108,7 @@ impl Endpoint {
             counters,
             address: spec.address,
             hostname: spec.hostname.clone(),
+            tunnel: spec.tunnel,
             identity: identity(spec),
             label: spec.address.to_string().into(),
             story: Mutex::new(Story::new(now)),
@@ -130,7 +134,13 @@ impl Endpoint {
         self.hostname.as_ref()
     }
 
-    /// A hash of address and hostname.
+    /// The port of the proxy in front of it; 0 where there is none.
+    #[inline]
+    pub fn tunnel(&self) -> u16 {
+        self.tunnel
+    }
+
+    /// A hash of address, hostname and tunnel.
     #[inline]
     pub fn identity(&self) -> u64 {
         self.identity
@@ -325,7 +335,11 @@ impl Drop for InFlight {
 /// See [`Endpoint::identity`].
 pub(crate) fn identity(spec: &EndpointSpec) -> u64 {
     let hostname = spec.hostname.as_deref().unwrap_or_default();
-    hash::key(format!("{}|{hostname}", spec.address).as_bytes())
+    match spec.tunnel {
+        0 => hash::key(format!("{}|{hostname}", spec.address).as_bytes()),
+        // Another way is another endpoint: what was learned of one says nothing about the other.
+        tunnel => hash::key(format!("{}|{hostname}|{tunnel}", spec.address).as_bytes()),
+    }
 }
 
 #[cfg(test)]

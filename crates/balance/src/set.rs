@@ -456,6 +456,7 @@ impl Endpoints {
                 weight: member.weight,
                 zone: member.zone.clone(),
                 priority: member.priority,
+                tunnel: member.endpoint.tunnel(),
             });
             set.next(specs.collect(), algorithm, now)
         });

@@ -1,6 +1,6 @@
 //! A backend: a set of endpoints, how to choose among them, and how to talk to them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use rhumb_balance::{Ask, Endpoint, Endpoints, InFlight, Nanos, NotPicked, RetryBudget};
@@ -11,6 +11,8 @@ use rhumb_codec::head::RequestHead;
 use rhumb_route::field::cookie;
 use rhumb_telemetry::metrics::BackendId;
 use rhumb_upstream::{Check, Target};
+
+use crate::mesh::Way;
 
 /// A backend.
 pub struct Backend {
@@ -32,6 +34,8 @@ pub struct Backend {
     pub check: Option<Arc<Check>>,
     /// Names in DNS that some or all endpoints are found by, for dumps; empty when every address is written.
     pub dns_names: Box<[Box<str>]>,
+    /// It is a service of the mesh: `target` is for endpoints behind a proxy of the mesh.
+    pub mesh: Option<Box<Way>>,
     /// The backend's series in the metrics registry, found at its first request.
     pub metrics_id: OnceLock<BackendId>,
 }
@@ -55,6 +59,19 @@ impl Backend {
     #[inline]
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// How and where a connection to an endpoint is made.
+    #[inline]
+    pub fn way(&self, endpoint: &Endpoint) -> (&Target, SocketAddr) {
+        let address = endpoint.address();
+        match &self.mesh {
+            None => (&self.target, address),
+            Some(way) => match endpoint.tunnel() {
+                0 => (&way.plain, address),
+                tunnel => (&self.target, SocketAddr::new(address.ip(), tunnel)),
+            },
+        }
     }
 
     /// Chooses an endpoint and counts the request in; `tried` failed this request already and are left out while

@@ -11,6 +11,7 @@ pub mod l4;
 pub mod backend;
 pub mod session;
 pub mod consumer;
+pub mod mesh;
 pub mod process;
 pub mod current;
 mod dump;

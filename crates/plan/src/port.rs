@@ -11,6 +11,7 @@ use rhumb_route::{Host, Table, normalize};
 use rhumb_tls::{ServerTls, ServerTlsSet};
 
 use crate::l4::{L4, ProxyProtocol};
+use crate::mesh::Role;
 use crate::rule::Rule;
 
 /// A listening socket. Several Gateway listeners may share one; they differ by host name.
@@ -31,6 +32,8 @@ pub struct Port {
     pub settings: PortSettings,
     /// Connections or datagrams are carried as they are; the table is empty then.
     pub l4: Option<Box<L4>>,
+    /// What it is for in the mesh; none for listeners of Gateways.
+    pub role: Option<Box<Role>>,
 }
 
 impl Port {

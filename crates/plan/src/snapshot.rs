@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rhumb_base::name::ListenerName;
 use rhumb_policy::Keeper;
+use rhumb_route::Table;
 
 use crate::backend::Backend;
 use crate::consumer::ByConsumer;
+use crate::mesh::{Mesh, Place};
 use crate::port::Port;
+use crate::rule::Rule;
 
 /// One revision of the configuration, compiled.
 #[derive(Default)]
@@ -26,12 +30,29 @@ pub struct Plan {
     pub keeper: Keeper,
     /// Some backend is told of clients by the PROXY protocol: connections ask where they were made to.
     pub names_clients: bool,
+    /// Services of the mesh; none for a process that is no part of one.
+    pub mesh: Option<Arc<Mesh>>,
 }
 
 impl Plan {
     /// The port that listens on `address`.
     pub fn port(&self, address: SocketAddr) -> Option<&Arc<Port>> {
         self.ports.iter().find(|port| port.address == address)
+    }
+
+    /// The rules of a listener of the mesh, by its name.
+    pub fn mesh_table(&self, name: &ListenerName) -> Option<&Table<Rule>> {
+        let mesh = self.mesh.as_ref()?;
+        let services = mesh.outbound.values().chain(mesh.inbound.values());
+        services
+            .filter_map(|service| service.http.as_ref())
+            .find(|port| port.name == *name)
+            .map(|port| &port.table)
+    }
+
+    /// The port that a connection of the mesh belongs to.
+    pub fn mesh_port(&self, place: &Place) -> Option<&Arc<Port>> {
+        self.mesh.as_ref()?.service(place)?.http.as_ref()
     }
 
     /// Every socket, those for datagrams last.

@@ -70,6 +70,7 @@ pub mod proxy_protocol;
 pub mod tcp;
 pub mod udp;
 pub mod priority;
+pub mod mesh;
 
 pub use call::{Answer, Call, Caller, Event, Out};
 pub use chain::{Chain, ChainState, Item, Step};

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use rhumb_base::name::ListenerName;
 use rhumb_model::kind::gateway::{FromNamespaces, Gateway, GatewayClass, Listener, Protocol, TlsMode};
 use rhumb_model::kind::refs::{GATEWAY_GROUP, ParentRef};
+use rhumb_model::kind::service::Carried;
 use rhumb_model::scalar::Hostname;
 use rhumb_model::short::CLASS;
-use rhumb_model::{Diag, Doc, Rule, Spanned};
+use rhumb_model::{Diag, Doc, Rule, Spanned, Spec};
 use rhumb_plan::PortSettings;
 use rhumb_route::Host;
 use rhumb_tls::ServerTls;
@@ -21,7 +22,8 @@ use crate::certificate::{Servers, of_secret};
 use crate::collect::{Docs, Entry, Key, key, namespace_or};
 use crate::grant::{self, Grants};
 use crate::l4;
-use crate::policies::{Level, Policies};
+use crate::mesh::{self, Carries, Expanded, MeshDoor, Side};
+use crate::policies::{self, Level, Policies};
 use crate::report::Report;
 use crate::settings::{self, Settings, Surroundings};
 
@@ -43,6 +45,8 @@ pub(crate) struct Door<'a> {
     pub(crate) tls: Option<(u64, ServerTls)>,
     /// It is wrong, and owns its requests only to refuse them.
     pub(crate) is_refused: bool,
+    /// It is one of a Service, and no socket is bound to it.
+    pub(crate) mesh: Option<&'a MeshDoor>,
 }
 
 /// How things stand with a listener, as far as its document does not say.
@@ -107,6 +111,12 @@ pub(crate) struct Doors<'a> {
     pub(crate) udp_ports: BTreeMap<SocketAddr, PortPlan<'a>>,
     pub(crate) identities: Vec<Identity>,
     gateways: HashMap<Key<'a>, Served>,
+    /// Doors of Services.
+    services: HashMap<Key<'a>, Vec<usize>>,
+    /// The namespace that calls come from.
+    client: Option<&'a str>,
+    /// Settings of ports that no Gateway has.
+    pub(crate) port_settings: PortSettings,
 }
 
 impl<'a> Doors<'a> {
@@ -117,6 +127,7 @@ impl<'a> Doors<'a> {
         policies: &Policies<'a>,
         around: &Surroundings,
         servers: Servers<'a>,
+        mesh: &'a Expanded,
         report: &mut Report,
     ) -> (Self, Settings<'a>) {
         let mut this = Self {
@@ -125,6 +136,9 @@ impl<'a> Doors<'a> {
             udp_ports: BTreeMap::new(),
             identities: Vec::new(),
             gateways: HashMap::new(),
+            services: HashMap::new(),
+            client: mesh.sidecar.as_ref().map(|sidecar| sidecar.namespace()),
+            port_settings: PortSettings::default(),
         };
         let classes: Vec<_> = docs.gateways.all.iter().map(|gateway| class(docs, *gateway, report)).collect();
         let configs: Vec<_> = docs
@@ -148,7 +162,44 @@ impl<'a> Doors<'a> {
             };
             this.gateways.insert(key(gateway.doc), served);
         }
+        this.port_settings = settings.of(None).0;
+        for door in &mesh.doors {
+            this.mesh_door(door, policies);
+        }
         (this, settings)
+    }
+
+    /// Opens a listener of a Service.
+    fn mesh_door(&mut self, mesh: &'a MeshDoor, policies: &Policies<'a>) {
+        let Spec::Gateway(spec) = &mesh.doc.spec else { return };
+        let Some(listener) = spec.listeners.first() else { return };
+        let doc = &*mesh.doc;
+        let service: Key<'a> = (&mesh.service.0, &mesh.service.1);
+        let level = |section: Option<&str>| match mesh.side {
+            Side::Inbound => policies.of_service(service, section, policies::is_of_server),
+            Side::Outbound => policies.of_service(service, section, |attached| {
+                !policies::is_of_server(attached) && !policies::is_of_backend(attached)
+            }),
+        };
+        let name = format!("{}/{}/{}", doc.namespace(), doc.name(), listener.name.as_str());
+        let name = ListenerName::new(name);
+        self.services.entry(service).or_default().push(self.doors.len());
+        self.doors.push(Door {
+            label: name.shared(),
+            name,
+            host: Host::Any,
+            gateway: Entry { doc, spec },
+            listener,
+            policies: [
+                level(None),
+                mesh.section.as_deref().map_or_else(Level::new, |name| level(Some(name))),
+            ],
+            identity: None,
+            ports: vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), mesh.service.2)],
+            tls: None,
+            is_refused: false,
+            mesh: Some(mesh),
+        });
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, and each is another concern")]
@@ -195,6 +246,7 @@ impl<'a> Doors<'a> {
                 ports: Vec::new(),
                 tls,
                 is_refused,
+                mesh: None,
             };
             let levels = [&door.policies[0], &door.policies[1]];
             let settings = match l4::port_settings(doc, listener, levels, &settings, report) {
@@ -307,6 +359,18 @@ impl<'a> Doors<'a> {
         Ok(Some(self.identities.len() - 1))
     }
 
+    /// The port of a listener of a Service.
+    pub(crate) fn mesh_port(&self, at: usize) -> Option<PortPlan<'a>> {
+        let door = self.doors.get(at)?;
+        Some(PortPlan {
+            doors: vec![at],
+            protocol: door.protocol(),
+            settings: self.port_settings.clone(),
+            config: None,
+            gateway: door.gateway.doc,
+        })
+    }
+
     /// How things stand with each listener.
     pub(crate) fn standings(&self) -> impl Iterator<Item = Standing> {
         self.doors.iter().map(|door| Standing {
@@ -344,6 +408,9 @@ impl<'a> Doors<'a> {
         parent: &ParentRef,
         report: &mut Report,
     ) -> Vec<usize> {
+        if parent.is_service() {
+            return self.of_service(docs, route, parent, report);
+        }
         let doc = route.doc;
         let namespace = namespace_or(parent.namespace.as_ref(), doc);
         let name = parent.name.as_str();
@@ -413,6 +480,77 @@ impl<'a> Doors<'a> {
             report.push(diag);
         }
         fitting
+    }
+
+    /// The doors of a Service that a route names as its parent: those of calls from here. A process that does not call it has
+    /// none, and nothing is wrong with that.
+    fn of_service(
+        &self,
+        docs: &Docs<'a>,
+        route: &Route<'_>,
+        parent: &ParentRef,
+        report: &mut Report,
+    ) -> Vec<usize> {
+        let doc = route.doc;
+        let (namespace, name) = (namespace_or(parent.namespace.as_ref(), doc), parent.name.as_str());
+        let Some(service) = docs.services.get((namespace, name)) else {
+            if !docs.is_unreadable("Service", (namespace, name)) {
+                let what = format!("no Service `{name}` in namespace `{namespace}`");
+                let names: Vec<&str> = docs.services.names(namespace).collect();
+                let diag = report.unknown(doc.origin(parent.name.span), what, name, names.into_iter());
+                report.push(diag);
+            }
+            return Vec::new();
+        };
+        let ports = service.spec.ports.iter();
+        let mut ports = ports
+            .filter(|port| parent.port.as_ref().is_none_or(|wanted| wanted.number() == port.port.number()))
+            .peekable();
+        if ports.peek().is_none() {
+            let span = parent.port.as_ref().map_or(parent.name.span, |port| port.span);
+            let diag = Diag::error(
+                Rule::UnknownReference,
+                doc.origin(span),
+                format!("Service `{name}` has no such port"),
+            )
+            .related(service.doc.origin(service.doc.span), "the Service");
+            report.push(diag);
+            return Vec::new();
+        }
+        let has_requests = matches!(route.kind, "HTTPRoute" | "GRPCRoute");
+        if !ports.any(|port| match port.carried() {
+            Carried::Tcp => !has_requests,
+            Carried::Found => true,
+            Carried::Http1 | Carried::Http2 => has_requests,
+        }) {
+            let what = format!("{} `{}` does not fit Service `{name}`", route.kind, doc.name());
+            let diag = Diag::error(Rule::Conflict, doc.origin(parent.name.span), what)
+                .why(match has_requests {
+                    true => {
+                        "its connections are carried as they are (`appProtocol`), so nobody sees requests"
+                    }
+                    false => "its `appProtocol` says that it speaks HTTP",
+                })
+                .fix(if has_requests { "use a TCPRoute" } else { "use an HTTPRoute" })
+                .related(service.doc.origin(service.doc.span), "the Service");
+            report.push(diag);
+            return Vec::new();
+        }
+        if !mesh::holds(doc.namespace(), namespace, self.client) {
+            return Vec::new();
+        }
+        let side = if doc.name().starts_with(mesh::INBOUND) { Side::Inbound } else { Side::Outbound };
+        let carries = if has_requests { Carries::Requests } else { Carries::Connections };
+        let fits = |at: &&usize| {
+            let door = self.doors.get(**at).and_then(|door| door.mesh);
+            door.is_some_and(|door| {
+                door.side == side
+                    && door.carries == carries
+                    && parent.port.as_ref().is_none_or(|port| port.number() == door.service.2)
+            })
+        };
+        let here = self.services.get(&(namespace, name));
+        here.into_iter().flatten().filter(fits).copied().collect()
     }
 
     fn report_no_listener(

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use rhumb_balance::{Algorithm, EndpointSet, EndpointSpec, Endpoints, RetryBudget};
 use rhumb_base::name::BackendName;
+use rhumb_base::spiffe::SpiffeId;
 use rhumb_codec::field::FieldName;
 use rhumb_codec::{h1, proxy_protocol};
 use rhumb_model::kind::backend::{
@@ -18,14 +19,17 @@ use rhumb_model::kind::backend_tls::{BackendTlsPolicy, SubjectAltNameKind};
 use rhumb_model::kind::refs::RHUMB_GROUP;
 use rhumb_model::{Diag, Doc, Origin, Rule, Source, Span, Spec};
 use rhumb_plan::limit::DEFAULT_MAX_PENDING;
+use rhumb_plan::mesh::Way;
 use rhumb_plan::target::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Protocol, Target};
 use rhumb_plan::{self as plan, HashOn, Plan};
 use rhumb_policy::Want;
+use rhumb_tls::mesh::{Expected, Membership};
 use rhumb_tls::{self as tls, Certificate, ClientSpec, ClientTls, Roots, SubjectName, Verify, Version};
 
 use crate::certificate::{self, Written, WrittenRoots, ca_of, of_secret};
 use crate::collect::{Docs, Entry, Key, key};
 use crate::health;
+use crate::mesh::{Expanded, MeshBackend};
 use crate::report::{Event, Report};
 use crate::settings::{Surroundings, positive};
 use crate::trace::{Ask, Changes, Frame};
@@ -102,6 +106,8 @@ pub(crate) struct Backends<'a> {
     /// The same for those that no rule names, by position.
     checked: HashMap<usize, usize>,
     system_roots: Option<Result<Roots, tls::Error>>,
+    mesh: &'a Expanded,
+    membership: Option<&'a Membership>,
     /// Where this process runs.
     zone: Option<Arc<str>>,
     /// Those that some rule names, in the order of first use.
@@ -149,6 +155,7 @@ impl<'a> Backends<'a> {
         previous: Option<&'a Plan>,
         around: Surroundings,
         zone: Option<Arc<str>>,
+        (mesh, membership): (&'a Expanded, Option<&'a Membership>),
         kept: Vec<Made>,
         changes: &mut Changes,
         report: &mut Report,
@@ -168,6 +175,8 @@ impl<'a> Backends<'a> {
             by_id: HashMap::new(),
             checked: HashMap::new(),
             system_roots: None,
+            mesh,
+            membership,
             zone,
             used: Vec::new(),
             dns: Vec::new(),
@@ -410,7 +419,13 @@ impl<'a> Backends<'a> {
         });
         let idle_timeout = spec.idle_timeout.as_ref().map_or(DEFAULT_IDLE_TIMEOUT, |written| written.get());
         let (algorithm, hash_on) = balancing(spec);
-        let (fixed, names) = endpoints(spec);
+        let (mut fixed, names) = endpoints(spec);
+        let mesh = self.mesh.backends.get(&(doc.namespace().into(), doc.name().into()));
+        if let Some(mesh) = mesh {
+            for endpoint in &mut fixed {
+                endpoint.tunnel = mesh.tunnels.get(&endpoint.address).copied().unwrap_or(0);
+            }
+        }
         // It is the Backend that is asked for, whoever asks.
         self.docs.trace.note(Ask::Document, "Backend", key(doc));
         let limits = self.traffic.budget(key(doc));
@@ -426,14 +441,27 @@ impl<'a> Backends<'a> {
             return None;
         }
         let settings = settings?;
+        if let Some(mesh) = mesh
+            && !mesh.tunnels.is_empty()
+            && self.membership.is_none()
+        {
+            report.push(self.without_identity(doc));
+            return None;
+        }
 
         let has_tls = settings.is_some();
-        let protocol = match *spec.protocol {
+        let spoken = match *spec.protocol {
             BackendProtocol::Http1 => Protocol::Http1,
             BackendProtocol::H2c | BackendProtocol::H2 => Protocol::Http2,
         };
+        // Between proxies requests are multiplexed, whatever the application speaks.
+        let protocol = if mesh.is_some() { Protocol::Http2 } else { spoken };
         let mut hasher = DefaultHasher::new();
         (&name, protocol, settings.as_ref().map(|settings| settings.digest)).hash(&mut hasher);
+        if let Some(mesh) = mesh {
+            let domain = self.membership.map(|membership| membership.trust_domain().to_string());
+            (spoken, &mesh.server_name, &mesh.identities, domain).hash(&mut hasher);
+        }
         let pool_key = hasher.finish();
         (connect_timeout, idle_timeout, algorithm, proxy_protocol_of(spec), limits).hash(&mut hasher);
         hash_written(&fixed, &names, &hash_on, &mut hasher);
@@ -458,6 +486,19 @@ impl<'a> Backends<'a> {
         // What is known about endpoints that stay is kept: health, latency, requests under way.
         let set = match before {
             None => EndpointSet::new(fixed.clone(), algorithm),
+            // They come from a control plane, and stay until it says something else.
+            Some(before) if mesh.is_some() && fixed.is_empty() => {
+                let set = before.endpoints.load();
+                let members = set.members().iter().map(|member| EndpointSpec {
+                    address: member.endpoint().address(),
+                    hostname: member.endpoint().hostname().cloned(),
+                    weight: member.weight(),
+                    zone: member.zone().map(Arc::from),
+                    priority: member.priority(),
+                    tunnel: member.endpoint().tunnel(),
+                });
+                before.endpoints.next(members.collect(), algorithm, self.around.now)
+            }
             Some(before) => {
                 let set = before.endpoints.load();
                 let found = set.members().iter().filter_map(|member| {
@@ -471,6 +512,7 @@ impl<'a> Backends<'a> {
                         weight: member.weight(),
                         zone: name.zone.clone(),
                         priority: name.priority,
+                        tunnel: 0,
                     })
                 });
                 let specs = fixed.iter().cloned().chain(found).collect();
@@ -482,6 +524,25 @@ impl<'a> Backends<'a> {
             Some(before) => Arc::clone(&before.budget),
             None => Arc::new(RetryBudget::new(limits)),
         };
+        let target = Target {
+            key: pool_key,
+            protocol,
+            tls,
+            proxy_protocol: proxy_protocol_of(spec),
+            connect_timeout,
+            idle_timeout,
+            limits: h1::Limits::default(),
+            connections: before.map_or_else(Arc::default, |before| Arc::clone(&before.target.connections)),
+            max_connections,
+            max_pending,
+        };
+        let (target, way) = match mesh {
+            None => (target, None),
+            Some(mesh) => {
+                let (target, way) = self.way(doc, mesh, target, spoken, same_pool, report)?;
+                (target, Some(Box::new(way)))
+            }
+        };
         let backend = plan::Backend {
             name: BackendName::new(name),
             digest,
@@ -489,24 +550,65 @@ impl<'a> Backends<'a> {
             budget,
             needs_key: algorithm.needs_key(),
             hash_on,
-            target: Target {
-                key: pool_key,
-                protocol,
-                tls,
-                proxy_protocol: proxy_protocol_of(spec),
-                connect_timeout,
-                idle_timeout,
-                limits: h1::Limits::default(),
-                connections: before
-                    .map_or_else(Arc::default, |before| Arc::clone(&before.target.connections)),
-                max_connections,
-                max_pending,
-            },
+            target,
             check: check.map(Arc::new),
             dns_names,
+            mesh: way,
             metrics_id: OnceLock::new(),
         };
         Some((Arc::new(backend), names, fixed))
+    }
+
+    /// How a service of the mesh is reached: through the proxies of its Workloads, and without where there is none.
+    fn way(
+        &self,
+        doc: &Doc,
+        mesh: &MeshBackend,
+        target: Target,
+        spoken: Protocol,
+        before: Option<&Arc<plan::Backend>>,
+        report: &mut Report,
+    ) -> Option<(Target, Way)> {
+        // What is asked of both differs, so connections are never mixed up.
+        let plain = Target { key: target.key.wrapping_add(1), protocol: spoken, ..target.clone() };
+        if let Some(before) = before
+            && let Some(way) = &before.mesh
+        {
+            let way = Way { plain, expected: way.expected.clone(), server_name: way.server_name.clone() };
+            return Some((Target { tls: before.target.tls.clone(), ..target }, way));
+        }
+        let ids = mesh.identities.iter().filter_map(|id| SpiffeId::parse(id).ok());
+        let expected = Expected::new(ids);
+        let tls = match self.membership {
+            None => None,
+            Some(membership) => {
+                let name = mesh.server_name.to_string();
+                match ClientTls::member(membership, expected.clone(), Some(name), vec![b"h2".to_vec()]) {
+                    Ok(tls) => Some(Arc::new(tls)),
+                    Err(error) => {
+                        let what = format!("Service `{}` cannot be called: {error}", doc.name());
+                        report.push(Diag::error(Rule::BadValue, self.service_at(doc), what));
+                        return None;
+                    }
+                }
+            }
+        };
+        Some((Target { tls, ..target }, Way { plain, expected, server_name: mesh.server_name.clone() }))
+    }
+
+    /// The place of the Service that a Backend stands for.
+    fn service_at(&self, doc: &Doc) -> Origin {
+        let name = doc.name().rsplit_once(':').map_or(doc.name(), |(name, _)| name);
+        let service = self.docs.services.get((doc.namespace(), name));
+        service.map_or_else(|| doc.origin(doc.span), |service| service.doc.origin(service.doc.span))
+    }
+
+    fn without_identity(&self, doc: &Doc) -> Diag {
+        let what =
+            format!("Service `{}/{}` cannot be called without an identity", doc.namespace(), doc.name());
+        Diag::error(Rule::MissingField, self.service_at(doc), what)
+            .why("its Workloads take connections of members of the mesh only")
+            .fix("add a Sidecar with `identity`; or write `mtls: none` in Workloads without a proxy")
     }
 
     /// Settings of TLS: `Some(None)` is plain text, nothing a mistake that was told.
@@ -863,7 +965,7 @@ fn endpoints(spec: &Backend) -> (Vec<EndpointSpec>, Vec<DnsName>) {
         match endpoint.address.host().parse::<IpAddr>() {
             Ok(ip) => {
                 let address = SocketAddr::new(ip, port);
-                fixed.push(EndpointSpec { address, hostname: None, weight, zone, priority });
+                fixed.push(EndpointSpec { address, hostname: None, weight, zone, priority, tunnel: 0 });
             }
             Err(_) => {
                 let name = endpoint.address.host().into();

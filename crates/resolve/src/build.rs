@@ -17,6 +17,7 @@ use crate::certificate::Servers;
 use crate::collect::{Docs, created, in_order, key};
 use crate::consumers;
 use crate::grant::Grants;
+use crate::mesh::{self, Carries, Expanded};
 use crate::policies::{self, Policies};
 use crate::report::Report;
 use crate::rules::{self, Maker};
@@ -64,6 +65,9 @@ pub struct Memory {
     policies: HashMap<usize, policies::Kept>,
     backends: Vec<backends::Made>,
     routes: HashMap<usize, rules::Kept>,
+    mesh: mesh::Memory,
+    /// Documents that stand for those of the mesh.
+    of_mesh: Vec<Arc<Doc>>,
 }
 
 impl Memory {
@@ -71,9 +75,32 @@ impl Memory {
     pub fn resolve(&mut self, docs: &[Arc<Doc>], previous: Option<&Plan>, around: &Surroundings) -> Resolved {
         let mut changes = self.notice(docs, previous.is_none(), around);
         let order = std::mem::take(&mut self.order);
-        let resolved = self.work_out(&order, &mut changes, previous, around);
+        let mut expanded = self.mesh.expand(&order, around.has_ipv6);
+        self.notice_mesh(&expanded.docs, &mut changes);
+        let resolved = if expanded.docs.is_empty() {
+            self.work_out(&order, &mut changes, previous, around, &mut expanded)
+        } else {
+            let mut all = order.clone();
+            all.extend(expanded.docs.iter().cloned());
+            all.sort_by(|a, b| in_order(a).cmp(&in_order(b)));
+            self.work_out(&all, &mut changes, previous, around, &mut expanded)
+        };
         self.order = order;
         resolved
+    }
+
+    /// The same as [`Self::notice`] for documents that stand for those of the mesh.
+    fn notice_mesh(&mut self, docs: &[Arc<Doc>], changes: &mut Changes) {
+        let (before, after): (HashSet<usize>, HashSet<usize>) =
+            (self.of_mesh.iter().map(id).collect(), docs.iter().map(id).collect());
+        for doc in self.of_mesh.iter().filter(|doc| !after.contains(&id(doc))) {
+            note_change(doc, changes);
+            self.routes.remove(&id(doc));
+        }
+        for doc in docs.iter().filter(|doc| !before.contains(&id(doc))) {
+            note_change(doc, changes);
+        }
+        self.of_mesh = docs.to_vec();
     }
 
     /// Finds out what changed, and forgets what can no longer be true.
@@ -135,11 +162,16 @@ impl Memory {
         changes: &mut Changes,
         previous: Option<&Plan>,
         around: &Surroundings,
+        mesh: &mut Expanded,
     ) -> Resolved {
+        let told = std::mem::take(&mut mesh.diags);
+        let mesh = &*mesh;
         let origins = OnceCell::new();
         let docs = Docs::collect(docs, self.aged == 0);
         let mut report = Report::new(docs.trace.clone());
+        told.into_iter().for_each(|diag| report.push(diag));
         let grants = Grants::new(&docs);
+        let own = mesh::Own::find(mesh, previous, around, &mut report);
         let keeper = previous.map(|plan| plan.keeper.clone()).unwrap_or_default();
         keeper.tidy();
         self.consumers.refresh(&docs, changes, &mut report);
@@ -148,8 +180,12 @@ impl Memory {
         for gateway in &docs.gateways.all {
             policies.fill("Gateway", key(gateway.doc));
         }
+        for door in &mesh.doors {
+            policies.fill("Service", (&door.service.0, &door.service.1));
+        }
         let servers = Servers::new(&docs, &grants, previous, around.unix_seconds);
-        let (mut doors, settings) = Doors::open(&docs, &grants, &policies, around, servers, &mut report);
+        let (mut doors, settings) =
+            Doors::open(&docs, &grants, &policies, around, servers, mesh, &mut report);
         let standings: Vec<Standing> = doors.standings().collect();
         if has_gateways_changed || standings != self.doors {
             self.routes.clear();
@@ -157,7 +193,9 @@ impl Memory {
         }
         let kept = std::mem::take(&mut self.backends);
         let zone = settings.process.zone.clone();
-        let mut backends = Backends::new(&docs, previous, *around, zone, kept, changes, &mut report);
+        let membership = own.membership.clone();
+        let mut backends =
+            Backends::new(&docs, previous, *around, zone, (mesh, membership.as_ref()), kept, changes, &mut report);
 
         let mut maker = Maker {
             docs: &docs,
@@ -193,10 +231,25 @@ impl Memory {
             }
             _ => l4.port(address, port, &doors, &mut report),
         });
-        let ports = ports.map(Arc::new).collect();
+        let mut ports: Vec<Arc<Port>> = ports.map(Arc::new).collect();
         let udp_ports =
             udp_ports.into_iter().filter_map(|(address, port)| l4.port(address, port, &doors, &mut report));
         let udp_ports = udp_ports.map(Arc::new).collect();
+        let mut of_services = Vec::new();
+        for (at, door) in doors.doors.iter().enumerate() {
+            let (Some(of), Some(&address)) = (door.mesh, door.ports.first()) else { continue };
+            let Some(plan) = doors.mesh_port(at) else { continue };
+            let port = match of.carries {
+                Carries::Requests => {
+                    let before = previous.and_then(|plan| plan.mesh_table(&door.name));
+                    port(address, plan, &doors, &rules, before)
+                }
+                Carries::Connections => l4.port(address, plan, &doors, &mut report),
+            };
+            of_services.extend(port.map(|port| (of, Arc::new(port))));
+        }
+        ports.extend(mesh::sockets(mesh, &own, &doors.port_settings, &ports, &mut report));
+        let mesh = mesh::plan(mesh, own, of_services);
 
         let (mut used, dns, kept) = backends.into_kept();
         self.backends = kept;
@@ -204,7 +257,7 @@ impl Memory {
         let revision = previous.map_or(0, |plan| plan.revision) + 1;
         let names_clients = used.iter().any(|backend| backend.target.proxy_protocol.is_some());
         Resolved {
-            plan: Plan { revision, ports, udp_ports, backends: used, consumers, keeper, names_clients },
+            plan: Plan { revision, ports, udp_ports, backends: used, consumers, keeper, names_clients, mesh },
             process: settings.process,
             diagnostics: report.diags,
             dns,
@@ -229,7 +282,7 @@ fn note_change(doc: &Doc, changes: &mut Changes) -> bool {
         Spec::Gateway(_) | Spec::GatewayClass(_) | Spec::ProxyConfig(_) => return true,
         Spec::Policy(policy) => {
             for target in &policy.target_refs {
-                if target.kind.as_str() == "Gateway" {
+                if matches!(target.kind.as_str(), "Gateway" | "Service") {
                     return true;
                 }
                 changes.add(Ask::Attached, target.kind.as_str(), (namespace, target.name.as_str()));
@@ -256,6 +309,10 @@ fn note_change(doc: &Doc, changes: &mut Changes) -> bool {
         | Spec::UdpRoute(_)
         | Spec::Backend(_)
         | Spec::Consumer(_)
+        | Spec::Service(_)
+        | Spec::Workload(_)
+        | Spec::Mesh(_)
+        | Spec::Sidecar(_)
         | Spec::Secret(_)
         | Spec::ConfigMap(_)
         | Spec::Namespace(_) => {}
@@ -298,6 +355,7 @@ fn port(
         table,
         settings: port.settings,
         l4: None,
+        role: None,
     })
 }
 

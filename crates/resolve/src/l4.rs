@@ -148,6 +148,7 @@ impl<'a> Maker<'a, '_> {
                 kind: &reference.kind,
                 namespace: reference.namespace.as_ref(),
                 name: &reference.name,
+                port: reference.port.as_ref(),
                 weight: weight(reference.weight.get()),
                 filters: Filters::Http(&[]),
                 is_broken: reference.broken,
@@ -286,6 +287,7 @@ impl L4Made<'_> {
             priority: None,
             settings: port.settings,
             l4: Some(Box::new(L4 { carries, listeners: table, udp })),
+            role: None,
         })
     }
 }

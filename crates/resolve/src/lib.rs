@@ -16,6 +16,7 @@
 mod trace;
 mod collect;
 mod report;
+mod mesh;
 mod grant;
 mod settings;
 mod certificate;

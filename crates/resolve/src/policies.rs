@@ -12,6 +12,7 @@ use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, Origin, Rule, Span, Spanned};
 use rhumb_plan::consumer::{ByConsumer, ConsumerPolicies};
 use rhumb_policy::consumers::Consumers;
+use rhumb_policy::mesh::{Enforcer, enforcer};
 use rhumb_policy::{
     Attach, Chain, Context, Documents, Hooks, Invalid, Item, KINDS, Keeper, Merge, Parsed, Policy, Priority,
     Retry, Timeouts, Tracing, Want,
@@ -260,7 +261,7 @@ impl<'a> Policies<'a> {
                 for target in &entry.spec.target_refs {
                     let (kind, name) = object(entry.doc, target);
                     changes.add(Ask::Attached, kind, name);
-                    has_gateways_changed |= kind == "Gateway";
+                    has_gateways_changed |= matches!(kind, "Gateway" | "Service");
                 }
                 changes.add(Ask::Document, "Policy", key(entry.doc));
             }
@@ -411,6 +412,17 @@ impl<'a> Policies<'a> {
         self.level("Backend", backend, None)
     }
 
+    /// What is attached to a Service or to one of its ports, of the kinds that are asked for.
+    pub(crate) fn of_service(
+        &self,
+        service: Key<'a>,
+        section: Option<&str>,
+        wanted: impl Fn(&Attached) -> bool,
+    ) -> Level {
+        let level = self.level("Service", service, section);
+        level.iter().filter(|attached| wanted(attached)).cloned().collect()
+    }
+
     /// What is attached to Consumers, for those that have something.
     pub(crate) fn of_consumers(&mut self) -> ByConsumer {
         let mut all = ByConsumer::new();
@@ -474,6 +486,7 @@ impl<'a> Policies<'a> {
             "TCPRoute" => docs.tcp_routes.get(wanted).is_some(),
             "UDPRoute" => docs.udp_routes.get(wanted).is_some(),
             "Consumer" => docs.consumers.get(wanted).is_some(),
+            "Service" => docs.services.get(wanted).is_some(),
             _ => docs.backends.get(wanted).is_some(),
         };
         if !is_there {
@@ -486,6 +499,7 @@ impl<'a> Policies<'a> {
                     "TCPRoute" => docs.tcp_routes.names(namespace).collect(),
                     "UDPRoute" => docs.udp_routes.names(namespace).collect(),
                     "Consumer" => docs.consumers.names(namespace).collect(),
+                    "Service" => docs.services.names(namespace).collect(),
                     _ => docs.backends.names(namespace).collect(),
                 };
                 let what = format!("no {kind} `{}` in namespace `{namespace}`", wanted.1);
@@ -505,7 +519,7 @@ impl<'a> Policies<'a> {
         let (place, what) = match (kind, section) {
             ("Gateway", None) => (Attach::GATEWAY, "a Gateway"),
             ("Gateway", Some(_)) => (Attach::LISTENER, "a listener"),
-            ("Backend", _) => (Attach::BACKEND, "a Backend"),
+            ("Backend" | "Service", _) => (Attach::BACKEND, "a Backend"),
             ("Consumer", _) => (Attach::CONSUMER, "a Consumer"),
             (_, None) => (Attach::ROUTE, "a route"),
             (_, Some(_)) => (Attach::RULE, "a rule"),
@@ -514,6 +528,10 @@ impl<'a> Policies<'a> {
         let level = self.places.entry((kind, wanted)).or_default().level(section);
         let Some(bodies) = self.bodies.get(at) else { return };
         for body in bodies.iter() {
+            let (place, what) = match kind {
+                "Service" => (place_at_service(body), "a Service"),
+                _ => (place, what),
+            };
             add(level, at_place(body, place, what, report), report);
         }
     }
@@ -539,6 +557,11 @@ impl<'a> Policies<'a> {
                 (names.map(|name| name.as_str()).collect(), "rule")
             }
             "TLSRoute" | "TCPRoute" | "UDPRoute" => (Vec::new(), "rule that policies attach to:"),
+            "Service" => {
+                let ports = docs.services.get(target).map(|entry| entry.spec.ports.iter());
+                let names = ports.into_iter().flatten().filter_map(|port| port.name.as_ref());
+                (names.map(|name| name.as_str()).collect(), "port")
+            }
             _ => {
                 let rules = docs.grpc_routes.get(target).map(|entry| entry.spec.rules.iter());
                 let names = rules.into_iter().flatten().filter_map(|rule| rule.name.as_ref());
@@ -553,6 +576,26 @@ impl<'a> Policies<'a> {
         report.push(diag);
         false
     }
+}
+
+/// As what a policy that is attached to a Service runs: at the listener of the side that enforces it, or, if it belongs to
+/// each call of the service, as a policy of its backend.
+fn place_at_service(attached: &Attached) -> Attach {
+    match KINDS.get(attached.kind) {
+        Some(kind) if is_of_backend(attached) || enforcer(kind.name).is_none() => Attach::BACKEND,
+        _ => Attach::LISTENER,
+    }
+}
+
+/// True for what callers enforce on each call of a Service, wherever the route that leads there is attached.
+pub(crate) fn is_of_backend(attached: &Attached) -> bool {
+    let has_place = KINDS.get(attached.kind).is_some_and(|kind| kind.attach.has(Attach::BACKEND));
+    has_place && enforcer(attached.kind()) == Some(Enforcer::Client)
+}
+
+/// True for what the proxy of a Service enforces. What is not known is refused there.
+pub(crate) fn is_of_server(attached: &Attached) -> bool {
+    enforcer(attached.kind()).is_none_or(|side| side == Enforcer::Server)
 }
 
 /// The same policy, refused when its kind may not be attached to such a place.
@@ -751,6 +794,11 @@ pub(crate) fn chains(front: &[&Level], backends: &[[&Level; 2]]) -> Chains {
         });
     }
     chains
+}
+
+/// A level with a nearer one over it.
+pub(crate) fn nearest(wide: Level, near: Level) -> Level {
+    choose([&wide, &near].into_iter()).into_iter().cloned().collect()
 }
 
 /// Those that run, from the widest to the nearest.

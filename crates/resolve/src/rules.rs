@@ -10,7 +10,7 @@ use rhumb_model::kind::filter::{FilterAction, GrpcFilter, HttpFilter};
 use rhumb_model::kind::grpc_route::GrpcRoute;
 use rhumb_model::kind::http_route::{HttpRetry, HttpRoute, HttpTimeouts};
 use rhumb_model::kind::refs::{GATEWAY_GROUP, ParentRef, RHUMB_GROUP};
-use rhumb_model::scalar::{Group, Hostname, KindName, Name, Namespace};
+use rhumb_model::scalar::{Group, Hostname, KindName, Name, Namespace, Port};
 use rhumb_model::{Diag, Doc, Rule as Broken, Span, Spanned};
 use rhumb_plan::{Mirror, Retry, Rule, Session, Timeouts, WeightedBackend};
 use rhumb_policy::{Attach, BackOff, Chain, Context, Keeper, NoDocuments, Share};
@@ -19,9 +19,10 @@ use rhumb_route::{Host, RequestMatch};
 
 use crate::attach::{Door, Doors, Route, host_of};
 use crate::backends::Backends;
-use crate::collect::{Docs, Entry, created, key, namespace_or};
+use crate::collect::{Docs, Entry, Key, created, key, namespace_or};
 use crate::grant::{self, Grants};
 use crate::matches::{self, Filter};
+use crate::mesh;
 use crate::policies::{self, Attached, Chains, Level, Policies, Settings, at_place, chains};
 use crate::report::{Event, Report};
 use crate::trace::{Changes, Read};
@@ -132,6 +133,7 @@ pub(crate) struct Reference<'a> {
     pub(crate) kind: &'a Spanned<KindName>,
     pub(crate) namespace: Option<&'a Spanned<Namespace>>,
     pub(crate) name: &'a Spanned<Name>,
+    pub(crate) port: Option<&'a Spanned<Port>>,
     pub(crate) weight: u32,
     pub(crate) filters: Filters<'a>,
     pub(crate) is_broken: bool,
@@ -153,6 +155,12 @@ struct Found {
     /// Policies of the Backend and of the backendRef's filters.
     levels: [Level; 2],
     session: Option<Arc<Session>>,
+}
+
+impl Reference<'_> {
+    fn is_service(&self) -> bool {
+        (self.group.as_str(), self.kind.as_str()) == ("", "Service")
+    }
 }
 
 impl<'a> Maker<'a, '_> {
@@ -210,6 +218,7 @@ impl<'a> Maker<'a, '_> {
                 kind: &reference.kind,
                 namespace: reference.namespace.as_ref(),
                 name: &reference.name,
+                port: reference.port.as_ref(),
                 weight: weight(reference.weight.get()),
                 filters: Filters::Http(&reference.filters),
                 is_broken: reference.broken,
@@ -241,6 +250,7 @@ impl<'a> Maker<'a, '_> {
                 kind: &reference.kind,
                 namespace: reference.namespace.as_ref(),
                 name: &reference.name,
+                port: reference.port.as_ref(),
                 weight: weight(reference.weight.get()),
                 filters: Filters::Grpc(&reference.filters),
                 is_broken: reference.broken,
@@ -495,6 +505,7 @@ impl<'a> Maker<'a, '_> {
                 kind: &mirror.backend_ref.kind,
                 namespace: mirror.backend_ref.namespace.as_ref(),
                 name: &mirror.backend_ref.name,
+                port: mirror.backend_ref.port.as_ref(),
                 weight: 1,
                 filters: Filters::Http(&[]),
                 is_broken: false,
@@ -506,8 +517,8 @@ impl<'a> Maker<'a, '_> {
                 (None, None) => Some(Share::ALL),
             };
             if let (Some(backend), Some(share)) = (self.position(kind, doc, &reference, name), share) {
-                self.policies.fill("Backend", name);
-                found.push(FoundMirror { backend, share, level: self.policies.of_backend(name).clone() });
+                let level = self.level_of(&reference, doc, name);
+                found.push(FoundMirror { backend, share, level });
             }
         }
         found
@@ -528,10 +539,7 @@ impl<'a> Maker<'a, '_> {
             false => self.position(kind, doc, reference, name),
         };
         let of_backend = match backend {
-            Some(_) => {
-                self.policies.fill("Backend", name);
-                self.policies.of_backend(name).clone()
-            }
+            Some(_) => self.level_of(reference, doc, name),
             None => Level::new(),
         };
         let filters = match reference.filters.is_empty() {
@@ -558,10 +566,13 @@ impl<'a> Maker<'a, '_> {
         name: (&'a str, &'a str),
     ) -> Option<usize> {
         let at = doc.origin(reference.name.span);
+        if reference.is_service() {
+            return self.service(kind, doc, reference, name);
+        }
         if (reference.group.as_str(), reference.kind.as_str()) != (RHUMB_GROUP, "Backend") {
             let what = format!("no {} `{}` in namespace `{}`", reference.kind.as_str(), name.1, name.0);
             let diag = Diag::error(Broken::UnknownReference, at, what)
-                .why("outside of Kubernetes there are only Backends of group rhumb.dev");
+                .why("requests go to Backends of group rhumb.dev and Services of the core group");
             let fix = match self.docs.backends.get(name) {
                 Some(_) => "write `group: rhumb.dev` and `kind: Backend`, without `port`",
                 None => "add a Backend, and refer to it by `group: rhumb.dev` and `kind: Backend`",
@@ -587,6 +598,76 @@ impl<'a> Maker<'a, '_> {
             self.report.push(diag);
         }
         position
+    }
+
+    /// What is attached to a Backend, or to a Service as one of whoever calls it.
+    fn level_of(&mut self, reference: &Reference<'a>, doc: &Doc, name: Key<'a>) -> Level {
+        if !reference.is_service() {
+            self.policies.fill("Backend", name);
+            return self.policies.of_backend(name).clone();
+        }
+        // On the way from the proxy of a service to its application nobody calls.
+        if doc.name().starts_with(mesh::INBOUND) {
+            return Level::new();
+        }
+        self.policies.fill("Service", name);
+        let mut level = self.policies.of_service(name, None, policies::is_of_backend);
+        let port = self.docs.services.get(name).and_then(|service| {
+            let number = reference.port?.number();
+            service.spec.ports.iter().find(|port| port.port.number() == number)?.name.as_ref()
+        });
+        if let Some(port) = port {
+            let nearer = self.policies.of_service(name, Some(port.as_str()), policies::is_of_backend);
+            level = policies::nearest(level, nearer);
+        }
+        level
+    }
+
+    /// Where a backendRef to a Service leads: to the Backend that stands for its port.
+    fn service(
+        &mut self,
+        kind: &'static str,
+        doc: &'a Doc,
+        reference: &Reference<'a>,
+        name: Key<'a>,
+    ) -> Option<usize> {
+        let at = doc.origin(reference.name.span);
+        let (from, to) = ((GATEWAY_GROUP, kind, doc.namespace()), ("", "Service", name.1));
+        if !self.grants.allow(from, to, name.0) {
+            self.report.push(grant::refused(at, from, to, name.0));
+            return None;
+        }
+        let port = reference.port?;
+        let own = mesh::backend_name(name.1, port.number());
+        let is_inbound = doc.name().starts_with(mesh::INBOUND);
+        let own = if is_inbound { format!("{}{own}", mesh::INBOUND) } else { own };
+        if let Some(position) = self.docs.backends.position((name.0, &own)) {
+            return Some(position);
+        }
+        match self.docs.services.get(name) {
+            Some(service) => {
+                let ports: Vec<String> =
+                    service.spec.ports.iter().map(|port| port.port.number().to_string()).collect();
+                let what = format!("Service `{}` has no port {}", name.1, port.number());
+                let diag = Diag::error(Broken::UnknownReference, doc.origin(port.span), what)
+                    .why(format!("its ports: {}", ports.join(", ")));
+                self.report.push(diag.related(service.doc.origin(service.doc.span), "the Service"));
+            }
+            None if self.docs.is_unreadable("Service", name) => {}
+            None => {
+                let what = format!("no Service `{}` in namespace `{}`", name.1, name.0);
+                let diag = match self.docs.backends.get(name) {
+                    Some(_) => Diag::error(Broken::UnknownReference, at, what)
+                        .fix("write `group: rhumb.dev` and `kind: Backend`, without `port`"),
+                    None => {
+                        let names: Vec<&str> = self.docs.services.names(name.0).collect();
+                        self.report.unknown(at, what, name.1, names.into_iter())
+                    }
+                };
+                self.report.push(diag);
+            }
+        }
+        None
     }
 
     /// Why a route with mistakes refuses traffic.

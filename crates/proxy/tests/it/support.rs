@@ -121,6 +121,7 @@ impl Setup {
             priority: None,
             settings: self.settings.clone(),
             l4: None,
+            role: None,
         };
         let udp_ports = Vec::new();
         let (ports, backends) = (vec![Arc::new(port)], vec![backend]);
@@ -132,6 +133,7 @@ impl Setup {
             consumers: Default::default(),
             keeper: rhumb_policy::Keeper::default(),
             names_clients: false,
+            mesh: None,
         })
     }
 

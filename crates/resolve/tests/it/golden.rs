@@ -61,6 +61,7 @@ fn tidy(plan: &mut Value) {
             priority: None,
             settings: PortSettings::default(),
             l4: None,
+            role: None,
         })],
         ..rhumb_plan::Plan::default()
     };

@@ -1,0 +1,167 @@
+//! The mesh as one proxy sees it: services that its workload calls, and services that it serves.
+//!
+//! What is done with a connection to a service is compiled as for a listener, into [`Port`]s that no socket is bound to:
+//! one for requests, one for connections that are carried as they are. Which of them a connection gets is known from
+//! where it came in: the address that it was made to, or the server name of its TLS.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rhumb_tls::mesh::{Bundle, Expected, Membership, Svid};
+use rhumb_upstream::Target;
+
+use crate::port::Port;
+
+/// The services of one proxy.
+#[derive(Default)]
+pub struct Mesh {
+    /// Services that the workload calls, by [`Service::name`].
+    pub outbound: HashMap<Arc<str>, Service>,
+    /// Services that it serves, by the server name that the proxies of callers ask for.
+    pub inbound: HashMap<Arc<str>, Service>,
+    /// The same by the port of the workload that a connection is for.
+    pub inbound_ports: HashMap<u16, Arc<str>>,
+    /// Names of services in `outbound` by the addresses that connections of the workload are made to.
+    pub addresses: HashMap<SocketAddr, Arc<str>>,
+    /// Where connections may go that lead to no service.
+    pub egress: Egress,
+    /// Connections in plain text from other workloads are taken, and counted.
+    pub is_permissive: bool,
+    /// What makes this process a member; the same one in every revision.
+    pub membership: Option<Membership>,
+    /// Certificate, key and roots from documents; see [`Mesh::install`].
+    pub identity: Option<Box<(Svid, Bundle)>>,
+}
+
+impl Mesh {
+    /// Takes the identity from the documents. Call it when the plan comes into force.
+    ///
+    /// # Errors
+    /// When peers would not take it; what was before then stays.
+    pub fn install(&self, now_unix: u64) -> Result<(), rhumb_tls::Error> {
+        match (&self.membership, &self.identity) {
+            (Some(membership), Some(identity)) => {
+                membership.swap(identity.0.clone(), identity.1.clone(), now_unix)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How a service of the mesh is reached.
+pub struct Way {
+    /// For endpoints without a proxy: in plain text.
+    pub plain: Target,
+    /// Who its endpoints are. Swapped with the endpoints, where these come from a control plane.
+    pub expected: Expected,
+    /// The name that its proxies are asked for.
+    pub server_name: Box<str>,
+}
+
+/// A port of a service.
+pub struct Service {
+    /// `NAMESPACE/NAME:PORT`.
+    pub name: Arc<str>,
+    /// For its requests.
+    pub http: Option<Arc<Port>>,
+    /// For its connections that are carried as they are. With both, what is spoken decides.
+    pub tcp: Option<Arc<Port>>,
+}
+
+/// Where connections may go that lead to no service of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// Anywhere.
+    Allow,
+    /// To these addresses only, and to names that were looked up through the proxy and are listed.
+    Deny {
+        /// Addresses.
+        addresses: Box<[IpAddr]>,
+        /// Names; those that begin with `*.` stand for all below.
+        names: Box<[Box<str>]>,
+    },
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self::Allow
+    }
+}
+
+impl Egress {
+    /// True when a connection may go to `address`.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Allow => true,
+            Self::Deny { addresses, .. } => addresses.contains(&address.to_canonical()),
+        }
+    }
+
+    /// True when a connection may go to a name, in lower case and without a final dot.
+    pub fn allows_name(&self, name: &str) -> bool {
+        match self {
+            Self::Allow => true,
+            Self::Deny { names, .. } => names.iter().any(|allowed| match allowed.strip_prefix("*.") {
+                Some(suffix) => {
+                    name.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+                }
+                None => **allowed == *name,
+            }),
+        }
+    }
+}
+
+/// What a socket is for, where it is one of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The workload calls the service of this name here.
+    Upstream(Arc<str>),
+    /// Connections of the workload that were made to other addresses end here.
+    Outbound,
+    /// Connections to the workload that came without a proxy end here.
+    Inbound,
+    /// Proxies of callers connect here.
+    Tunnel,
+}
+
+/// Which of the [`Port`]s without a socket a connection belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// That of a service which the workload calls.
+    Outbound(Arc<str>),
+    /// That of a service which it serves.
+    Inbound(Arc<str>),
+}
+
+impl Mesh {
+    /// The service of a place.
+    pub fn service(&self, place: &Place) -> Option<&Service> {
+        match place {
+            Place::Outbound(name) => self.outbound.get(name),
+            Place::Inbound(name) => self.inbound.get(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_stands_for_names_below_it_only() {
+        let names = Box::new(["*.example.com".into(), "one.test".into()]);
+        let egress = Egress::Deny { addresses: Box::new([]), names };
+        for (name, allowed) in [
+            ("a.example.com", true),
+            ("b.a.example.com", true),
+            ("example.com", false),
+            (".example.com", false),
+            ("notexample.com", false),
+            ("one.test", true),
+            ("two.test", false),
+        ] {
+            assert_eq!(egress.allows_name(name), allowed, "{name}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Which side of a call within the mesh enforces a policy that is attached to a Service.
+
+/// A side of a call within the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcer {
+    /// The proxy of the caller: how the service is called.
+    Client,
+    /// The proxy of the service: who may call, and how much. No caller gets past it.
+    Server,
+}
+
+/// The proxy that enforces a kind of policy which is attached to a Service; `None` for kinds that mean nothing there.
+pub fn enforcer(kind: &str) -> Option<Enforcer> {
+    Some(match kind {
+        // What the caller decides, or can save the way for.
+        "priority"
+        | "circuitBreaker"
+        | "fault"
+        | "redirect"
+        | "cohort"
+        | "rewrite"
+        | "oauth2ClientCredentials"
+        | "headerModifier"
+        | "timeouts"
+        | "retry" => Enforcer::Client,
+        "securityFields"
+        | "cors"
+        | "ipAccess"
+        | "sizeLimit"
+        | "csrf"
+        | "clientCertificate"
+        | "jwt"
+        | "basicAuth"
+        | "apiKey"
+        | "hmac"
+        | "messageSignatures"
+        | "oauth2Introspection"
+        | "oidc"
+        | "extAuthz"
+        | "anonymous"
+        | "authenticated"
+        | "authorization"
+        | "rateLimit"
+        | "quota"
+        | "concurrency"
+        | "loadShedding"
+        | "bandwidth"
+        | "identityFields"
+        | "directResponse"
+        | "tcp" => Enforcer::Server,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KINDS;
+
+    #[test]
+    fn each_kind_is_enforced_by_one_side_but_those_of_listeners() {
+        let without: Vec<_> =
+            KINDS.iter().map(|kind| kind.name).filter(|kind| enforcer(kind).is_none()).collect();
+        assert_eq!(without, ["proxyProtocol", "udp"]);
+    }
+}
