@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 use rhumb_testkit::wait;
 
 /// A backend of plain TCP: each connection is served by `serve` in a thread of its own.
-struct Peer {
-    address: SocketAddr,
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
 }
 
 impl Peer {
@@ -33,7 +33,7 @@ impl Peer {
     }
 
     /// Says its name, then sends everything back until the client has finished, then `.` and the end.
-    fn echo(name: &'static str) -> Self {
+    pub(crate) fn echo(name: &'static str) -> Self {
         Self::new(move |mut stream| {
             let _ = stream.write_all(name.as_bytes());
             let mut buffer = [0; 65_536];
@@ -58,20 +58,20 @@ fn limit(stream: &TcpStream) {
     stream.set_write_timeout(Some(wait::LIMIT)).expect("a timeout");
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("a connection");
     limit(&stream);
     stream
 }
 
 /// Everything until the other side has finished.
-fn read_all(mut stream: &TcpStream) -> Vec<u8> {
+pub(crate) fn read_all(mut stream: &TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).expect("an orderly end");
     all
 }
 
-fn read_exact(mut stream: &TcpStream, len: usize) -> Vec<u8> {
+pub(crate) fn read_exact(mut stream: &TcpStream, len: usize) -> Vec<u8> {
     let mut all = vec![0; len];
     stream.read_exact(&mut all).expect("so many bytes");
     all

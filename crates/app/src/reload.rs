@@ -274,6 +274,11 @@ impl Live {
 
         // Whether an endpoint is used at first is not for its first requests to find out.
         ward::tick(&plan, self.origin);
+        if let Some(mesh) = &plan.mesh
+            && let Err(error) = mesh.install(unix_now())
+        {
+            tracing::error!(%error, "the identity of the mesh stays as it was");
+        }
         // Nothing can fail from here on.
         self.revision += 1;
         plan.revision = self.revision;

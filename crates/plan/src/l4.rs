@@ -7,6 +7,7 @@ use std::time::Duration;
 use rhumb_base::cidr::Cidr;
 use rhumb_base::name::{ListenerName, RouteName};
 use rhumb_base::rng::Rng;
+use rhumb_policy::Policy;
 use rhumb_policy::tcp::Tcp;
 use rhumb_policy::udp::Udp;
 use rhumb_route::Host;
@@ -63,6 +64,8 @@ pub struct L4Rule {
     pub backends: Box<[(u32, Option<Arc<Backend>>)]>,
     /// Limits of connections.
     pub tcp: Tcp,
+    /// Who may connect, as policies of a Service say.
+    pub access: Box<[Arc<Policy>]>,
     /// Set when the documents ask for something that cannot be given: connections are closed.
     pub invalid: Option<Arc<str>>,
 }

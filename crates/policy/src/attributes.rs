@@ -82,6 +82,21 @@ static SOURCE: Schema = Schema {
             kind: Kind::Object(&CERTIFICATE),
             doc: "The client's certificate, verified. Without one its texts and lists are empty.",
         },
+        Field {
+            name: "principal",
+            kind: Kind::Text,
+            doc: "The SPIFFE ID of the workload that asks; empty outside of the mesh.",
+        },
+        Field {
+            name: "namespace",
+            kind: Kind::Text,
+            doc: "The namespace of the workload that asks; empty outside of the mesh.",
+        },
+        Field {
+            name: "serviceAccount",
+            kind: Kind::Text,
+            doc: "The service account of the workload that asks; empty outside of the mesh.",
+        },
     ],
 };
 
@@ -180,6 +195,37 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// The attributes of a connection that is carried as it is: nothing of requests has a value, nor has what only requests can
+/// prove.
+pub struct OfConnection {
+    source: Source,
+    listener: Listener,
+}
+
+impl OfConnection {
+    /// Borrows nothing: they are few.
+    pub fn new(cx: &Exchange<'_>) -> Self {
+        Self {
+            source: Source { address: cx.client, certificate: Shown(cx.certificate.clone()) },
+            listener: Listener(cx.port),
+        }
+    }
+}
+
+impl Object for OfConnection {
+    fn field(&self, name: &str) -> Option<Value<'_>> {
+        Some(Value::Map(Map::Object(match name {
+            "source" => &self.source,
+            "listener" => &self.listener,
+            _ => return None,
+        })))
+    }
+
+    fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
+        tell(&["source", "listener"], each);
+    }
+}
+
 fn tell(names: &[&str], each: &mut dyn FnMut(&str) -> bool) {
     let _ = names.iter().all(|name| each(name));
 }
@@ -258,11 +304,31 @@ impl Object for Request<'_> {
     }
 }
 
+impl Source {
+    fn spiffe_id(&self) -> &str {
+        self.certificate.0.as_deref().map_or("", |certificate| &certificate.spiffe_id)
+    }
+}
+
+/// Namespace and service account of a SPIFFE ID that was verified; both empty for one of another form.
+fn account(id: &str) -> (&str, &str) {
+    let path = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
+    let Some((_, path)) = path else { return ("", "") };
+    let mut parts = path.split('/');
+    match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("ns"), Some(namespace), Some("sa"), Some(account), None) => (namespace, account),
+        _ => ("", ""),
+    }
+}
+
 impl Object for Source {
     fn field(&self, name: &str) -> Option<Value<'_>> {
         Some(match name {
             "address" => Value::Ip(self.address.to_canonical()),
             "certificate" => Value::Map(Map::Object(&self.certificate)),
+            "principal" => borrowed(self.spiffe_id()),
+            "namespace" => borrowed(account(self.spiffe_id()).0),
+            "serviceAccount" => borrowed(account(self.spiffe_id()).1),
             _ => return None,
         })
     }

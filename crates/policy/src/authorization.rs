@@ -13,7 +13,7 @@ use rhumb_codec::head::RequestHead;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::attributes::{Attributes, SCHEMA};
+use crate::attributes::{Attributes, OfConnection, SCHEMA};
 use crate::context::Context;
 use crate::exchange::{Exchange, Reply};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
@@ -133,6 +133,17 @@ impl HttpPolicy for Authorization {
     }
 }
 
+impl Authorization {
+    /// Decides about a connection that is carried as it is. Nothing of a request has a value there: what an allow rule asks of
+    /// one does not hold, what a deny rule asks of one does.
+    pub(crate) fn admits_connection(&self, cx: &Exchange<'_>) -> bool {
+        let attributes = OfConnection::new(cx);
+        !self.deny.iter().any(|rule| rule.when.holds(&attributes).unwrap_or(true))
+            && (self.allow.is_empty()
+                || self.allow.iter().any(|rule| rule.when.holds(&attributes).unwrap_or(false)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +180,23 @@ mod tests {
         assert!(!decide(serde_json::json!([{ "when": fails }]), "GET").0);
         assert!(!decide(serde_json::json!([{ "action": "Deny", "when": fails }]), "GET").0);
         assert!(decide(serde_json::json!([{ "when": fails }, { "when": "true" }]), "GET").0);
+    }
+
+    #[test]
+    fn what_a_connection_cannot_show_allows_nothing_and_is_denied() {
+        let admits = |rules: serde_json::Value| {
+            let spec = serde_json::from_value(serde_json::json!({ "rules": rules })).unwrap();
+            let policy = compile_alone::<Authorization>(spec).unwrap();
+            policy.admits_connection(&Exchange::new([10, 0, 0, 1].into(), Scheme::Http, 80))
+        };
+        let here = "cidr('10.0.0.0/8').containsIP(source.address)";
+        assert!(admits(serde_json::json!([{ "when": here }])));
+        assert!(!admits(serde_json::json!([{ "when": format!("{here} && request.method == 'GET'") }])));
+        assert!(!admits(serde_json::json!([{ "action": "Deny", "when": "request.path == '/admin'" }])));
+        assert!(admits(
+            serde_json::json!([{ "action": "Deny", "when": format!("!{here} && request.path == '/'") }])
+        ));
+        assert!(!admits(serde_json::json!([{ "action": "Deny", "when": "principal.subject == ''" }])));
     }
 
     #[test]

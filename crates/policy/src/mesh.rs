@@ -1,4 +1,11 @@
-//! Which side of a call within the mesh enforces a policy that is attached to a Service.
+//! Which side of a call within the mesh enforces a policy that is attached to a Service, and what of it can be enforced on
+//! connections that are carried as they are.
+
+use rhumb_codec::head::RequestHead;
+
+use crate::exchange::Exchange;
+use crate::list::Policy;
+use crate::policy::{HttpPolicy, Verdict};
 
 /// A side of a call within the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,33 +30,29 @@ pub fn enforcer(kind: &str) -> Option<Enforcer> {
         | "headerModifier"
         | "timeouts"
         | "retry" => Enforcer::Client,
-        "securityFields"
-        | "cors"
-        | "ipAccess"
-        | "sizeLimit"
-        | "csrf"
-        | "clientCertificate"
-        | "jwt"
-        | "basicAuth"
-        | "apiKey"
-        | "hmac"
-        | "messageSignatures"
-        | "oauth2Introspection"
-        | "oidc"
-        | "extAuthz"
-        | "anonymous"
-        | "authenticated"
-        | "authorization"
-        | "rateLimit"
-        | "quota"
-        | "concurrency"
-        | "loadShedding"
-        | "bandwidth"
-        | "identityFields"
-        | "directResponse"
-        | "tcp" => Enforcer::Server,
+        "securityFields" | "cors" | "ipAccess" | "sizeLimit" | "csrf" | "clientCertificate" | "jwt"
+        | "basicAuth" | "apiKey" | "hmac" | "messageSignatures" | "oauth2Introspection" | "oidc" | "extAuthz"
+        | "anonymous" | "authenticated" | "authorization" | "rateLimit" | "quota" | "concurrency"
+        | "loadShedding" | "bandwidth" | "identityFields" | "directResponse" | "tcp" => Enforcer::Server,
         _ => return None,
     })
+}
+
+/// True for kinds that can decide about a connection without seeing requests.
+pub fn decides_about_connections(kind: &str) -> bool {
+    matches!(kind, "authorization" | "ipAccess")
+}
+
+/// Decides about a connection that is carried as it is. A policy that would have to see requests lets nothing pass.
+pub fn admits_connection(policy: &Policy, cx: &mut Exchange<'_>) -> bool {
+    match policy {
+        Policy::Authorization(policy) => policy.admits_connection(cx),
+        Policy::IpAccess(policy) => {
+            let verdict = policy.on_request(&mut RequestHead::new(), &mut Default::default(), cx);
+            matches!(verdict, Verdict::Continue)
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]

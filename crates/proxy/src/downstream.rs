@@ -13,7 +13,7 @@ use rhumb_codec::head::{RequestHead, Scheme};
 use rhumb_conn::io::Io;
 use rhumb_conn::{h1, h2};
 use rhumb_net::timer::Timer;
-use rhumb_plan::{Port, PortSettings};
+use rhumb_plan::{Plan, Port, PortSettings};
 use rhumb_policy::Certificate;
 use rhumb_telemetry::metrics::{ListenerId, LocalGauge};
 use rhumb_telemetry::{Limit, Metric};
@@ -21,7 +21,9 @@ use rhumb_tls::{HandshakeError, Peer, TlsStream};
 use tokio::net::TcpStream;
 
 use crate::exchange::{self, After};
+use crate::l4::hbone;
 use crate::l4::header::Ends;
+use crate::mesh::{self, MeshSide};
 use crate::overload::Held;
 use crate::respond;
 use crate::side::Down;
@@ -45,6 +47,8 @@ pub(crate) struct Connection {
     /// The port as of the connection's last request, and the revision it belongs to.
     pub(crate) port: RefCell<(u64, Arc<Port>)>,
     pub(crate) tls: Option<Box<TlsFacts>>,
+    /// What it is in the mesh, if it is one of it.
+    pub(crate) mesh: Option<Box<MeshSide>>,
     /// Requests that were begun on it.
     requests: Cell<u32>,
     /// Removals of listeners of the worker that this connection knows of, and whether its own was one of them.
@@ -66,7 +70,13 @@ pub(crate) struct TlsFacts {
 }
 
 impl Connection {
-    fn new(worker: &Worker, port: &Arc<Port>, stream: &TcpStream, ends: Ends) -> Self {
+    pub(crate) fn new(
+        worker: &Worker,
+        port: &Arc<Port>,
+        stream: &TcpStream,
+        ends: Ends,
+        mesh: Option<Box<MeshSide>>,
+    ) -> Self {
         let Ends { client: peer, destination } = ends;
         let plan = worker.plan();
         let local = || plan.names_clients.then(|| stream.local_addr().ok()).flatten();
@@ -85,6 +95,7 @@ impl Connection {
             listener: worker.registry.listener(port.name.as_str()),
             port: RefCell::new((plan.revision, Arc::clone(port))),
             tls: None,
+            mesh,
             requests: Cell::new(0),
             removals: Cell::new(worker.removals()),
             is_orphaned: Cell::new(false),
@@ -117,6 +128,11 @@ impl Connection {
         if refuses { worker.gauge.hold(&worker.rng) } else { None }
     }
 
+    /// The client's certificate, verified.
+    pub(crate) fn certificate(&self) -> Option<Arc<Certificate>> {
+        self.tls.as_ref().and_then(|tls| tls.certificate.clone())
+    }
+
     /// Counts a request that begins.
     pub(crate) fn count_request(&self) {
         self.requests.set(self.requests.get().saturating_add(1));
@@ -138,10 +154,18 @@ impl Connection {
     #[cold]
     fn look_for_listener(&self, worker: &Worker) -> bool {
         self.removals.set(worker.removals());
-        let is_orphaned = worker.plan().port(self.address).is_none();
+        let is_orphaned = self.current(&worker.plan()).is_none();
         // A listener that comes back is another one.
         self.is_orphaned.set(self.is_orphaned.get() || is_orphaned);
         is_orphaned
+    }
+
+    /// The port as a plan has it.
+    fn current<'p>(&self, plan: &'p Plan) -> Option<&'p Arc<Port>> {
+        match self.mesh.as_ref().and_then(|mesh| mesh.place.as_ref()) {
+            None => plan.port(self.address),
+            Some(place) => plan.mesh_port(place),
+        }
     }
 
     /// The port as the plan in force has it; a removed listener's connections keep the last one.
@@ -151,7 +175,7 @@ impl Connection {
         let mut port = self.port.borrow_mut();
         if port.0 != plan.revision {
             port.0 = plan.revision;
-            if let Some(current) = plan.port(self.address) {
+            if let Some(current) = self.current(plan) {
                 port.1 = Arc::clone(current);
             }
         }
@@ -167,9 +191,12 @@ impl Drop for Connection {
 
 /// Serves a new connection in a task of its own.
 pub(crate) fn start(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, ends: Ends, member: Member) {
-    let connection = Connection::new(worker, port, &stream, ends);
+    if port.tls.is_none() {
+        return start_plain(worker, port, stream, ends, None, member);
+    }
+    let connection = Connection::new(worker, port, &stream, ends, None);
     let worker = Rc::clone(worker);
-    if port.tls.is_some() {
+    {
         let port = Arc::clone(port);
         tokio::task::spawn_local(async move {
             // The handshake's future is large and short-lived: its own box, freed before the connection rests.
@@ -184,9 +211,25 @@ pub(crate) fn start(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, en
                 }
             }
         });
-    } else {
-        tokio::task::spawn_local(serve_h1(worker, Io::Plain(stream), connection, member));
     }
+}
+
+/// The same without TLS, and for a connection of the mesh.
+pub(crate) fn start_plain(
+    worker: &Rc<Worker>,
+    port: &Arc<Port>,
+    stream: TcpStream,
+    ends: Ends,
+    mesh: Option<Box<MeshSide>>,
+    member: Member,
+) {
+    let connection = Connection::new(worker, port, &stream, ends, mesh);
+    tokio::task::spawn_local(serve_h1(Rc::clone(worker), Io::Plain(stream), connection, member));
+}
+
+/// Serves a connection between proxies of the mesh.
+pub(crate) async fn serve_tunnel(worker: Rc<Worker>, io: Io, connection: Connection, member: Member) {
+    serve_h2(worker, h2_input(io), connection, member).await;
 }
 
 fn h2_input(io: Io) -> (Io, rhumb_conn::input::Input) {
@@ -530,6 +573,12 @@ async fn serve_h2(
             let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
             tokio::task::spawn_local(async move {
                 let mut timer = Timer::new();
+                let request = match request {
+                    Ok(head) if connection.mesh.is_some() && mesh::is_tunnel(&head) => {
+                        return Box::pin(hbone::serve(&worker, &connection, stream, head)).await;
+                    }
+                    other => other,
+                };
                 let mut down = Down::H2(&mut stream);
                 match request {
                     Ok(head) => drop(exchange::serve(&worker, &connection, down, head, &mut timer).await),

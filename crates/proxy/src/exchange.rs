@@ -213,7 +213,13 @@ impl<'a> Exchange<'a> {
         connection.count_request();
         let mut notes = NoteSet::default();
         let mut client = connection.peer_ip;
-        if connection.is_trusted {
+        if let Some(mesh) = &connection.mesh {
+            // The workload speaks for itself, and proxies of the mesh for what they have carried: nothing is claimed. But who
+            // calls is known here and nowhere else.
+            if mesh.is_inbound() {
+                req.fields.remove(Known::XForwardedClientCert);
+            }
+        } else if connection.is_trusted {
             client = fields::client_address(&req, &client_of(connection), &port.settings);
         } else if fields::strip_claims(&mut req.fields) {
             notes.insert(Note::ForwardedStripped);
@@ -499,7 +505,7 @@ impl<'a> Exchange<'a> {
         let known = self.found.refusals.len();
         let mut cx = rhumb_policy::Exchange {
             client: self.client,
-            certificate: self.connection.tls.as_ref().and_then(|tls| tls.certificate.clone()),
+            certificate: self.connection.certificate(),
             scheme: self.connection.scheme,
             port: self.connection.address.port(),
             matched_prefix: self.matched_prefix,
@@ -579,6 +585,9 @@ impl<'a> Exchange<'a> {
 
     /// Sets the forwarding fields of the request. Once per exchange, after its policies.
     pub(crate) fn set_forwarding_fields(&mut self) {
+        if self.connection.mesh.is_some() {
+            return fields::forward_inside(&mut self.req, &self.trace, self.request_id.as_str());
+        }
         let client = client_of(self.connection);
         fields::forward(&mut self.req, &client, &self.port.settings, &self.trace, self.request_id.as_str());
     }

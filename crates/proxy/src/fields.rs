@@ -121,6 +121,14 @@ pub(crate) fn forward(
     req.fields.append(Known::Via, via(req.version));
 }
 
+/// Sets the fields of a request that travels between workloads: the mesh is no intermediary that anybody has to know of.
+pub(crate) fn forward_inside(req: &mut RequestHead, trace: &TraceContext, request_id: &str) {
+    if !req.fields.has(Known::Traceparent) {
+        req.fields.append(Known::Traceparent, &trace.to_bytes());
+    }
+    req.fields.set(Known::XRequestId, request_id.as_bytes());
+}
+
 fn append_authority(req: &mut RequestHead, name: Known) {
     // The authority lies in the same arena as the fields: a line that points to it costs no copy.
     let span = req.received_authority_span();

@@ -166,7 +166,8 @@ impl Exchange<'_> {
         })
         .await;
         if is_read && let Up::H1(connection) = up {
-            self.worker.pools.put(backend.target(), endpoint.address(), connection, now);
+            let (target, address) = backend.way(&endpoint);
+            self.worker.pools.put(target, address, connection, now);
         }
         tries.tried.push(endpoint);
     }
@@ -290,7 +291,8 @@ impl Exchange<'_> {
         endpoint: &Endpoint,
         fresh: bool,
     ) -> Result<(Up, bool), Failure> {
-        let (pools, target, address) = (&self.worker.pools, backend.target(), endpoint.address());
+        let pools = &self.worker.pools;
+        let (target, address) = backend.way(endpoint);
         if target.protocol == rhumb_upstream::Protocol::Http2 {
             let begun = Instant::now();
             let tunnel = self.asks_for_tunnel().then(|| extended_connect(&self.req));
@@ -387,7 +389,8 @@ impl Exchange<'_> {
                 let at = Nanos::since(self.worker.origin, now);
                 backend.endpoints.finish(load, first_byte, verdict, at);
                 if let Up::H1(connection) = up {
-                    self.worker.pools.put(backend.target(), endpoint.address(), connection, now);
+                    let (target, address) = backend.way(&endpoint);
+                    self.worker.pools.put(target, address, connection, now);
                 }
                 Ok(())
             }

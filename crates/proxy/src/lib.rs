@@ -15,6 +15,7 @@ pub mod overload;
 pub mod listener;
 pub(crate) mod l4;
 mod downstream;
+mod mesh;
 mod exchange;
 mod fields;
 mod forward;

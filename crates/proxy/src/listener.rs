@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::downstream;
 use crate::l4;
 use crate::l4::header::Ends;
+use crate::mesh;
 use crate::worker::{self, Worker};
 
 /// How long accepting pauses when the process is out of descriptors or memory: trying at once would only burn CPU.
@@ -157,7 +158,9 @@ fn begin(worker: &Rc<Worker>, address: SocketAddr, stream: TcpStream, peer: Sock
         _ => None,
     };
     let member = worker.join(place);
-    if port.l4.is_some() || settings.proxy_protocol.is_some() {
+    if let Some(role) = &port.role {
+        mesh::start(worker, port, role, stream, peer, member);
+    } else if port.l4.is_some() || settings.proxy_protocol.is_some() {
         l4::tcp::start(worker, port, stream, peer, member);
     } else {
         downstream::start(worker, port, stream, Ends { client: peer, destination: None }, member);

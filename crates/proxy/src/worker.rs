@@ -23,6 +23,7 @@ use crate::call;
 use crate::export::Exports;
 use crate::l4::udp::Hub;
 use crate::listener;
+use crate::mesh::Found;
 use crate::mirror::Mirrors;
 use crate::overload::{AddressGuard, Change, Gauge, Pressure, State};
 use crate::queue;
@@ -99,6 +100,8 @@ pub struct Worker {
     rest_limit: Cell<Option<Instant>>,
     pub(crate) mirrors: Mirrors,
     pub(crate) exports: Exports,
+    /// What is spoken on ports of the mesh that do not say.
+    pub(crate) found: Found,
     /// The way out for policies.
     pub(crate) out: Out,
     // Boxed as they are handed on: a head does not move with its exchange.
@@ -141,6 +144,7 @@ impl Worker {
             rest_limit: Cell::new(None),
             mirrors: Mirrors::default(),
             exports: Exports::default(),
+            found: Found::default(),
             requests: RefCell::default(),
             responses: RefCell::default(),
             draining: Cell::new(false),

@@ -194,8 +194,16 @@ impl Memory {
         let kept = std::mem::take(&mut self.backends);
         let zone = settings.process.zone.clone();
         let membership = own.membership.clone();
-        let mut backends =
-            Backends::new(&docs, previous, *around, zone, (mesh, membership.as_ref()), kept, changes, &mut report);
+        let mut backends = Backends::new(
+            &docs,
+            previous,
+            *around,
+            zone,
+            (mesh, membership.as_ref()),
+            kept,
+            changes,
+            &mut report,
+        );
 
         let mut maker = Maker {
             docs: &docs,

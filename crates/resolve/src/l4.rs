@@ -13,6 +13,7 @@ use rhumb_model::{Diag, Doc, Rule, Spanned};
 use rhumb_plan::l4::{Carries, L4, L4Listener, L4Rule, NameTable, ProxyProtocol};
 use rhumb_plan::{Port, PortListener, PortSettings};
 use rhumb_policy::Policy;
+use rhumb_policy::mesh::decides_about_connections;
 use rhumb_policy::tcp::Tcp;
 use rhumb_policy::udp::Udp;
 use rhumb_route::{Builder, Host};
@@ -20,6 +21,7 @@ use rhumb_route::{Builder, Host};
 use crate::attach::{Door, Doors, PortPlan, Route, host_of};
 use crate::build::tls_set;
 use crate::collect::key;
+use crate::mesh::Side;
 use crate::policies::{Attached, Level};
 use crate::report::Report;
 use crate::rules::{Filters, Maker, Reference, weight};
@@ -175,11 +177,13 @@ impl<'a> Maker<'a, '_> {
             let backends = backends.collect();
             let levels = [&door.policies[0], &door.policies[1], &own];
             let (tcp, refused) = connection_settings(kind, door, levels, self.report);
+            let (access, not_enforced) = access(door, self.report);
             let rule = L4Rule {
                 route: RouteName::new(format!("{}/{}", doc.namespace(), doc.name())),
                 backends,
                 tcp,
-                invalid: broken.clone().or(refused),
+                access,
+                invalid: broken.clone().or(refused).or(not_enforced),
             };
             let hosts = if hosts.is_empty() { [Host::Any].into() } else { hosts.clone() };
             // A hostname that both have, the narrower of the two; those that the listener has not are left out.
@@ -225,6 +229,34 @@ fn connection_settings(
         refused.get_or_insert_with(|| Arc::clone(reason));
     }
     (tcp, refused)
+}
+
+/// Who may connect to a Service whose connections are carried as they are, and why nobody may when what is asked for cannot
+/// be told without seeing requests.
+fn access(door: &Door<'_>, report: &mut Report) -> (Box<[Arc<Policy>]>, Option<Arc<str>>) {
+    let Some(mesh) = door.mesh.filter(|mesh| mesh.side == Side::Inbound) else {
+        return (Box::default(), None);
+    };
+    let (mut access, mut refused) = (Vec::new(), None);
+    for attached in door.policies.iter().flatten().filter(|attached| !attached.is_shadow()) {
+        match attached.shared() {
+            _ if attached.kind() == "tcp" => {}
+            Ok(policy) if decides_about_connections(attached.kind()) => access.push(Arc::clone(policy)),
+            Err(reason) => drop(refused.get_or_insert_with(|| Arc::clone(reason))),
+            Ok(_) => {
+                let what = format!("`{}` needs requests, which nobody sees here", attached.kind());
+                // Where requests are seen as well, connections without are what nobody asked for.
+                if mesh.is_only_carried {
+                    let diag = Diag::error(Rule::Policy, attached.at().clone(), &*what)
+                        .why("the connections of this port are carried as they are, and what cannot be enforced is refused")
+                        .fix("write `appProtocol: http` into the Service, or use `authorization` with `source`");
+                    report.push(diag);
+                }
+                refused.get_or_insert_with(|| what.into());
+            }
+        }
+    }
+    (access.into(), refused)
 }
 
 impl L4Made<'_> {

@@ -44,6 +44,8 @@ pub(crate) struct MeshDoor {
     pub(crate) section: Option<Box<str>>,
     pub(crate) side: Side,
     pub(crate) carries: Carries,
+    /// Nobody sees requests of this port.
+    pub(crate) is_only_carried: bool,
 }
 
 /// Whose side of a call a listener is on.
@@ -558,7 +560,9 @@ impl<'d> Maker<'d> {
             name.2
         );
         let Some(doc) = self.document("Gateway", &name.0, own, &spec, of, |_| {}) else { return };
-        self.out.doors.push(MeshDoor { doc, service: name.clone(), section, side, carries });
+        let is_only_carried = self.port(name).is_some_and(|(_, port)| port.carried() == Carried::Tcp);
+        let service = name.clone();
+        self.out.doors.push(MeshDoor { doc, service, section, side, carries, is_only_carried });
     }
 
     /// A route that sends everything to the Backend of a port.

@@ -84,6 +84,16 @@ impl Attached {
         self.policy.as_ref().map(|policy| &**policy)
     }
 
+    /// The same, to be kept.
+    pub(crate) fn shared(&self) -> Result<&Arc<Policy>, &Arc<str>> {
+        self.policy.as_ref()
+    }
+
+    /// It is asked, and not obeyed.
+    pub(crate) fn is_shadow(&self) -> bool {
+        self.is_shadow
+    }
+
     /// Where it is written.
     pub(crate) fn at(&self) -> &Origin {
         &self.at

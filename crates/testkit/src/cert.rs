@@ -68,7 +68,30 @@ impl Authority {
         self.issue(names, ExtendedKeyUsagePurpose::ClientAuth, validity)
     }
 
+    /// The certificate of a workload of a mesh with this SPIFFE ID, for both sides of a connection.
+    pub fn workload(&self, id: &str) -> Identity {
+        self.workload_valid(id, Validity::Good)
+    }
+
+    /// The same, whose time is not now.
+    pub fn workload_valid(&self, id: &str, validity: Validity) -> Identity {
+        self.issue_for(
+            &[id],
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            validity,
+        )
+    }
+
     fn issue(&self, names: &[&str], usage: ExtendedKeyUsagePurpose, validity: Validity) -> Identity {
+        self.issue_for(names, vec![usage], validity)
+    }
+
+    fn issue_for(
+        &self,
+        names: &[&str],
+        usages: Vec<ExtendedKeyUsagePurpose>,
+        validity: Validity,
+    ) -> Identity {
         let (uris, plain): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
         let mut params =
             CertificateParams::new(plain.into_iter().map(str::to_owned).collect::<Vec<_>>()).expect("names");
@@ -78,7 +101,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("nobody"));
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         let (from, to) = match validity {
             Validity::Good => (2020, 2099),

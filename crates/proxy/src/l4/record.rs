@@ -14,7 +14,7 @@ use rhumb_telemetry::record::{Timing, TlsRecord};
 use rhumb_telemetry::{Metric, Note, NoteSet, Protocol, Record};
 
 use crate::downstream::TlsFacts;
-use crate::l4::relay::Carried;
+use crate::l4::relay::{Carried, RelayEnd};
 use crate::worker::Worker;
 
 /// What is known of a connection; written down when this is dropped, also when its task is cut at the end of a drain.
@@ -38,6 +38,8 @@ pub(crate) struct Account {
     /// Why it ended; the end of the process until something else is said.
     pub(crate) end: &'static str,
     pub(crate) failure: Option<Failure>,
+    /// It turned out to be something else, which makes its own record.
+    is_void: bool,
     open: LocalGauge,
 }
 
@@ -67,6 +69,7 @@ impl Account {
             notes: NoteSet::default(),
             end: "shutting_down",
             failure: None,
+            is_void: false,
             open,
         }
     }
@@ -81,6 +84,28 @@ impl Account {
         self.protocol = protocol;
     }
 
+    /// It was no connection of its own: nothing is written down.
+    pub(crate) fn cancel(mut self) {
+        self.is_void = true;
+    }
+
+    /// Why the relay ended.
+    pub(crate) fn finish(&mut self, end: RelayEnd) {
+        self.end = match end {
+            RelayEnd::Closed => "closed",
+            RelayEnd::ClientReset => "client_reset",
+            RelayEnd::BackendReset => "backend_reset",
+            RelayEnd::Idle => "idle_timeout",
+            RelayEnd::Expired => "max_duration",
+        };
+        match end {
+            RelayEnd::Idle => self.notes.insert(Note::IdleTimeout),
+            RelayEnd::BackendReset => self.notes.insert(Note::UpstreamReset),
+            RelayEnd::ClientReset => self.notes.insert(Note::ClientGone),
+            _ => {}
+        }
+    }
+
     /// It ended because of a failure.
     pub(crate) fn fail(&mut self, failure: Failure) {
         self.failure = Some(failure);
@@ -91,6 +116,9 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.open.decrement();
+        if self.is_void {
+            return;
+        }
         if std::thread::panicking() {
             self.fail(Cause::InternalError.into());
         }

@@ -46,6 +46,25 @@ pub(crate) struct RelayLimits {
     pub(crate) until: Option<Instant>,
 }
 
+impl RelayLimits {
+    /// Sets the timer to when the first of them is reached.
+    pub(crate) fn set(self, timer: &mut Timer) {
+        let idle = self.idle.map(|idle| Instant::now() + idle);
+        match [idle, self.until].into_iter().flatten().min() {
+            Some(deadline) => timer.set(deadline),
+            None => timer.clear(),
+        }
+    }
+
+    /// Which one it was.
+    pub(crate) fn over(self) -> RelayEnd {
+        match self.until {
+            Some(until) if Instant::now() >= until => RelayEnd::Expired,
+            _ => RelayEnd::Idle,
+        }
+    }
+}
+
 /// What a relay has carried.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Carried {
@@ -71,11 +90,33 @@ pub(crate) async fn relay(
     limits: RelayLimits,
     carried: &mut Carried,
 ) -> RelayEnd {
-    let mut inward = Lane::with(&first);
+    let inward = Lane::with(&first);
     drop(first);
-    let mut outward = Lane::default();
+    run(down, up, (inward, Lane::default()), limits, carried).await
+}
+
+/// The same when the backend has spoken first: `first` was read from it.
+pub(crate) async fn relay_after(
+    down: &mut Io,
+    up: &mut Io,
+    first: Vec<u8>,
+    limits: RelayLimits,
+    carried: &mut Carried,
+) -> RelayEnd {
+    let outward = Lane::with(&first);
+    drop(first);
+    run(down, up, (Lane::default(), outward), limits, carried).await
+}
+
+async fn run(
+    down: &mut Io,
+    up: &mut Io,
+    (mut inward, mut outward): (Lane, Lane),
+    limits: RelayLimits,
+    carried: &mut Carried,
+) -> RelayEnd {
     let mut timer = Timer::new();
-    set(&mut timer, limits);
+    limits.set(&mut timer);
     let end = poll_fn(|cx| {
         let mut has_moved = false;
         // Whoever does not take what the other side sends may still have sent something itself: that is delivered.
@@ -95,12 +136,9 @@ pub(crate) async fn relay(
             return Poll::Ready(end);
         }
         if has_moved {
-            set(&mut timer, limits);
+            limits.set(&mut timer);
         }
-        timer.poll(cx).map(|()| match limits.until {
-            Some(until) if Instant::now() >= until => RelayEnd::Expired,
-            _ => RelayEnd::Idle,
-        })
+        timer.poll(cx).map(|()| limits.over())
     })
     .await;
     match end {
@@ -109,14 +147,6 @@ pub(crate) async fn relay(
         RelayEnd::BackendReset => drop(rhumb_net::socket::reset_on_close(down.socket())),
     }
     end
-}
-
-fn set(timer: &mut Timer, limits: RelayLimits) {
-    let idle = limits.idle.map(|idle| Instant::now() + idle);
-    match [idle, limits.until].into_iter().flatten().min() {
-        Some(deadline) => timer.set(deadline),
-        None => timer.clear(),
-    }
 }
 
 /// The connection that a lane reads from broke.

@@ -1,14 +1,18 @@
 //! One TCP connection, from the first byte to the record: who it is from, where it goes, and the relay between.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use rhumb_balance::{InFlight, Nanos, Outcome};
 use rhumb_base::failure::{Cause, Failure, Retry, Side};
 use rhumb_conn::io::Io;
+use rhumb_conn::{Part, h2};
+use rhumb_net::buffer::Buffer;
 use rhumb_plan::Port;
 use rhumb_plan::l4::{Carries, L4, L4Rule};
 use rhumb_telemetry::{Metric, Note, Protocol};
@@ -16,11 +20,13 @@ use rhumb_tls::TlsStream;
 use rhumb_upstream::limit::Permit;
 use tokio::net::TcpStream;
 
-use crate::downstream;
+use crate::downstream::{self, Connection};
+use crate::l4::hbone::{self, Reads};
 use crate::l4::header::{self, Ends};
 use crate::l4::hello::{self, Alert, First, NoHello};
 use crate::l4::record::Account;
-use crate::l4::relay::{RelayEnd, RelayLimits, relay};
+use crate::l4::relay::{RelayLimits, relay, relay_after};
+use crate::mesh::{self, Spoken};
 use crate::worker::{Member, Worker};
 
 /// Endpoints that are tried for one connection, as for a request that reached none.
@@ -59,11 +65,19 @@ pub(crate) fn start(
     });
 }
 
+/// The way to the application.
+pub(crate) enum Up {
+    /// A connection.
+    Io(Io),
+    /// A stream to the proxy of the application.
+    Stream(Box<h2::Stream>),
+}
+
 /// Both sides of a connection, open.
 struct Opened {
     account: Account,
     down: Io,
-    up: Io,
+    up: Up,
     first: Option<First>,
     /// Counts the connection among those of its endpoint.
     load: InFlight,
@@ -91,7 +105,8 @@ async fn open(
         return None;
     };
     account.rule = Some(Arc::clone(&rule));
-    match connect(worker, &rule, &mut account, ends, &io).await {
+    let local = || io.socket().local_addr().ok();
+    match connect(worker, &rule, &mut account, ends, local).await {
         Ok((up, load, permit)) => Some(Opened { account, down: io, up, first, load, permit, rule }),
         Err(failure) => {
             account.fail(failure);
@@ -179,8 +194,8 @@ async fn connect(
     rule: &L4Rule,
     account: &mut Account,
     ends: Ends,
-    down: &Io,
-) -> Result<(Io, InFlight, Permit), Failure> {
+    local: impl Fn() -> Option<SocketAddr>,
+) -> Result<(Up, InFlight, Permit), Failure> {
     let invalid: Failure = Cause::ConfigurationInvalid.into();
     if rule.invalid.is_some() {
         return Err(invalid);
@@ -188,7 +203,7 @@ async fn connect(
     let backend = rule.choose(&mut worker.rng.borrow_mut()).map(Arc::clone).ok_or(invalid)?;
     account.backend = Some(Arc::clone(&backend));
     let sides = backend.target.proxy_protocol.and_then(|_| {
-        let destination = ends.destination.or_else(|| down.socket().local_addr().ok())?;
+        let destination = ends.destination.or_else(&local)?;
         Some((ends.client, destination))
     });
     let permit = rhumb_upstream::limit::permit(&backend.target).await?;
@@ -204,8 +219,11 @@ async fn connect(
         let mut load = picked.map_err(crate::forward::refuse_pick)?;
         let endpoint = Arc::clone(load.endpoint());
         account.endpoint = Some(Arc::clone(&endpoint));
-        let connected =
-            rhumb_upstream::connect::connect_for(&backend.target, endpoint.address(), sides).await;
+        let (target, address) = backend.way(&endpoint);
+        let connected = match endpoint.tunnel() {
+            0 => rhumb_upstream::connect::connect_for(target, address, sides).await.map(Up::Io),
+            _ => hbone::open(worker, target, address, endpoint.address()).await.map(Up::Stream),
+        };
         let now = Instant::now();
         let took = now.saturating_duration_since(begun);
         let nanos = Nanos::since(worker.origin, now);
@@ -236,20 +254,179 @@ async fn carry(opened: Opened) {
         RelayLimits { idle: rule.tcp.idle, until: rule.tcp.life.map(|life| account.started() + life) };
     drop(rule);
     let first = first.map(|first| first.bytes).unwrap_or_default();
-    let end = relay(&mut down, &mut up, first, limits, &mut account.carried).await;
-    drop((load, permit));
-    account.end = match end {
-        RelayEnd::Closed => "closed",
-        RelayEnd::ClientReset => "client_reset",
-        RelayEnd::BackendReset => "backend_reset",
-        RelayEnd::Idle => "idle_timeout",
-        RelayEnd::Expired => "max_duration",
+    let end = match &mut up {
+        Up::Io(up) => relay(&mut down, up, first, limits, &mut account.carried).await,
+        Up::Stream(up) => {
+            hbone::relay(&mut down, up, Reads::Response, limits, &mut account.carried, &[]).await
+        }
     };
-    match end {
-        RelayEnd::Idle => account.notes.insert(Note::IdleTimeout),
-        RelayEnd::BackendReset => account.notes.insert(Note::UpstreamReset),
-        RelayEnd::ClientReset => account.notes.insert(Note::ClientGone),
-        _ => {}
+    drop((load, permit));
+    account.finish(end);
+}
+
+/// Connects to the application for a stream of a caller's proxy, when the caller may.
+pub(crate) async fn connect_inside(
+    worker: &Rc<Worker>,
+    port: &Arc<Port>,
+    account: &mut Account,
+    connection: &Connection,
+) -> Result<(Io, RelayLimits, (InFlight, Permit)), Failure> {
+    let rule = port.l4.as_deref().and_then(|l4| rule_of(l4, None)).cloned().ok_or(Cause::RouteNotFound)?;
+    account.rule = Some(Arc::clone(&rule));
+    if !may_connect(worker, &rule, connection) {
+        return Err(Cause::AccessDenied.into());
+    }
+    let (ends, _) = (Ends { client: connection.peer, destination: None }, ());
+    match connect(worker, &rule, account, ends, || None).await? {
+        (Up::Io(up), load, permit) => {
+            let until = rule.tcp.life.map(|life| account.started() + life);
+            Ok((up, RelayLimits { idle: rule.tcp.idle, until }, (load, permit)))
+        }
+        // The application is behind this proxy and no other.
+        (Up::Stream(_), ..) => Err(Cause::ConfigurationInvalid.into()),
+    }
+}
+
+/// True when whoever is at the other end may connect, as far as that can be told without requests.
+pub(crate) fn may_connect(worker: &Worker, rule: &L4Rule, connection: &Connection) -> bool {
+    rule.access.iter().all(|policy| {
+        let mut cx = rhumb_policy::Exchange {
+            certificate: connection.certificate(),
+            unix_nanos: worker.unix_nanos(Instant::now()),
+            ..rhumb_policy::Exchange::new(connection.peer_ip, connection.scheme, connection.address.port())
+        };
+        rhumb_policy::mesh::admits_connection(policy, &mut cx)
+    })
+}
+
+/// What became of a connection whose protocol was not known.
+pub(crate) enum Early {
+    /// It has requests.
+    Requests(TcpStream),
+    /// It was carried to its end.
+    Carried {
+        /// What it was found to be.
+        spoken: Option<Spoken>,
+    },
+}
+
+/// Opens the way to the application before anybody has spoken, and carries the connection, unless its client turns out to
+/// begin with a request.
+pub(crate) async fn open_early(
+    worker: &Rc<Worker>,
+    port: &Arc<Port>,
+    stream: TcpStream,
+    ends: Ends,
+) -> Early {
+    let lost = Early::Carried { spoken: None };
+    let Some(rule) = port.l4.as_deref().and_then(|l4| rule_of(l4, None)).cloned() else { return lost };
+    let mut account = Account::new(worker, port, Protocol::Tcp, ends.client);
+    account.rule = Some(Arc::clone(&rule));
+    // As long as a request may take to begin; who says nothing for longer waits for the other side.
+    let until = Instant::now() + port.settings.header_timeout;
+    let opened = {
+        let mut opening = pin!(connect(worker, &rule, &mut account, ends, || stream.local_addr().ok()));
+        let mut looking = pin!(mesh::look(&stream, until));
+        let mut has_looked = None;
+        let opened = poll_fn(|cx| {
+            if has_looked.is_none() {
+                if let Poll::Ready(found) = looking.as_mut().poll(cx) {
+                    if found == Some(Spoken::Http) {
+                        return Poll::Ready(None);
+                    }
+                    has_looked = Some(found);
+                }
+            }
+            opening.as_mut().poll(cx).map(Some)
+        })
+        .await;
+        match opened {
+            None => None,
+            Some(Err(failure)) => {
+                // A client that asks for something is told why it does not get it.
+                let found = match has_looked {
+                    Some(found) => found,
+                    None => looking.await,
+                };
+                if found == Some(Spoken::Http) { None } else { Some(Err(failure)) }
+            }
+            Some(Ok((mut up, load, permit))) => {
+                let mut first = Vec::new();
+                let mut spoken = has_looked.flatten();
+                while spoken.is_none() && first.is_empty() {
+                    let next = poll_fn(|cx| {
+                        if has_looked.is_none()
+                            && let Poll::Ready(found) = looking.as_mut().poll(cx)
+                        {
+                            has_looked = Some(found);
+                            return Poll::Ready(Ok(found));
+                        }
+                        poll_first(cx, &mut up, &mut first).map_ok(|()| None)
+                    })
+                    .await;
+                    match next {
+                        Ok(Some(found)) => spoken = Some(found),
+                        Ok(None) if has_looked == Some(None) && first.is_empty() => break,
+                        Ok(None) => {}
+                        Err(()) => break,
+                    }
+                }
+                match spoken {
+                    Some(Spoken::Http) => None,
+                    _ => Some(Ok((up, load, permit, first, spoken))),
+                }
+            }
+        }
+    };
+    let (mut up, load, permit, first, spoken) = match opened {
+        None => {
+            account.cancel();
+            return Early::Requests(stream);
+        }
+        Some(Err(failure)) => {
+            account.fail(failure);
+            return lost;
+        }
+        Some(Ok(opened)) => opened,
+    };
+    let limits =
+        RelayLimits { idle: rule.tcp.idle, until: rule.tcp.life.map(|life| account.started() + life) };
+    drop(rule);
+    let spoken = if first.is_empty() { spoken } else { Some(Spoken::Other) };
+    let mut down = Io::Plain(stream);
+    let end = match &mut up {
+        Up::Io(up) => relay_after(&mut down, up, first, limits, &mut account.carried).await,
+        Up::Stream(up) => {
+            hbone::relay(&mut down, up, Reads::Response, limits, &mut account.carried, &first).await
+        }
+    };
+    drop((load, permit));
+    account.finish(end);
+    Early::Carried { spoken }
+}
+
+/// Waits for the first bytes of the application; an error is its end.
+fn poll_first(cx: &mut Context<'_>, up: &mut Up, first: &mut Vec<u8>) -> Poll<Result<(), ()>> {
+    match up {
+        Up::Io(io) => {
+            let mut buffer = Buffer::take();
+            match io.poll_read(cx, &mut buffer) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(len)) if len > 0 => {
+                    first.extend_from_slice(buffer.get(..len).unwrap_or_default());
+                    Poll::Ready(Ok(()))
+                }
+                Poll::Ready(_) => Poll::Ready(Err(())),
+            }
+        }
+        Up::Stream(stream) => match stream.poll_response_body(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(Part::Data(data))) => {
+                first.extend_from_slice(data);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(_) => Poll::Ready(Err(())),
+        },
     }
 }
 

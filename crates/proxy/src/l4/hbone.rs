@@ -1,0 +1,349 @@
+//! Connections inside of streams of HTTP/2 between proxies of the mesh: CONNECT (RFC 9113 §8.5), as HBONE has it.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use rhumb_base::failure::{Cause, Failure, Retry};
+use rhumb_codec::head::{Content, RequestHead, ResponseHead};
+use rhumb_conn::io::Io;
+use rhumb_conn::{Part, h2};
+use rhumb_net::buffer::Buffer;
+use rhumb_net::timer::Timer;
+use rhumb_plan::Port;
+use rhumb_plan::mesh::Place;
+use rhumb_telemetry::Protocol;
+use rhumb_upstream::Target;
+
+use crate::downstream::Connection;
+use crate::l4::record::Account;
+use crate::l4::relay::{Carried, RelayEnd, RelayLimits};
+use crate::l4::tcp;
+use crate::worker::Worker;
+
+/// Content that a stream may have waiting before nothing more is read for it. **Unit**: bytes.
+const BACKLOG: usize = 64 << 10;
+
+/// Moves in one direction before the other one gets its turn.
+const MOVES: usize = 16;
+
+/// Opens a stream to `authority` through the proxy at `address`.
+///
+/// # Errors
+/// Why not; nothing has been sent to the application then.
+pub(crate) async fn open(
+    worker: &Worker,
+    target: &Target,
+    address: SocketAddr,
+    authority: SocketAddr,
+) -> Result<Box<h2::Stream>, Failure> {
+    let mut head = worker.take_request();
+    head.clear();
+    head.set_method(b"CONNECT");
+    head.set_authority(authority.to_string().as_bytes());
+    head.content = Content::Streamed;
+    let opened = worker.pools.open_stream(target, address, &head).await;
+    worker.give_request(head);
+    let mut stream = Box::new(opened?.0);
+    let mut rsp = worker.take_response();
+    let mut timer = Timer::new();
+    timer.set(Instant::now() + target.connect_timeout);
+    let answered = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = stream.poll_response(cx, &mut rsp) {
+                result?;
+                if !rsp.is_interim() {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            return timer
+                .poll(cx)
+                .map(|()| Err(Failure::new(Cause::ConnectTimeout).retry(Retry::IfNotProcessed)));
+        }
+    })
+    .await;
+    let status = rsp.status;
+    worker.give_response(rsp);
+    answered?;
+    match status {
+        200..=299 => Ok(stream),
+        401 | 403 => Err(Cause::AccessDenied.into()),
+        _ => Err(Failure::new(Cause::ConnectFailed).retry(Retry::IfNotProcessed)),
+    }
+}
+
+/// Serves a CONNECT of the proxy of a caller: a connection to the application.
+pub(crate) async fn serve(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    mut stream: h2::Stream,
+    head: Box<RequestHead>,
+) {
+    let status = match admit(worker, connection, &head) {
+        Ok(port) => {
+            worker.give_request(head);
+            let mut account = Account::new(worker, &port, Protocol::Tcp, connection.peer);
+            match tcp::connect_inside(worker, &port, &mut account, connection).await {
+                Ok((mut up, limits, held)) => {
+                    respond(worker, &mut stream, 200, Content::Streamed).await;
+                    let end =
+                        relay(&mut up, &mut stream, Reads::Request, limits, &mut account.carried, &[]).await;
+                    drop(held);
+                    account.finish(end);
+                    return;
+                }
+                Err(failure) => {
+                    account.fail(failure);
+                    failure.cause.facts().status
+                }
+            }
+        }
+        Err(cause) => {
+            worker.give_request(head);
+            cause.facts().status
+        }
+    };
+    respond(worker, &mut stream, status, Content::None).await;
+}
+
+/// The port that a CONNECT leads to: that of the service that the connection is for, else by the authority's number.
+fn admit(worker: &Worker, connection: &Connection, head: &RequestHead) -> Result<Arc<Port>, Cause> {
+    let plan = worker.plan();
+    let mesh = plan.mesh.as_ref().ok_or(Cause::NotImplemented)?;
+    let side = connection.mesh.as_deref().filter(|side| side.is_inbound()).ok_or(Cause::NotImplemented)?;
+    let service = match &side.place {
+        Some(Place::Inbound(name)) => mesh.inbound.get(name),
+        _ => {
+            let authority = std::str::from_utf8(head.authority()).ok();
+            let number = authority.and_then(|authority| authority.rsplit_once(':')?.1.parse::<u16>().ok());
+            number.and_then(|number| mesh.inbound.get(mesh.inbound_ports.get(&number)?))
+        }
+    };
+    service.and_then(|service| service.tcp.clone()).ok_or(Cause::RouteNotFound)
+}
+
+async fn respond(worker: &Worker, stream: &mut h2::Stream, status: u16, content: Content) {
+    let mut rsp: Box<ResponseHead> = worker.take_response();
+    rsp.clear();
+    rsp.status = status;
+    rsp.content = content;
+    stream.send_response(&rsp);
+    worker.give_response(rsp);
+    let _ = poll_fn(|cx| stream.poll_flush(cx)).await;
+}
+
+/// Whose content is read from the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// The stream is that of a caller.
+    Request,
+    /// The stream leads to a service.
+    Response,
+}
+
+/// Carries bytes between a connection and a stream, as [`crate::l4::relay::relay`] does between two connections. `first`
+/// came from the stream already.
+pub(crate) async fn relay(
+    io: &mut Io,
+    stream: &mut h2::Stream,
+    reads: Reads,
+    limits: RelayLimits,
+    carried: &mut Carried,
+    first: &[u8],
+) -> RelayEnd {
+    let (mut sent, mut received) =
+        (Sent::default(), Received { held: first.to_vec(), ..Received::default() });
+    let mut timer = Timer::new();
+    limits.set(&mut timer);
+    let (of_io, of_stream) = match reads {
+        Reads::Request => (RelayEnd::BackendReset, RelayEnd::ClientReset),
+        Reads::Response => (RelayEnd::ClientReset, RelayEnd::BackendReset),
+    };
+    let end = poll_fn(|cx| {
+        let mut has_moved = false;
+        let to_stream = sent.poll(cx, io, stream, &mut has_moved);
+        let from_stream = received.poll(cx, io, stream, reads, &mut has_moved);
+        let (bytes_in, bytes_out) = match reads {
+            Reads::Request => (received.moved, sent.moved),
+            Reads::Response => (sent.moved, received.moved),
+        };
+        (carried.bytes_in, carried.bytes_out) = (bytes_in, bytes_out);
+        match (to_stream, from_stream) {
+            (Err(Broke::Io), _) | (_, Err(Broke::Io)) => return Poll::Ready(of_io),
+            (Err(Broke::Stream), _) | (_, Err(Broke::Stream)) => return Poll::Ready(of_stream),
+            (Ok(true), Ok(true)) => return Poll::Ready(RelayEnd::Closed),
+            _ => {}
+        }
+        if has_moved {
+            limits.set(&mut timer);
+        }
+        timer.poll(cx).map(|()| limits.over())
+    })
+    .await;
+    match end {
+        RelayEnd::Closed => {}
+        _ if end == of_stream => drop(rhumb_net::socket::reset_on_close(io.socket())),
+        // A stream that is dropped before its end is reset.
+        _ => stream.abort(),
+    }
+    end
+}
+
+enum Broke {
+    Io,
+    Stream,
+}
+
+/// From the connection to the stream.
+#[derive(Default)]
+struct Sent {
+    is_closing: bool,
+    is_done: bool,
+    moved: u64,
+}
+
+impl Sent {
+    /// True when its end was sent.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+        stream: &mut h2::Stream,
+        has_moved: &mut bool,
+    ) -> Result<bool, Broke> {
+        if self.is_done {
+            return Ok(true);
+        }
+        for _ in 0..MOVES {
+            if stream.backlog() >= BACKLOG || self.is_closing {
+                match stream.poll_flush(cx) {
+                    Poll::Pending => return Ok(false),
+                    Poll::Ready(Err(_)) => return Err(Broke::Stream),
+                    Poll::Ready(Ok(())) if self.is_closing => {
+                        self.is_done = true;
+                        *has_moved = true;
+                        return Ok(true);
+                    }
+                    Poll::Ready(Ok(())) => {}
+                }
+            }
+            let mut buffer = Buffer::take();
+            match io.poll_read(cx, &mut buffer) {
+                Poll::Pending => {
+                    drop(buffer);
+                    // What windows had no room for goes on when they open.
+                    if stream.backlog() > 0 && matches!(stream.poll_flush(cx), Poll::Ready(Err(_))) {
+                        return Err(Broke::Stream);
+                    }
+                    return Ok(false);
+                }
+                Poll::Ready(Ok(0)) => {
+                    stream.send_end(None);
+                    self.is_closing = true;
+                }
+                Poll::Ready(Ok(len)) => {
+                    let bytes = buffer.get(..len).unwrap_or_default();
+                    stream.send_data(cx, bytes).map_err(|_| Broke::Stream)?;
+                    self.moved += len as u64;
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    stream.send_end(None);
+                    self.is_closing = true;
+                }
+                Poll::Ready(Err(_)) => return Err(Broke::Io),
+            }
+            *has_moved = true;
+        }
+        cx.waker().wake_by_ref();
+        Ok(false)
+    }
+}
+
+/// From the stream to the connection.
+#[derive(Default)]
+struct Received {
+    /// Bytes that the connection has not taken: `held[at..]`.
+    held: Vec<u8>,
+    at: usize,
+    is_closing: bool,
+    is_done: bool,
+    moved: u64,
+}
+
+impl Received {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+        stream: &mut h2::Stream,
+        reads: Reads,
+        has_moved: &mut bool,
+    ) -> Result<bool, Broke> {
+        if self.is_done {
+            return Ok(true);
+        }
+        for _ in 0..MOVES {
+            if !self.held.is_empty() {
+                match self.write_held(cx, io) {
+                    Poll::Pending => return Ok(false),
+                    Poll::Ready(Err(_)) => return Err(Broke::Io),
+                    Poll::Ready(Ok(())) => *has_moved = true,
+                }
+            }
+            if self.is_closing {
+                return match io.poll_shutdown(cx) {
+                    Poll::Pending => Ok(false),
+                    Poll::Ready(_) => {
+                        (self.is_done, *has_moved) = (true, true);
+                        Ok(true)
+                    }
+                };
+            }
+            let part = match reads {
+                Reads::Request => stream.poll_request_body(cx),
+                Reads::Response => stream.poll_response_body(cx),
+            };
+            match part {
+                Poll::Pending => {
+                    return match io.poll_flush(cx) {
+                        Poll::Ready(Err(_)) => Err(Broke::Io),
+                        _ => Ok(false),
+                    };
+                }
+                Poll::Ready(Err(_)) => return Err(Broke::Stream),
+                Poll::Ready(Ok(Part::End(_))) => self.is_closing = true,
+                Poll::Ready(Ok(Part::Data(data))) => {
+                    let written = match io.poll_write(cx, data) {
+                        Poll::Pending => 0,
+                        Poll::Ready(Ok(0) | Err(_)) => return Err(Broke::Io),
+                        Poll::Ready(Ok(written)) => written,
+                    };
+                    self.moved += written as u64;
+                    // The window is given back with the next read, so no more than one part is ever held.
+                    self.held.extend_from_slice(data.get(written..).unwrap_or_default());
+                    *has_moved = true;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(false)
+    }
+
+    fn write_held(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.held.get(self.at..).filter(|rest| !rest.is_empty()) {
+            let written = ready!(io.poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.at += written;
+            self.moved += written as u64;
+        }
+        (self.held, self.at) = (Vec::new(), 0);
+        Poll::Ready(Ok(()))
+    }
+}
