@@ -2,6 +2,7 @@
 
 mod requests;
 mod connections;
+mod changes;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

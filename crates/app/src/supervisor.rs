@@ -283,6 +283,8 @@ mod tests {
             origin: Instant::now(),
             connections: Arc::default(),
             pressure: Arc::default(),
+            discovery: rhumb_proxy::discovery::Discovery::default(),
+            plaintext: Arc::default(),
         };
         Supervisor::start(count, &shared).unwrap()
     }

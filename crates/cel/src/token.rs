@@ -79,13 +79,14 @@ const RESERVED: &[&str] = &[
 ];
 
 pub(crate) fn read(text: &str) -> Result<Vec<Spanned>, CompileError> {
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader { text, at: 0, is_selector: false };
     let mut tokens = Vec::new();
     loop {
         reader.skip_blank();
         let start = reader.at;
         let token = reader.next()?;
         let is_end = token == Token::End;
+        reader.is_selector = matches!(token, Token::Mark("." | "?."));
         tokens.push(Spanned { token, at: start..reader.at });
         if is_end {
             return Ok(tokens);
@@ -96,6 +97,8 @@ pub(crate) fn read(text: &str) -> Result<Vec<Spanned>, CompileError> {
 struct Reader<'t> {
     text: &'t str,
     at: usize,
+    /// Behind a dot: the specification keeps no names of fields for itself.
+    is_selector: bool,
 }
 
 impl<'t> Reader<'t> {
@@ -176,7 +179,7 @@ impl<'t> Reader<'t> {
                     format!("write `{mark}`"),
                 ));
             }
-            _ if RESERVED.contains(&name) => {
+            _ if !self.is_selector && RESERVED.contains(&name) => {
                 return Err(CompileError::new(start..self.at, format!("`{name}` is a reserved word"), ""));
             }
             _ => Token::Name(name.to_owned()),

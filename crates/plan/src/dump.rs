@@ -1,5 +1,6 @@
 //! The plan as JSON, for the admin API, `rhumb check --dump` and golden tests. Never has keys or other secrets.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::backend::{Backend, HashOn};
 use crate::l4::{Carries, L4};
+use crate::mesh::{Egress, Mesh, Role, Service};
 use crate::port::{Port, PortListener, PortSettings};
 use crate::rule::{Mirror, Retry, Rule, Timeouts, WeightedBackend};
 use crate::session::{Carrier, Session};
@@ -43,7 +45,46 @@ pub fn dump(plan: &Plan) -> Value {
     if !plan.udp_ports.is_empty() {
         value["udpPorts"] = ports(&plan.udp_ports).into();
     }
+    if let Some(mesh) = &plan.mesh {
+        value["mesh"] = mesh_value(mesh);
+    }
     value
+}
+
+/// What the proxy is in the mesh.
+fn mesh_value(mesh: &Mesh) -> Value {
+    let services = |services: &HashMap<Arc<str>, Service>| -> Map<String, Value> {
+        let mut all: Vec<_> = services.iter().collect();
+        all.sort_by_key(|(name, _)| *name);
+        let values = all.into_iter().map(|(name, service)| {
+            let mut value = Map::new();
+            for (what, port) in [("requests", &service.http), ("connections", &service.tcp)] {
+                if let Some(port) = port {
+                    value.insert(what.into(), port_value(port));
+                }
+            }
+            (name.to_string(), Value::Object(value))
+        });
+        values.collect()
+    };
+    let mut addresses: Vec<_> = mesh.addresses.iter().collect();
+    addresses.sort();
+    let addresses: Map<String, Value> =
+        addresses.into_iter().map(|(address, name)| (address.to_string(), (**name).into())).collect();
+    let egress = match &mesh.egress {
+        Egress::Allow => json!("allow"),
+        Egress::Deny { addresses, names } => json!({
+            "deny": { "addresses": addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), "names": names },
+        }),
+    };
+    json!({
+        "trustDomain": mesh.membership.as_ref().map(|membership| membership.trust_domain().to_string()),
+        "permissive": mesh.is_permissive,
+        "egress": egress,
+        "addresses": addresses,
+        "calls": services(&mesh.outbound),
+        "serves": services(&mesh.inbound),
+    })
 }
 
 fn port_value(port: &Port) -> Value {
@@ -59,6 +100,15 @@ fn port_value(port: &Port) -> Value {
     });
     if let Some(l4) = &port.l4 {
         return l4_value(port, l4);
+    }
+    if let Some(role) = &port.role {
+        let (role, service) = match &**role {
+            Role::Upstream(name) => ("upstream", Some(&**name)),
+            Role::Outbound => ("outbound", None),
+            Role::Inbound => ("inbound", None),
+            Role::Tunnel => ("tunnel", None),
+        };
+        return json!({ "address": port.address.to_string(), "role": role, "service": service });
     }
     json!({
         "address": port.address.to_string(),
@@ -370,6 +420,11 @@ fn backend_value(backend: &Backend) -> Value {
     if !backend.dns_names.is_empty() {
         value.insert("dns".into(), backend.dns_names.iter().map(|name| (**name).to_owned()).collect());
     }
+    if let Some(way) = &backend.mesh {
+        let mut ids: Vec<String> = way.expected.ids().iter().map(ToString::to_string).collect();
+        ids.sort_unstable();
+        value.insert("mesh".into(), json!({ "serverName": &*way.server_name, "identities": ids }));
+    }
     let endpoints = set.members().iter().map(|member| {
         let endpoint = member.endpoint();
         let mut value = Map::new();
@@ -378,6 +433,9 @@ fn backend_value(backend: &Backend) -> Value {
             value.insert("hostname".into(), (**hostname).into());
         }
         value.insert("weight".into(), member.weight().into());
+        if endpoint.tunnel() != 0 {
+            value.insert("tunnelPort".into(), endpoint.tunnel().into());
+        }
         if let Some(zone) = member.zone() {
             value.insert("zone".into(), zone.into());
         }

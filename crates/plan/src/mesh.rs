@@ -60,6 +60,7 @@ pub struct Way {
 }
 
 /// A port of a service.
+#[derive(Clone)]
 pub struct Service {
     /// `NAMESPACE/NAME:PORT`.
     pub name: Arc<str>,
@@ -67,6 +68,8 @@ pub struct Service {
     pub http: Option<Arc<Port>>,
     /// For its connections that are carried as they are. With both, what is spoken decides.
     pub tcp: Option<Arc<Port>>,
+    /// Requests are what it says that it speaks.
+    pub is_http: bool,
 }
 
 /// Where connections may go that lead to no service of the mesh.

@@ -55,6 +55,17 @@ pub fn admits_connection(policy: &Policy, cx: &mut Exchange<'_>) -> bool {
     }
 }
 
+/// Decides once more about a request that is under way, when policies have changed. Those that are asked once per request
+/// (limits, authentications) have nothing to say any more.
+pub fn still_admits(policy: &Policy, req: &mut RequestHead, cx: &mut Exchange<'_>) -> bool {
+    let verdict = match policy {
+        Policy::Authorization(policy) => policy.on_request(req, &mut Default::default(), cx),
+        Policy::IpAccess(policy) => policy.on_request(req, &mut Default::default(), cx),
+        _ => return true,
+    };
+    matches!(verdict, Verdict::Continue)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -548,8 +548,21 @@ async fn serve_h2(
     let mut was_unused = true;
     let mut counted = (0, 0);
     let mut is_unlucky = false;
+    let mut seen = worker.revision();
     poll_fn(|cx| {
         member.watch(cx.waker());
+        if let Some(mesh) = &connection.mesh {
+            let revision = worker.revision();
+            if revision != seen {
+                seen = revision;
+                driver.wake_streams();
+            }
+            if mesh.is_revoked(&worker) {
+                worker.metrics.borrow_mut().add(Metric::MeshEnded, &["revoked"], 1);
+                driver.cut();
+                return Poll::Ready(());
+            }
+        }
         let is_unused = driver.is_unused();
         if is_unused && !was_unused {
             rests_since = Instant::now();

@@ -123,6 +123,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) port: Arc<Port>,
     revision: u64,
+    /// The revision by which it was last looked whether it may go on.
+    allowed: u64,
     pub(crate) req: Box<RequestHead>,
     pub(crate) rsp: Box<ResponseHead>,
     pub(crate) started: Instant,
@@ -216,7 +218,11 @@ impl<'a> Exchange<'a> {
         if let Some(mesh) = &connection.mesh {
             // The workload speaks for itself, and proxies of the mesh for what they have carried: nothing is claimed. But who
             // calls is known here and nowhere else.
-            if mesh.is_inbound() {
+            if !mesh.is_believed() {
+                if fields::strip_claims(&mut req.fields) {
+                    notes.insert(Note::ForwardedStripped);
+                }
+            } else if mesh.is_inbound() {
                 req.fields.remove(Known::XForwardedClientCert);
             }
         } else if connection.is_trusted {
@@ -246,6 +252,7 @@ impl<'a> Exchange<'a> {
             connection,
             port,
             revision,
+            allowed: revision,
             req,
             rsp: worker.take_response(),
             started,
@@ -495,6 +502,37 @@ impl<'a> Exchange<'a> {
             Some(Duration::ZERO) => longest,
             Some(limit) => limit,
         }
+    }
+
+    /// True when a request of a caller in the mesh may go on: nothing has changed, or what has changed allows it too.
+    #[inline]
+    pub(crate) fn is_still_allowed(&mut self) -> bool {
+        self.connection.mesh.is_none()
+            || self.worker.revision() == self.allowed
+            || self.look_whether_allowed()
+    }
+
+    #[cold]
+    fn look_whether_allowed(&mut self) -> bool {
+        let (revision, port) = self.connection.port(self.worker);
+        self.allowed = revision;
+        if !self.connection.mesh.as_ref().is_some_and(|mesh| mesh.is_inbound()) {
+            return true;
+        }
+        let rule = match port.table.find(self.req.authority(), &self.req) {
+            Lookup::Found(found) => Arc::clone(found.rule),
+            // It is no longer served: whoever is served still is served to the end.
+            _ => return true,
+        };
+        let mut policies = rule.value.chain.items().iter().filter(|item| !item.is_shadow);
+        let is_allowed = rule.value.invalid.is_none()
+            && policies.all(|item| {
+                self.with_policy_view(|req, _, cx| rhumb_policy::mesh::still_admits(&item.policy, req, cx))
+            });
+        if !is_allowed {
+            self.worker.metrics.borrow_mut().add(Metric::MeshEnded, &["denied"], 1);
+        }
+        is_allowed
     }
 
     /// Runs hooks on the request, and keeps what they ask of the engine.
@@ -823,6 +861,9 @@ impl<'a> Exchange<'a> {
         });
         let mut metrics = worker.metrics.borrow_mut();
         metrics.finish(&record, connection.listener, rule_id, backend_id);
+        if let Some(mesh) = &connection.mesh {
+            mesh.count(&mut metrics, outcome.status);
+        }
         if let Some(limit) = outcome.failure.and_then(|failure| limit_of(failure.cause, rule.is_some())) {
             metrics.limit(limit);
         }

@@ -224,8 +224,11 @@ impl Exchange<'_> {
         let sent = Instant::now();
         let mut is_begun = false;
         let result = loop {
-            let Self { req, rsp, pump, .. } = &mut *self;
             let waited = poll_fn(|cx| {
+                if !self.is_still_allowed() {
+                    return Poll::Ready(Err(Broken::Request(Cause::AccessDenied.into())));
+                }
+                let Self { req, rsp, pump, .. } = &mut *self;
                 if !is_begun {
                     is_begun = true;
                     if let Err(failure) = pump.begin(req, &mut up, cx, keep) {
@@ -363,6 +366,9 @@ impl Exchange<'_> {
         }
         let mut is_first = true;
         let result = poll_fn(|cx| {
+            if !self.is_still_allowed() {
+                return Poll::Ready(Err(Broken::Request(Cause::AccessDenied.into())));
+            }
             if let Poll::Ready(result) = self.pump.poll_content(cx, down, &mut up) {
                 return Poll::Ready(result);
             }

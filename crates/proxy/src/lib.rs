@@ -12,6 +12,7 @@
 pub mod worker;
 mod queue;
 pub mod overload;
+pub mod discovery;
 pub mod listener;
 pub(crate) mod l4;
 mod downstream;

@@ -4,6 +4,7 @@
 //! [`start`] finds it, and the rest goes the ways of [`crate::downstream`] and [`crate::l4`]. Requests and connections
 //! between proxies share connections of HTTP/2 ([`tunnel`]); connections travel in CONNECT streams ([`crate::l4::hbone`]).
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,11 +15,14 @@ use std::time::{Duration, Instant};
 use rhumb_codec::head::{Method, RequestHead};
 use rhumb_conn::io::Io;
 use rhumb_plan::Port;
-use rhumb_plan::mesh::{Mesh, Place, Role, Service};
-use rhumb_telemetry::Metric;
+use rhumb_plan::mesh::{Place, Role, Service};
+use rhumb_telemetry::metrics::LocalCounter;
+use rhumb_telemetry::{Metric, WorkerMetrics};
 use rhumb_tls::TlsStream;
 use rhumb_tls::mesh::PeerSvid;
 use tokio::net::TcpStream;
+
+use crate::discovery::Answer;
 
 use crate::downstream::{self, Connection};
 use crate::l4;
@@ -39,11 +43,49 @@ pub(crate) struct MeshSide {
     pub(crate) peer: Option<PeerSvid>,
     /// Revocations that its peer was looked for in.
     generation: Cell<u64>,
+    /// Counters of its requests, by the class of their status, found at the first one.
+    edges: RefCell<[Option<LocalCounter>; CLASSES.len()]>,
 }
+
+/// Classes of statuses; what has none ended without an answer.
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl MeshSide {
     pub(crate) fn new(place: Option<Place>, peer: Option<PeerSvid>, generation: u64) -> Box<Self> {
-        Box::new(Self { place, peer, generation: Cell::new(generation) })
+        Box::new(Self { place, peer, generation: Cell::new(generation), edges: RefCell::default() })
+    }
+
+    /// Who calls what: namespace and account of the caller, and the server name of the service.
+    pub(crate) fn edge(&self) -> (Cow<'_, str>, &str) {
+        let source = match self.peer.as_ref().map(|peer| (peer.id.account(), &peer.id)) {
+            None => "unknown".into(),
+            Some((Some((namespace, account)), _)) => format!("{namespace}/{account}").into(),
+            Some((None, id)) => id.as_str().into(),
+        };
+        match &self.place {
+            Some(Place::Inbound(name)) => (source, name),
+            _ => (source, ""),
+        }
+    }
+
+    /// Counts a request that was served.
+    pub(crate) fn count(&self, metrics: &mut WorkerMetrics, status: u16) {
+        if !self.is_inbound() {
+            return;
+        }
+        let class = usize::from(status / 100);
+        let mut edges = self.edges.borrow_mut();
+        let (Some(counter), Some(name)) = (edges.get_mut(class), CLASSES.get(class)) else { return };
+        let counter = counter.get_or_insert_with(|| {
+            let (source, service) = self.edge();
+            metrics.counter(Metric::MeshRequests, &[&source, service, name])
+        });
+        counter.increment();
+    }
+
+    /// True when the other end is a proxy of the mesh, or the workload itself: neither claims what it cannot know.
+    pub(crate) fn is_believed(&self) -> bool {
+        self.peer.is_some() || !self.is_inbound()
     }
 
     /// True on the side of the service that is called.
@@ -53,11 +95,11 @@ impl MeshSide {
 
     /// True when the identity of the peer was revoked since it was looked at. One comparison while nothing is.
     #[inline]
-    pub(crate) fn is_revoked(&self, mesh: Option<&Mesh>) -> bool {
-        let (Some(peer), Some(membership)) = (&self.peer, mesh.and_then(|mesh| mesh.membership.as_ref()))
-        else {
-            return false;
-        };
+    pub(crate) fn is_revoked(&self, worker: &Worker) -> bool {
+        let Some(peer) = &self.peer else { return false };
+        let mut reader = worker.reader.borrow_mut();
+        let membership = reader.load().mesh.as_ref().and_then(|mesh| mesh.membership.as_ref());
+        let Some(membership) = membership else { return false };
         let generation = membership.generation();
         if generation == self.generation.get() {
             return false;
@@ -123,40 +165,57 @@ pub(crate) fn start(
 fn outbound(worker: &Rc<Worker>, name: &Arc<str>, stream: TcpStream, ends: Ends, member: Member) {
     let plan = worker.plan();
     let Some(service) = plan.mesh.as_ref().and_then(|mesh| mesh.outbound.get(name)) else { return };
-    match (&service.http, &service.tcp) {
-        (Some(http), None) => outbound_requests(worker, http, name, stream, ends, member),
-        (None, Some(tcp)) => l4::tcp::start(worker, tcp, stream, ends.client, member),
-        (None, None) => {}
-        (Some(_), Some(_)) => {
-            let (worker, service) = (Rc::clone(worker), clone(service));
-            tokio::task::spawn_local(find_out(worker, service, stream, ends, member));
-        }
-    }
+    dispatch(worker, service, Place::Outbound(Arc::clone(name)), stream, ends, member);
 }
 
-fn clone(service: &Service) -> Service {
-    Service { name: Arc::clone(&service.name), http: service.http.clone(), tcp: service.tcp.clone() }
-}
-
-fn outbound_requests(
+/// Serves a connection as what its service carries.
+fn dispatch(
     worker: &Rc<Worker>,
-    port: &Arc<Port>,
-    name: &Arc<str>,
+    service: &Service,
+    place: Place,
     stream: TcpStream,
     ends: Ends,
     member: Member,
 ) {
-    let side = MeshSide::new(Some(Place::Outbound(Arc::clone(name))), None, 0);
+    match (&service.http, &service.tcp) {
+        (Some(http), None) => requests(worker, http, place, stream, ends, member),
+        // What is served here is carried as it is by proxies that are not ours too; in plain text it has to say what it is.
+        (Some(http), Some(_)) if service.is_http => requests(worker, http, place, stream, ends, member),
+        (None, Some(tcp)) => l4::tcp::start(worker, tcp, stream, ends.client, member),
+        (None, None) => {}
+        (Some(_), Some(_)) => {
+            let (worker, service) = (Rc::clone(worker), service.clone());
+            tokio::task::spawn_local(find_out(worker, service, place, stream, ends, member));
+        }
+    }
+}
+
+fn requests(
+    worker: &Rc<Worker>,
+    port: &Arc<Port>,
+    place: Place,
+    stream: TcpStream,
+    ends: Ends,
+    member: Member,
+) {
+    let side = MeshSide::new(Some(place), None, 0);
     downstream::start_plain(worker, port, stream, ends, Some(side), member);
 }
 
 /// Finds out what is spoken on a connection and serves it. Who waits for whom is not known, so the way to the service is
 /// opened at once: when the service speaks first, it was no HTTP.
-async fn find_out(worker: Rc<Worker>, service: Service, stream: TcpStream, ends: Ends, member: Member) {
+async fn find_out(
+    worker: Rc<Worker>,
+    service: Service,
+    place: Place,
+    stream: TcpStream,
+    ends: Ends,
+    member: Member,
+) {
     let (Some(http), Some(tcp)) = (&service.http, &service.tcp) else { return };
     let serve_http = |stream: TcpStream, member: Member| {
         worker.found.set(&service.name, Spoken::Http);
-        outbound_requests(&worker, http, &service.name, stream, ends, member);
+        requests(&worker, http, place, stream, ends, member);
     };
     match worker.found.get(&service.name) {
         // It has spoken first, or would not have been understood as HTTP: there is nothing to wait for.
@@ -247,7 +306,78 @@ pub(crate) fn is_tunnel(head: &RequestHead) -> bool {
 
 /// A connection of the workload that was made to another address.
 fn captured(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: SocketAddr, member: Member) {
-    let _ = (worker, port, stream, peer, member);
+    let Some(destination) = destination(worker, port, &stream) else { return };
+    let ends = Ends { client: peer, destination: Some(destination) };
+    let plan = worker.plan();
+    let Some(mesh) = &plan.mesh else { return };
+    if let Some(name) = mesh.addresses.get(&destination) {
+        return outbound(worker, name, stream, ends, member);
+    }
+    if !worker.discovery.is_asked() {
+        let is_allowed = mesh.egress.allows(destination.ip());
+        return leave(worker, port, stream, ends, destination, is_allowed, member);
+    }
+    let (worker, port) = (Rc::clone(worker), Arc::clone(port));
+    tokio::task::spawn_local(async move {
+        let answer = match worker.discovery.ask(destination).await {
+            Ok(answer) => answer,
+            Err(limit) => {
+                worker.metrics.borrow_mut().limit(limit);
+                Answer::Unknown
+            }
+        };
+        // What was learned may be in another plan than the one before.
+        let plan = worker.plan();
+        let Some(mesh) = &plan.mesh else { return };
+        let known = match &answer {
+            Answer::Service(name) => mesh.outbound.get_key_value(name).map(|(name, _)| name),
+            _ => mesh.addresses.get(&destination),
+        };
+        match known {
+            Some(name) => outbound(&worker, name, stream, ends, member),
+            None => {
+                let is_allowed = answer == Answer::Allowed || mesh.egress.allows(destination.ip());
+                leave(&worker, &port, stream, ends, destination, is_allowed, member);
+            }
+        }
+    });
+}
+
+/// Where a captured connection was going; nothing for one that was made to the socket itself, which would come back to it
+/// for ever.
+fn destination(worker: &Worker, port: &Port, stream: &TcpStream) -> Option<SocketAddr> {
+    let destination = rhumb_net::capture::original_destination(stream).ok().flatten();
+    if destination.is_none() {
+        worker.metrics.borrow_mut().add(Metric::ConnectionsRefused, &[port.name.as_str(), "not_captured"], 1);
+    }
+    destination
+}
+
+/// A connection that leads out of the mesh.
+fn leave(
+    worker: &Rc<Worker>,
+    port: &Arc<Port>,
+    stream: TcpStream,
+    ends: Ends,
+    destination: SocketAddr,
+    is_allowed: bool,
+    member: Member,
+) {
+    if is_allowed {
+        tokio::task::spawn_local(l4::tcp::pass_on(
+            Rc::clone(worker),
+            Arc::clone(port),
+            stream,
+            ends.client,
+            destination,
+            member,
+        ));
+        return;
+    }
+    tracing::info!(%destination, "a connection out of the mesh is refused (`egress: deny`)");
+    worker.metrics.borrow_mut().add(Metric::ConnectionsRefused, &[port.name.as_str(), "egress_denied"], 1);
+    // A reset says at once that nobody is there; an orderly end would look like an answer.
+    let _ = rhumb_net::socket::reset_on_close(&stream);
 }
 
 /// A connection to the workload that no proxy has made.
@@ -258,7 +388,27 @@ fn captured_inbound(
     peer: SocketAddr,
     member: Member,
 ) {
-    let _ = (worker, port, stream, peer, member);
+    let Some(destination) = destination(worker, port, &stream) else { return };
+    let plan = worker.plan();
+    let Some(mesh) = &plan.mesh else { return };
+    let refuse = |reason: &str| {
+        worker.metrics.borrow_mut().add(Metric::ConnectionsRefused, &[port.name.as_str(), reason], 1);
+        let _ = rhumb_net::socket::reset_on_close(&stream);
+    };
+    if !mesh.is_permissive {
+        tracing::debug!(%peer, "plain text to the workload is refused");
+        return refuse("plaintext");
+    }
+    let Some((name, service)) = mesh
+        .inbound_ports
+        .get(&destination.port())
+        .and_then(|name| mesh.inbound.get_key_value(name))
+    else {
+        return refuse("no_service");
+    };
+    worker.plaintext.note(peer.ip().to_canonical());
+    let ends = Ends { client: peer, destination: Some(destination) };
+    dispatch(worker, service, Place::Inbound(Arc::clone(name)), stream, ends, member);
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 
 use crate::call;
+use crate::discovery::{Discovery, Plaintext};
 use crate::export::Exports;
 use crate::l4::udp::Hub;
 use crate::listener;
@@ -61,6 +62,10 @@ pub struct Shared {
     pub connections: Arc<AtomicU32>,
     /// Overload.
     pub pressure: Arc<Pressure>,
+    /// Who knows where captured connections lead.
+    pub discovery: Discovery,
+    /// Who calls the workload in plain text.
+    pub plaintext: Arc<Plaintext>,
 }
 
 /// A command to a worker. Commands of one sender arrive in order.
@@ -102,6 +107,8 @@ pub struct Worker {
     pub(crate) exports: Exports,
     /// What is spoken on ports of the mesh that do not say.
     pub(crate) found: Found,
+    pub(crate) discovery: Discovery,
+    pub(crate) plaintext: Arc<Plaintext>,
     /// The way out for policies.
     pub(crate) out: Out,
     // Boxed as they are handed on: a head does not move with its exchange.
@@ -145,6 +152,8 @@ impl Worker {
             mirrors: Mirrors::default(),
             exports: Exports::default(),
             found: Found::default(),
+            discovery: shared.discovery.clone(),
+            plaintext: Arc::clone(&shared.plaintext),
             requests: RefCell::default(),
             responses: RefCell::default(),
             draining: Cell::new(false),
@@ -254,6 +263,27 @@ impl Worker {
     fn note_removal(&self) {
         self.removals.set(self.removals.get().wrapping_add(1));
         self.wake_connections();
+    }
+
+    /// The revision in force.
+    #[inline]
+    pub(crate) fn revision(&self) -> u64 {
+        self.reader.borrow_mut().load().revision
+    }
+
+    /// Has live connections of the mesh look whether they are still allowed, when something has changed.
+    fn look_at_mesh(&self, seen: &mut (u64, u64)) {
+        let now = {
+            let mut reader = self.reader.borrow_mut();
+            let plan = reader.load();
+            let Some(mesh) = &plan.mesh else { return };
+            let membership = mesh.membership.as_ref();
+            (plan.revision, membership.map_or(0, |membership| membership.generation()))
+        };
+        if now != *seen {
+            *seen = now;
+            self.wake_connections();
+        }
     }
 
     fn wake_connections(&self) {
@@ -403,6 +433,7 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
 async fn housekeeping(worker: Rc<Worker>) {
     let mut swept = Instant::now();
     let mut ticked = swept;
+    let mut seen = (0, 0);
     let mut told = Told::new(&worker);
     loop {
         let length = queue_length(&worker).await;
@@ -411,6 +442,7 @@ async fn housekeeping(worker: Rc<Worker>) {
         if now.duration_since(ticked) >= LOG_TICK {
             ticked = now;
             worker.logs.borrow_mut().iter_mut().for_each(|log| log.tick(now));
+            worker.look_at_mesh(&mut seen);
         }
         if now.duration_since(swept) >= SWEEP {
             swept = now;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rhumb_base::name::ListenerName;
 use rhumb_model::kind::gateway::{FromNamespaces, Gateway, GatewayClass, Listener, Protocol, TlsMode};
@@ -162,7 +163,7 @@ impl<'a> Doors<'a> {
             };
             this.gateways.insert(key(gateway.doc), served);
         }
-        this.port_settings = settings.of(None).0;
+        this.port_settings = of_mesh(settings.of(None).0);
         for door in &mesh.doors {
             this.mesh_door(door, policies);
         }
@@ -518,7 +519,9 @@ impl<'a> Doors<'a> {
             return Vec::new();
         }
         let has_requests = matches!(route.kind, "HTTPRoute" | "GRPCRoute");
-        if !ports.any(|port| match port.carried() {
+        let side = if doc.name().starts_with(mesh::INBOUND) { Side::Inbound } else { Side::Outbound };
+        // Requests are served as connections too, when proxies that are not ours bring them so.
+        if side == Side::Outbound && !ports.any(|port| match port.carried() {
             Carried::Tcp => !has_requests,
             Carried::Found => true,
             Carried::Http1 | Carried::Http2 => has_requests,
@@ -539,7 +542,6 @@ impl<'a> Doors<'a> {
         if !mesh::holds(doc.namespace(), namespace, self.client) {
             return Vec::new();
         }
-        let side = if doc.name().starts_with(mesh::INBOUND) { Side::Inbound } else { Side::Outbound };
         let carries = if has_requests { Carries::Requests } else { Carries::Connections };
         let fits = |at: &&usize| {
             let door = self.doors.get(**at).and_then(|door| door.mesh);
@@ -647,6 +649,26 @@ fn refusal(docs: &Docs<'_>, door: &Door<'_>, route: &Route<'_>) -> Option<String
             })
         }
     }
+}
+
+/// How long a workload's own connection to its proxy, or a connection between proxies, may rest when nothing is written. Client
+/// libraries of applications keep theirs for minutes, and take one that is closed meanwhile for a failure.
+const MESH_IDLE: Duration = Duration::from_secs(3600);
+
+/// Streams of a connection between proxies when nothing is written: connections of many clients may live in them for long.
+const MESH_STREAMS: u32 = 1000;
+
+/// The settings of ports of the mesh: what is not written is what suits workloads rather than strangers.
+fn of_mesh(settings: PortSettings) -> PortSettings {
+    let strangers = PortSettings::default();
+    let mut settings = settings;
+    if settings.idle_timeout == strangers.idle_timeout {
+        settings.idle_timeout = MESH_IDLE;
+    }
+    if settings.max_concurrent_streams == strangers.max_concurrent_streams {
+        settings.max_concurrent_streams = MESH_STREAMS;
+    }
+    settings
 }
 
 /// True when some request can be for both; a route without hostnames takes the listener's.

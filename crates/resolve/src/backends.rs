@@ -579,18 +579,17 @@ impl<'a> Backends<'a> {
         }
         let ids = mesh.identities.iter().filter_map(|id| SpiffeId::parse(id).ok());
         let expected = Expected::new(ids);
-        let tls = match self.membership {
-            None => None,
-            Some(membership) => {
-                let name = mesh.server_name.to_string();
-                match ClientTls::member(membership, expected.clone(), Some(name), vec![b"h2".to_vec()]) {
-                    Ok(tls) => Some(Arc::new(tls)),
-                    Err(error) => {
-                        let what = format!("Service `{}` cannot be called: {error}", doc.name());
-                        report.push(Diag::error(Rule::BadValue, self.service_at(doc), what));
-                        return None;
-                    }
-                }
+        // Without an identity no handshake succeeds, whatever endpoints a control plane may add: never is anything sent
+        // to a proxy in plain text.
+        let nobody = self.mesh.trust_domain.clone().map(Membership::new);
+        let membership = self.membership.or(nobody.as_ref())?;
+        let name = mesh.server_name.to_string();
+        let tls = match ClientTls::member(membership, expected.clone(), Some(name), vec![b"h2".to_vec()]) {
+            Ok(tls) => Some(Arc::new(tls)),
+            Err(error) => {
+                let what = format!("Service `{}` cannot be called: {error}", doc.name());
+                report.push(Diag::error(Rule::BadValue, self.service_at(doc), what));
+                return None;
             }
         };
         Some((Target { tls, ..target }, Way { plain, expected, server_name: mesh.server_name.clone() }))

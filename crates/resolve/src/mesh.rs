@@ -46,6 +46,8 @@ pub(crate) struct MeshDoor {
     pub(crate) carries: Carries,
     /// Nobody sees requests of this port.
     pub(crate) is_only_carried: bool,
+    /// It says that it speaks HTTP.
+    pub(crate) is_http: bool,
 }
 
 /// Whose side of a call a listener is on.
@@ -173,6 +175,16 @@ impl<'d> Maker<'d> {
                     self.services.insert(key(doc), Entry { doc, spec });
                 }
                 Spec::Workload(spec) if !doc.broken => {
+                    if let Some(health) = &spec.health {
+                        let diag = Diag::warning(
+                            Rule::NoEffect,
+                            doc.origin(health.span),
+                            "Workloads are not asked whether they are well",
+                        )
+                        .why("endpoints are judged by the calls that they serve")
+                        .fix("remove `health`");
+                        self.out.diags.push(diag);
+                    }
                     self.workloads.entry(doc.namespace()).or_default().push(Entry { doc, spec });
                 }
                 Spec::Mesh(spec) => match self.mesh {
@@ -560,9 +572,11 @@ impl<'d> Maker<'d> {
             name.2
         );
         let Some(doc) = self.document("Gateway", &name.0, own, &spec, of, |_| {}) else { return };
-        let is_only_carried = self.port(name).is_some_and(|(_, port)| port.carried() == Carried::Tcp);
+        let carried = self.port(name).map(|(_, port)| port.carried());
+        let is_only_carried = carried == Some(Carried::Tcp);
+        let is_http = matches!(carried, Some(Carried::Http1 | Carried::Http2));
         let service = name.clone();
-        self.out.doors.push(MeshDoor { doc, service, section, side, carries, is_only_carried });
+        self.out.doors.push(MeshDoor { doc, service, section, side, carries, is_only_carried, is_http });
     }
 
     /// A route that sends everything to the Backend of a port.
@@ -877,7 +891,7 @@ pub(crate) fn plan(mesh: &Expanded, own: Own, ports: Vec<(&MeshDoor, Arc<Port>)>
                 (&mut plan.inbound, Arc::clone(key))
             }
         };
-        let service = services.entry(key).or_insert_with(|| plan::Service { name, http: None, tcp: None });
+        let service = services.entry(key).or_insert_with(|| plan::Service { name, http: None, tcp: None, is_http: door.is_http });
         match door.carries {
             Carries::Requests => service.http = Some(port),
             Carries::Connections => service.tcp = Some(port),

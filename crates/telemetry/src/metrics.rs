@@ -135,6 +135,12 @@ metrics! {
         "Client connections accepted.";
     ConnectionsRefused = "rhumb_connections_refused_total", Counter, "", ["server_listener", "reason"],
         "Client connections closed before anything was read.";
+    MeshEnded = "rhumb_mesh_ended_total", Counter, "", ["reason"],
+        "Live connections (revoked) and streams (denied) of the mesh that a change has ended.";
+    MeshRequests = "rhumb_mesh_requests_total", Counter, "", ["source", "service", "status"],
+        "Requests of the mesh, on the side of the service: who called (namespace/account), what, and the class of the status.";
+    MeshConnections = "rhumb_mesh_connections_total", Counter, "", ["source", "service"],
+        "Connections of the mesh that were carried as they are, on the side of the service.";
     AcceptErrors = "rhumb_accept_errors_total", Counter, "", ["server_listener", "reason"],
         "Errors of accept(2).";
     Handshakes = "rhumb_tls_handshakes_total", Counter, "", ["server_listener", "version", "resumed"],

@@ -195,3 +195,45 @@ fn a_changed_policy_holds_for_the_next_request_on_the_same_connection() {
     world.write(server.dir(), "orders", &body, admin);
     wait::until("the policy holds", || (client.get("orders", "/").status() == 403).then_some(()));
 }
+
+#[test]
+fn workloads_without_a_proxy_are_called_beside_others_and_by_a_gateway() {
+    let (meshed, plain) = (Backend::named("meshed"), Backend::named("plain"));
+    let mut world = World::new();
+    let orders = world.serve("orders", 8080, ", targetPort: app, appProtocol: http", meshed.address());
+    world.documents = world.documents.replace("ports: {}", &format!("ports: {{app: {}}}", meshed.address().port()));
+    world.workload(
+        "outside",
+        "orders",
+        &format!("ports: {{app: {}}}, mtls: none", plain.address().port()),
+        plain.address(),
+        8080,
+    );
+    let gateway = port::free();
+    world.add(&format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\n\
+         spec: {{gatewayClassName: rhumb, addresses: [{{value: 127.0.0.1}}], \
+         listeners: [{{name: web, port: {gateway}, protocol: HTTP}}]}}"
+    ));
+    world.add(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: edge}\n\
+         spec: {parentRefs: [{name: edge}], rules: [{backendRefs: [{name: orders, port: 8080}]}]}",
+    );
+    let served = world.identity("orders");
+    let _server = world.sidecar(
+        "orders",
+        &format!(
+            "tunnel: '127.0.0.1:{}', inbound: [{{service: orders, port: 8080, target: '{}'}}]",
+            orders.tunnel, orders.target
+        ),
+        &served,
+    );
+    // The gateway listens in every process of this test; the one that calls is the first to have the port.
+    let mut client = Client::connect(local(gateway));
+    for _ in 0..40 {
+        assert_eq!(client.get("edge.test", "/").status(), 200);
+    }
+    assert!(!meshed.seen().is_empty() && !plain.seen().is_empty());
+    let forwarded = |backend: &Backend| backend.seen()[0].message.field("X-Forwarded-For").map(str::to_owned);
+    assert_eq!((forwarded(&meshed), forwarded(&plain)), (Some("127.0.0.1".into()), Some("127.0.0.1".into())));
+}

@@ -82,6 +82,16 @@ impl Driver {
         self.shared.borrow_mut().codec.go_away(ErrorCode::NO_ERROR, true);
     }
 
+    /// Ends every stream at once, without a word: nothing more may pass. Drop the driver then.
+    pub fn cut(&mut self) {
+        self.shared.borrow_mut().die();
+    }
+
+    /// Has the tasks of all streams look again whether they may go on.
+    pub fn wake_streams(&self) {
+        self.shared.borrow_mut().slots.values_mut().for_each(Slot::wake);
+    }
+
     /// The error that the peer was told, once the driver has ended.
     pub fn error(&self) -> Option<ConnectionError> {
         self.error

@@ -16,7 +16,7 @@ use rhumb_net::buffer::Buffer;
 use rhumb_net::timer::Timer;
 use rhumb_plan::Port;
 use rhumb_plan::mesh::Place;
-use rhumb_telemetry::Protocol;
+use rhumb_telemetry::{Metric, Protocol};
 use rhumb_upstream::Target;
 
 use crate::downstream::Connection;
@@ -90,9 +90,18 @@ pub(crate) async fn serve(
             let mut account = Account::new(worker, &port, Protocol::Tcp, connection.peer);
             match tcp::connect_inside(worker, &port, &mut account, connection).await {
                 Ok((mut up, limits, held)) => {
+                    if let Some(side) = &connection.mesh {
+                        let (source, service) = side.edge();
+                        worker.metrics.borrow_mut().add(Metric::MeshConnections, &[&source, service], 1);
+                    }
                     respond(worker, &mut stream, 200, Content::Streamed).await;
-                    let end =
-                        relay(&mut up, &mut stream, Reads::Request, limits, &mut account.carried, &[]).await;
+                    let mut seen = worker.revision();
+                    let may_go_on = || {
+                        let revision = worker.revision();
+                        revision == std::mem::replace(&mut seen, revision) || tcp::may_go_on(worker, &port, connection)
+                    };
+                    let (reads, carried) = (Reads::Request, &mut account.carried);
+                    let end = relay(&mut up, &mut stream, reads, limits, carried, &[], may_go_on).await;
                     drop(held);
                     account.finish(end);
                     return;
@@ -155,6 +164,7 @@ pub(crate) async fn relay(
     limits: RelayLimits,
     carried: &mut Carried,
     first: &[u8],
+    mut may_go_on: impl FnMut() -> bool,
 ) -> RelayEnd {
     let (mut sent, mut received) =
         (Sent::default(), Received { held: first.to_vec(), ..Received::default() });
@@ -165,6 +175,9 @@ pub(crate) async fn relay(
         Reads::Response => (RelayEnd::ClientReset, RelayEnd::BackendReset),
     };
     let end = poll_fn(|cx| {
+        if !may_go_on() {
+            return Poll::Ready(RelayEnd::Denied);
+        }
         let mut has_moved = false;
         let to_stream = sent.poll(cx, io, stream, &mut has_moved);
         let from_stream = received.poll(cx, io, stream, reads, &mut has_moved);
@@ -187,6 +200,10 @@ pub(crate) async fn relay(
     .await;
     match end {
         RelayEnd::Closed => {}
+        RelayEnd::Denied => {
+            drop(rhumb_net::socket::reset_on_close(io.socket()));
+            stream.abort();
+        }
         _ if end == of_stream => drop(rhumb_net::socket::reset_on_close(io.socket())),
         // A stream that is dropped before its end is reset.
         _ => stream.abort(),

@@ -97,6 +97,7 @@ impl Account {
             RelayEnd::BackendReset => "backend_reset",
             RelayEnd::Idle => "idle_timeout",
             RelayEnd::Expired => "max_duration",
+            RelayEnd::Denied => "access_denied",
         };
         match end {
             RelayEnd::Idle => self.notes.insert(Note::IdleTimeout),

@@ -35,6 +35,8 @@ pub(crate) enum RelayEnd {
     Idle,
     /// The connection lived as long as it may.
     Expired,
+    /// What has changed does not allow it any more.
+    Denied,
 }
 
 /// How long a relay may rest and live. `None` is no limit.
@@ -142,7 +144,7 @@ async fn run(
     })
     .await;
     match end {
-        RelayEnd::Closed | RelayEnd::Expired | RelayEnd::Idle => {}
+        RelayEnd::Closed | RelayEnd::Expired | RelayEnd::Idle | RelayEnd::Denied => {}
         RelayEnd::ClientReset => drop(rhumb_net::socket::reset_on_close(up.socket())),
         RelayEnd::BackendReset => drop(rhumb_net::socket::reset_on_close(down.socket())),
     }

@@ -6,14 +6,16 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rhumb_balance::{InFlight, Nanos, Outcome};
 use rhumb_base::failure::{Cause, Failure, Retry, Side};
 use rhumb_conn::io::Io;
 use rhumb_conn::{Part, h2};
 use rhumb_net::buffer::Buffer;
+use rhumb_codec::head::Scheme;
 use rhumb_plan::Port;
+use rhumb_policy::Certificate;
 use rhumb_plan::l4::{Carries, L4, L4Rule};
 use rhumb_telemetry::{Metric, Note, Protocol};
 use rhumb_tls::TlsStream;
@@ -105,6 +107,11 @@ async fn open(
         return None;
     };
     account.rule = Some(Arc::clone(&rule));
+    if !rule.access.is_empty() && !may_connect(worker, &rule, None, ends.client, port.address) {
+        account.fail(Cause::AccessDenied.into());
+        close(&mut io).await;
+        return None;
+    }
     let local = || io.socket().local_addr().ok();
     match connect(worker, &rule, &mut account, ends, local).await {
         Ok((up, load, permit)) => Some(Opened { account, down: io, up, first, load, permit, rule }),
@@ -257,7 +264,7 @@ async fn carry(opened: Opened) {
     let end = match &mut up {
         Up::Io(up) => relay(&mut down, up, first, limits, &mut account.carried).await,
         Up::Stream(up) => {
-            hbone::relay(&mut down, up, Reads::Response, limits, &mut account.carried, &[]).await
+            hbone::relay(&mut down, up, Reads::Response, limits, &mut account.carried, &[], || true).await
         }
     };
     drop((load, permit));
@@ -273,10 +280,10 @@ pub(crate) async fn connect_inside(
 ) -> Result<(Io, RelayLimits, (InFlight, Permit)), Failure> {
     let rule = port.l4.as_deref().and_then(|l4| rule_of(l4, None)).cloned().ok_or(Cause::RouteNotFound)?;
     account.rule = Some(Arc::clone(&rule));
-    if !may_connect(worker, &rule, connection) {
+    if !may_connect(worker, &rule, connection.certificate(), connection.peer, connection.address) {
         return Err(Cause::AccessDenied.into());
     }
-    let (ends, _) = (Ends { client: connection.peer, destination: None }, ());
+    let ends = Ends { client: connection.peer, destination: None };
     match connect(worker, &rule, account, ends, || None).await? {
         (Up::Io(up), load, permit) => {
             let until = rule.tcp.life.map(|life| account.started() + life);
@@ -287,16 +294,72 @@ pub(crate) async fn connect_inside(
     }
 }
 
+/// True when a connection of a caller's proxy may go on, after something has changed.
+pub(crate) fn may_go_on(worker: &Worker, port: &Port, connection: &Connection) -> bool {
+    let plan = worker.plan();
+    let services = plan.mesh.iter().flat_map(|mesh| mesh.inbound.values());
+    let mut current = services.filter_map(|service| service.tcp.as_ref());
+    // What is no longer served is served to its end.
+    let Some(current) = current.find(|current| current.name == port.name) else { return true };
+    let Some(rule) = current.l4.as_deref().and_then(|l4| rule_of(l4, None)) else { return true };
+    let is_allowed = rule.invalid.is_none()
+        && may_connect(worker, rule, connection.certificate(), connection.peer, connection.address);
+    if !is_allowed {
+        worker.metrics.borrow_mut().add(Metric::MeshEnded, &["denied"], 1);
+    }
+    is_allowed
+}
+
 /// True when whoever is at the other end may connect, as far as that can be told without requests.
-pub(crate) fn may_connect(worker: &Worker, rule: &L4Rule, connection: &Connection) -> bool {
+pub(crate) fn may_connect(
+    worker: &Worker,
+    rule: &L4Rule,
+    certificate: Option<Arc<Certificate>>,
+    peer: SocketAddr,
+    address: SocketAddr,
+) -> bool {
     rule.access.iter().all(|policy| {
         let mut cx = rhumb_policy::Exchange {
-            certificate: connection.certificate(),
+            certificate: certificate.clone(),
             unix_nanos: worker.unix_nanos(Instant::now()),
-            ..rhumb_policy::Exchange::new(connection.peer_ip, connection.scheme, connection.address.port())
+            ..rhumb_policy::Exchange::new(peer.ip().to_canonical(), Scheme::Http, address.port())
         };
         rhumb_policy::mesh::admits_connection(policy, &mut cx)
     })
+}
+
+/// How long connecting to an address out of the mesh may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Carries a captured connection to where it was going, as if nobody had captured it.
+pub(crate) async fn pass_on(
+    worker: Rc<Worker>,
+    port: Arc<Port>,
+    stream: TcpStream,
+    client: SocketAddr,
+    destination: SocketAddr,
+    member: Member,
+) {
+    let mut account = Account::new(&worker, &port, Protocol::Tcp, client);
+    account.tries = 1;
+    let begun = Instant::now();
+    let connected = rhumb_net::connect::connect(destination, LEAVE_TIMEOUT).await;
+    let up = match connected {
+        Ok(up) => up,
+        Err(error) => {
+            tracing::debug!(%destination, %error, "an address out of the mesh cannot be reached");
+            account.fail(Cause::ConnectFailed.into());
+            // Whoever cannot connect hears of a refusal or nothing; a reset is nearest.
+            let _ = rhumb_net::socket::reset_on_close(&stream);
+            return;
+        }
+    };
+    account.connect = Some(begun.elapsed());
+    drop(port);
+    let (mut down, mut up) = (Io::Plain(stream), Io::Plain(up));
+    let end = relay(&mut down, &mut up, Vec::new(), RelayLimits::default(), &mut account.carried).await;
+    account.finish(end);
+    drop(member);
 }
 
 /// What became of a connection whose protocol was not known.
@@ -397,7 +460,7 @@ pub(crate) async fn open_early(
     let end = match &mut up {
         Up::Io(up) => relay_after(&mut down, up, first, limits, &mut account.carried).await,
         Up::Stream(up) => {
-            hbone::relay(&mut down, up, Reads::Response, limits, &mut account.carried, &first).await
+            hbone::relay(&mut down, up, Reads::Response, limits, &mut account.carried, &first, || true).await
         }
     };
     drop((load, permit));
@@ -432,5 +495,5 @@ fn poll_first(cx: &mut Context<'_>, up: &mut Up, first: &mut Vec<u8>) -> Poll<Re
 
 /// Ends a connection that goes nowhere.
 async fn close(io: &mut Io) {
-    let _ = poll_fn(|cx| std::task::Poll::Ready(io.poll_shutdown(cx))).await;
+    let _ = poll_fn(|cx| Poll::Ready(io.poll_shutdown(cx))).await;
 }

@@ -167,6 +167,8 @@ impl Setup {
             origin: Instant::now(),
             connections: Arc::default(),
             pressure: Arc::default(),
+            discovery: rhumb_proxy::discovery::Discovery::default(),
+            plaintext: Arc::default(),
         };
         let thread = Some(std::thread::spawn(move || worker::run(&shared, receiver).unwrap()));
         Proxy { address, current, registry, commands, thread, access_log, log }
