@@ -77,7 +77,10 @@ impl World {
         let upstreams: Vec<String> = upstreams
             .iter()
             .map(|(served, listen)| {
-                format!("{{service: {}, port: {}, listen: '127.0.0.1:{listen}'}}", served.service, served.port)
+                format!(
+                    "{{service: {}, port: {}, listen: '127.0.0.1:{listen}'}}",
+                    served.service, served.port
+                )
             })
             .collect();
         let body = format!("upstreams: [{}]", upstreams.join(", "));

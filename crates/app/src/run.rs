@@ -106,8 +106,8 @@ async fn control(
         origin: Instant::now(),
         connections: Arc::default(),
         pressure: Arc::default(),
-            discovery: rhumb_proxy::discovery::Discovery::default(),
-            plaintext: Arc::default(),
+        discovery: rhumb_proxy::discovery::Discovery::default(),
+        plaintext: Arc::default(),
     };
     let health = Arc::new(Health::new());
     let process = reading.process.clone();

@@ -73,9 +73,10 @@ pub struct Service {
 }
 
 /// Where connections may go that lead to no service of the mesh.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Egress {
     /// Anywhere.
+    #[default]
     Allow,
     /// To these addresses only, and to names that were looked up through the proxy and are listed.
     Deny {
@@ -86,12 +87,6 @@ pub enum Egress {
     },
 }
 
-impl Default for Egress {
-    fn default() -> Self {
-        Self::Allow
-    }
-}
-
 impl Egress {
     /// True when a connection may go to `address`.
     pub fn allows(&self, address: IpAddr) -> bool {
@@ -99,6 +94,11 @@ impl Egress {
             Self::Allow => true,
             Self::Deny { addresses, .. } => addresses.contains(&address.to_canonical()),
         }
+    }
+
+    /// True when names decide where addresses do not.
+    pub fn has_names(&self) -> bool {
+        matches!(self, Self::Deny { names, .. } if !names.is_empty())
     }
 
     /// True when a connection may go to a name, in lower case and without a final dot.

@@ -30,10 +30,31 @@ pub fn enforcer(kind: &str) -> Option<Enforcer> {
         | "headerModifier"
         | "timeouts"
         | "retry" => Enforcer::Client,
-        "securityFields" | "cors" | "ipAccess" | "sizeLimit" | "csrf" | "clientCertificate" | "jwt"
-        | "basicAuth" | "apiKey" | "hmac" | "messageSignatures" | "oauth2Introspection" | "oidc" | "extAuthz"
-        | "anonymous" | "authenticated" | "authorization" | "rateLimit" | "quota" | "concurrency"
-        | "loadShedding" | "bandwidth" | "identityFields" | "directResponse" | "tcp" => Enforcer::Server,
+        "securityFields"
+        | "cors"
+        | "ipAccess"
+        | "sizeLimit"
+        | "csrf"
+        | "clientCertificate"
+        | "jwt"
+        | "basicAuth"
+        | "apiKey"
+        | "hmac"
+        | "messageSignatures"
+        | "oauth2Introspection"
+        | "oidc"
+        | "extAuthz"
+        | "anonymous"
+        | "authenticated"
+        | "authorization"
+        | "rateLimit"
+        | "quota"
+        | "concurrency"
+        | "loadShedding"
+        | "bandwidth"
+        | "identityFields"
+        | "directResponse"
+        | "tcp" => Enforcer::Server,
         _ => return None,
     })
 }

@@ -18,8 +18,8 @@ use rhumb_plan::Port;
 use rhumb_plan::mesh::{Place, Role, Service};
 use rhumb_telemetry::metrics::LocalCounter;
 use rhumb_telemetry::{Metric, WorkerMetrics};
-use rhumb_tls::TlsStream;
 use rhumb_tls::mesh::PeerSvid;
+use rhumb_tls::{Peek, TlsStream, peek_client_hello};
 use tokio::net::TcpStream;
 
 use crate::discovery::Answer;
@@ -313,8 +313,8 @@ fn captured(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: Sock
     if let Some(name) = mesh.addresses.get(&destination) {
         return outbound(worker, name, stream, ends, member);
     }
-    if !worker.discovery.is_asked() {
-        let is_allowed = mesh.egress.allows(destination.ip());
+    let is_allowed = mesh.egress.allows(destination.ip());
+    if !worker.discovery.is_asked() && (is_allowed || !mesh.egress.has_names()) {
         return leave(worker, port, stream, ends, destination, is_allowed, member);
     }
     let (worker, port) = (Rc::clone(worker), Arc::clone(port));
@@ -336,11 +336,61 @@ fn captured(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: Sock
         match known {
             Some(name) => outbound(&worker, name, stream, ends, member),
             None => {
-                let is_allowed = answer == Answer::Allowed || mesh.egress.allows(destination.ip());
+                let mut is_allowed = answer == Answer::Allowed || mesh.egress.allows(destination.ip());
+                if !is_allowed && mesh.egress.has_names() {
+                    let until = Instant::now() + port.settings.header_timeout;
+                    let asked = asked_name(&stream, until).await;
+                    is_allowed = asked.is_some_and(|name| mesh.egress.allows_name(&name));
+                }
                 leave(&worker, &port, stream, ends, destination, is_allowed, member);
             }
         }
     });
+}
+
+/// Bytes in which a client has said what it asks for, or nothing is known of it.
+const ASKED: usize = 16 << 10;
+
+/// The name that a client asks for with its first bytes: the server name of TLS, or the host of a request of HTTP/1.
+async fn asked_name(stream: &TcpStream, until: Instant) -> Option<String> {
+    let mut bytes = vec![0; ASKED];
+    let wait = async {
+        loop {
+            let read = stream.peek(&mut bytes).await.ok().filter(|read| *read > 0)?;
+            let first = bytes.get(..read).unwrap_or_default();
+            match peek_client_hello(first) {
+                Peek::Hello(hello) => return hello.server_name.map(|name| name.to_string()),
+                Peek::NotTls if spoken(first) == Some(Spoken::Other) => return None,
+                Peek::NotTls => {
+                    if let Some(host) = host(first) {
+                        return Some(host);
+                    }
+                }
+                Peek::NeedMore => {}
+                Peek::TooLong | Peek::Malformed => return None,
+            }
+            if read >= ASKED {
+                return None;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::time::timeout_at(until.into(), wait).await.ok().flatten()
+}
+
+/// The host of a request of HTTP/1, in lower case and without its port, once its field is there.
+fn host(first: &[u8]) -> Option<String> {
+    let mut lines = first.split_inclusive(|&b| b == b'\n').skip(1).filter(|line| line.ends_with(b"\n"));
+    let value = lines.find_map(|line| {
+        let (name, value) = line.split_at_checked(5)?;
+        name.eq_ignore_ascii_case(b"host:").then_some(value)
+    })?;
+    let authority = std::str::from_utf8(value.trim_ascii()).ok()?;
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    Some(host.trim_end_matches('.').to_ascii_lowercase())
 }
 
 /// Where a captured connection was going; nothing for one that was made to the socket itself, which would come back to it
@@ -399,10 +449,8 @@ fn captured_inbound(
         tracing::debug!(%peer, "plain text to the workload is refused");
         return refuse("plaintext");
     }
-    let Some((name, service)) = mesh
-        .inbound_ports
-        .get(&destination.port())
-        .and_then(|name| mesh.inbound.get_key_value(name))
+    let Some((name, service)) =
+        mesh.inbound_ports.get(&destination.port()).and_then(|name| mesh.inbound.get_key_value(name))
     else {
         return refuse("no_service");
     };
@@ -414,6 +462,18 @@ fn captured_inbound(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_of_a_request_is_known_once_its_line_is_whole() {
+        for (first, found) in [
+            (&b"GET / HTTP/1.1\r\nAccept: a\r\nHOST: Api.Example.com:80\r\n"[..], Some("api.example.com")),
+            (b"GET / HTTP/1.1\r\nHost: api.example.com", None),
+            (b"GET / HTTP/1.1\r\nX-Host: a\r\nHost: b.\r\n\r\n", Some("b")),
+            (b"GET / HTTP/1.1\r\n\r\n", None),
+        ] {
+            assert_eq!(host(first).as_deref(), found, "{}", String::from_utf8_lossy(first));
+        }
+    }
 
     #[test]
     fn the_first_bytes_tell_requests_from_the_rest() {

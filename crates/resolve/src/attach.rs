@@ -521,11 +521,13 @@ impl<'a> Doors<'a> {
         let has_requests = matches!(route.kind, "HTTPRoute" | "GRPCRoute");
         let side = if doc.name().starts_with(mesh::INBOUND) { Side::Inbound } else { Side::Outbound };
         // Requests are served as connections too, when proxies that are not ours bring them so.
-        if side == Side::Outbound && !ports.any(|port| match port.carried() {
-            Carried::Tcp => !has_requests,
-            Carried::Found => true,
-            Carried::Http1 | Carried::Http2 => has_requests,
-        }) {
+        if side == Side::Outbound
+            && !ports.any(|port| match port.carried() {
+                Carried::Tcp => !has_requests,
+                Carried::Found => true,
+                Carried::Http1 | Carried::Http2 => has_requests,
+            })
+        {
             let what = format!("{} `{}` does not fit Service `{name}`", route.kind, doc.name());
             let diag = Diag::error(Rule::Conflict, doc.origin(parent.name.span), what)
                 .why(match has_requests {

@@ -150,6 +150,7 @@ pub(crate) struct Identity {
 
 impl<'a> Backends<'a> {
     /// None is compiled yet. Of `kept` those stay that are as they were; what has become another is added to `changes`.
+    #[expect(clippy::too_many_arguments, reason = "one call, and each is another concern")]
     pub(crate) fn new(
         docs: &'a Docs<'a>,
         previous: Option<&'a Plan>,
@@ -597,7 +598,7 @@ impl<'a> Backends<'a> {
 
     /// The place of the Service that a Backend stands for.
     fn service_at(&self, doc: &Doc) -> Origin {
-        let name = doc.name().rsplit_once(':').map_or(doc.name(), |(name, _)| name);
+        let name = doc.name().split(':').next().unwrap_or_default();
         let service = self.docs.services.get((doc.namespace(), name));
         service.map_or_else(|| doc.origin(doc.span), |service| service.doc.origin(service.doc.span))
     }

@@ -25,7 +25,7 @@ use rhumb_route::{Builder, Host};
 use rhumb_tls::mesh::{Bundle, Membership, MeshClient, Svid};
 use rhumb_tls::{CertificateSource, ServerTls};
 
-use crate::collect::{Entry, Key, key};
+use crate::collect::{Entry, Key, key, namespace_or};
 use crate::report::Report;
 use crate::settings::Surroundings;
 
@@ -257,7 +257,7 @@ impl<'d> Maker<'d> {
         };
         if let Some(sidecar) = self.sidecar {
             for upstream in &sidecar.spec.upstreams {
-                let namespace = upstream.service.namespace().unwrap_or(sidecar.doc.namespace());
+                let namespace = upstream.service.namespace().unwrap_or_else(|| sidecar.doc.namespace());
                 let service =
                     self.service(sidecar.doc, &upstream.service.span, (namespace, upstream.service.name()));
                 let Some(service) = service else { continue };
@@ -502,7 +502,7 @@ impl<'d> Maker<'d> {
     fn inbound(&mut self) {
         let Some(sidecar) = self.sidecar else { return };
         for inbound in &sidecar.spec.inbound {
-            let namespace = inbound.service.namespace().unwrap_or(sidecar.doc.namespace());
+            let namespace = inbound.service.namespace().unwrap_or_else(|| sidecar.doc.namespace());
             let service =
                 self.service(sidecar.doc, &inbound.service.span, (namespace, inbound.service.name()));
             let Some(service) = service else { continue };
@@ -675,8 +675,7 @@ impl Routed {
         for doc in docs {
             let parents = |parents: &[ParentRef], to: &mut HashSet<PortKey>| {
                 for parent in parents.iter().filter(|parent| parent.is_service()) {
-                    let namespace =
-                        parent.namespace.as_ref().map_or(doc.namespace(), |namespace| namespace.as_str());
+                    let namespace = namespace_or(parent.namespace.as_ref(), doc);
                     if holds(doc.namespace(), namespace, client) {
                         let port = parent.port.as_ref().map_or(0, |port| port.number());
                         to.insert((namespace.into(), parent.name.as_str().into(), port));
@@ -685,7 +684,11 @@ impl Routed {
             };
             let mut refer = |kind: &str, namespace: Option<&str>, name: &str, port: Option<u16>| {
                 if let (true, Some(port)) = (kind == "Service", port) {
-                    this.backends.push((namespace.unwrap_or(doc.namespace()).into(), name.into(), port));
+                    this.backends.push((
+                        namespace.unwrap_or_else(|| doc.namespace()).into(),
+                        name.into(),
+                        port,
+                    ));
                 }
             };
             match &doc.spec {
@@ -891,7 +894,12 @@ pub(crate) fn plan(mesh: &Expanded, own: Own, ports: Vec<(&MeshDoor, Arc<Port>)>
                 (&mut plan.inbound, Arc::clone(key))
             }
         };
-        let service = services.entry(key).or_insert_with(|| plan::Service { name, http: None, tcp: None, is_http: door.is_http });
+        let service = services.entry(key).or_insert_with(|| plan::Service {
+            name,
+            http: None,
+            tcp: None,
+            is_http: door.is_http,
+        });
         match door.carries {
             Carries::Requests => service.http = Some(port),
             Carries::Connections => service.tcp = Some(port),

@@ -97,7 +97,11 @@ fn nobody_else_gets_in_or_is_believed() {
     let mut plain = Client::connect(local(orders.tunnel));
     let _ = plain.try_send("GET / HTTP/1.1\r\nHost: orders\r\n\r\n");
     let answer = plain.read_to_end();
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"),
+        "{:?}",
+        String::from_utf8_lossy(&answer)
+    );
     assert_eq!(backend.seen().len(), 1);
     // A server that is not who the Workload says is not believed.
     let impostor = world.sidecar(
@@ -164,10 +168,8 @@ fn grpc_calls_of_every_kind_cross_both_proxies() {
     let _server = world.sidecar_of(&echo);
     let (listen, address) = upstream();
     let _caller = world.caller("web", &[(&echo, listen)]);
-    let finished = finish(script(
-        &grpc_peer(),
-        &["client", &address.to_string(), &local(server_port).to_string()],
-    ));
+    let finished =
+        finish(script(&grpc_peer(), &["client", &address.to_string(), &local(server_port).to_string()]));
     let passed = finished.output.lines().filter(|line| line.starts_with("ok ")).count();
     assert!(finished.code == Some(0) && passed >= 17, "{}", finished.output);
 }
@@ -201,7 +203,8 @@ fn workloads_without_a_proxy_are_called_beside_others_and_by_a_gateway() {
     let (meshed, plain) = (Backend::named("meshed"), Backend::named("plain"));
     let mut world = World::new();
     let orders = world.serve("orders", 8080, ", targetPort: app, appProtocol: http", meshed.address());
-    world.documents = world.documents.replace("ports: {}", &format!("ports: {{app: {}}}", meshed.address().port()));
+    world.documents =
+        world.documents.replace("ports: {}", &format!("ports: {{app: {}}}", meshed.address().port()));
     world.workload(
         "outside",
         "orders",

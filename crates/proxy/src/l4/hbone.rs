@@ -98,7 +98,8 @@ pub(crate) async fn serve(
                     let mut seen = worker.revision();
                     let may_go_on = || {
                         let revision = worker.revision();
-                        revision == std::mem::replace(&mut seen, revision) || tcp::may_go_on(worker, &port, connection)
+                        revision == std::mem::replace(&mut seen, revision)
+                            || tcp::may_go_on(worker, &port, connection)
                     };
                     let (reads, carried) = (Reads::Request, &mut account.carried);
                     let end = relay(&mut up, &mut stream, reads, limits, carried, &[], may_go_on).await;

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use rhumb_balance::{InFlight, Nanos, Outcome};
 use rhumb_base::failure::{Cause, Failure, Retry, Side};
+use rhumb_codec::head::Scheme;
 use rhumb_conn::io::Io;
 use rhumb_conn::{Part, h2};
 use rhumb_net::buffer::Buffer;
-use rhumb_codec::head::Scheme;
 use rhumb_plan::Port;
-use rhumb_policy::Certificate;
 use rhumb_plan::l4::{Carries, L4, L4Rule};
+use rhumb_policy::Certificate;
 use rhumb_telemetry::{Metric, Note, Protocol};
 use rhumb_tls::TlsStream;
 use rhumb_upstream::limit::Permit;
@@ -392,13 +392,13 @@ pub(crate) async fn open_early(
         let mut looking = pin!(mesh::look(&stream, until));
         let mut has_looked = None;
         let opened = poll_fn(|cx| {
-            if has_looked.is_none() {
-                if let Poll::Ready(found) = looking.as_mut().poll(cx) {
-                    if found == Some(Spoken::Http) {
-                        return Poll::Ready(None);
-                    }
-                    has_looked = Some(found);
+            if has_looked.is_none()
+                && let Poll::Ready(found) = looking.as_mut().poll(cx)
+            {
+                if found == Some(Spoken::Http) {
+                    return Poll::Ready(None);
                 }
+                has_looked = Some(found);
             }
             opening.as_mut().poll(cx).map(Some)
         })

@@ -77,6 +77,7 @@ impl Setup {
                 idle_timeout: DEFAULT_IDLE_TIMEOUT,
                 limits: rhumb_codec::h1::Limits::default(),
             },
+            mesh: None,
             metrics_id: OnceLock::new(),
         });
         let rule = Rule {
