@@ -20,7 +20,8 @@ pub enum Enforcer {
 pub fn enforcer(kind: &str) -> Option<Enforcer> {
     Some(match kind {
         // What the caller decides, or can save the way for.
-        "priority"
+        "tracing"
+        | "priority"
         | "circuitBreaker"
         | "fault"
         | "redirect"
