@@ -2,7 +2,7 @@
 
 mod flow;
 mod passthrough;
-mod postgres;
+pub(crate) mod postgres;
 mod proxy_protocol;
 mod udp;
 

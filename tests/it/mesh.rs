@@ -3,6 +3,8 @@
 mod requests;
 mod connections;
 mod changes;
+mod namespaces;
+mod sidecar;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

@@ -15,6 +15,7 @@ mod explain;
 mod status;
 mod drain;
 mod intercept;
+mod sidecar;
 mod demo;
 mod version;
 mod completion;
@@ -32,6 +33,8 @@ pub(crate) enum Exit {
     Usage,
     /// 3: the configuration is wrong.
     Invalid,
+    /// As the application of a sidecar ended.
+    Guest(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -41,6 +44,7 @@ impl From<Exit> for ExitCode {
             Exit::Runtime => Self::from(1),
             Exit::Usage => Self::from(2),
             Exit::Invalid => Self::from(3),
+            Exit::Guest(code) => Self::from(code),
         }
     }
 }
@@ -86,6 +90,7 @@ enum Verb {
     Status(status::StatusArgs),
     Endpoints(status::EndpointsArgs),
     Drain(drain::Args),
+    Sidecar(sidecar::Args),
     Intercept(intercept::Args),
     Control(control::Args),
     Apply(documents::ApplyArgs),
@@ -118,6 +123,7 @@ pub(crate) fn main() -> Exit {
         Verb::Status(args) => status::status(&args),
         Verb::Endpoints(args) => status::endpoints(&args),
         Verb::Drain(args) => drain::run(&args),
+        Verb::Sidecar(args) => sidecar::run(args),
         Verb::Intercept(args) => intercept::run(&args),
         Verb::Control(args) => control::run(args),
         Verb::Apply(args) => documents::apply(&args),

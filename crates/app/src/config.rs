@@ -90,6 +90,16 @@ impl Config {
         Self { files: Files::new(path), memory: Memory::default() }
     }
 
+    /// Adds documents that are in no file: what the command line asks for.
+    pub(crate) fn with(self, name: &str, text: &str) -> Self {
+        Self { files: self.files.with(name, text), ..self }
+    }
+
+    /// The same configuration, not read yet.
+    pub(crate) fn anew(&self) -> Self {
+        Self { files: self.files.anew(), memory: Memory::default() }
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         self.files.path()

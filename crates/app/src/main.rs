@@ -19,6 +19,8 @@ mod supervisor;
 mod reload;
 mod names;
 mod ward;
+mod guest;
+mod capture;
 mod access_log;
 mod gauges;
 mod health;

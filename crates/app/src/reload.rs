@@ -20,6 +20,7 @@ use rhumb_telemetry::{AccessLog, Metric, Registry};
 use rhumb_upstream::dns::InvalidSystem;
 
 use crate::access_log;
+use crate::capture::Capture;
 use crate::config::{Config, Reading};
 use crate::health::{Attempt, Health, unix_now};
 use crate::logs;
@@ -47,6 +48,7 @@ pub(crate) struct Live {
     health: Arc<Health>,
     logs: Vec<Arc<AccessLog>>,
     names: Names,
+    capture: Capture,
     origin: Instant,
     /// `None` until the first plan is in force.
     process: Option<Process>,
@@ -71,6 +73,8 @@ pub(crate) enum Refused {
     Bind(BindError),
     /// Names cannot be resolved on this machine.
     Names(InvalidSystem),
+    /// Questions for names cannot be taken.
+    Capture(std::io::Error),
     /// Reading it panicked.
     Panicked,
 }
@@ -83,6 +87,9 @@ impl fmt::Display for Refused {
             Self::AccessLog(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
             Self::Names(error) => error.fmt(f),
+            Self::Capture(error) => {
+                write!(f, "the port for captured questions for names (Sidecar: capture.dns): {error}")
+            }
             Self::Panicked => f.write_str("reading it hit a bug in rhumb: please report it"),
         }
     }
@@ -118,6 +125,7 @@ impl Live {
             health,
             logs: Vec::new(),
             names: Names::new(shared.origin, board),
+            capture: Capture::default(),
             origin: shared.origin,
             process: None,
             default: Process::default(),
@@ -178,7 +186,7 @@ impl Live {
             _ => Changed::Unknown,
         };
         let Some(mut config) = self.config.take() else { return };
-        let (path, previous) = (config.path().to_owned(), self.current.load());
+        let (anew, previous) = (config.anew(), self.current.load());
         self.began = Instant::now();
         tracing::debug!(cause, "reading the configuration");
         let now = Nanos::since(self.origin, self.began);
@@ -192,7 +200,7 @@ impl Live {
                 Ok(reading)
             }
             Err(_) => {
-                self.config = Some(Config::at(path));
+                self.config = Some(anew);
                 Err(Refused::Panicked)
             }
         };
@@ -266,6 +274,9 @@ impl Live {
         let wanted_udp: BTreeSet<SocketAddr> = plan.udp_ports.iter().map(|port| port.address).collect();
         let mut bound = self.supervisor.bind(&wanted).map_err(Refused::Bind)?;
         self.supervisor.bind_udp(&wanted_udp, &mut bound).map_err(Refused::Bind)?;
+        // Before anything asks for a name: what this process asks is brought back to it as well.
+        let capture = plan.mesh.as_ref().and_then(|mesh| mesh.capture.as_ref());
+        self.capture.take_over(capture, &self.registry).map_err(Refused::Capture)?;
         let following = self.names.follow(names).map_err(Refused::Names)?;
         // A backend by name that is new would refuse its first requests.
         if tokio::time::timeout(FIRST_ANSWERS, following.known()).await.is_err() {

@@ -26,10 +26,12 @@ use crate::admin::{self, Admin};
 use crate::cli::Exit;
 use crate::config::{Config, Reading, paint};
 use crate::gauges;
+use crate::guest::{self, Guest, GuestCommand};
 use crate::health::{Health, Phase};
 use crate::logs;
 use crate::names::Board;
 use crate::pid_file::PidFile;
+use crate::print;
 use crate::reload::{self, Live};
 use crate::scales::{Scales, WEIGH};
 use crate::signal::{Signal, Signals};
@@ -47,6 +49,9 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// How often replaced plans are looked after.
 const TIDY: Duration = Duration::from_secs(1);
 
+/// What documents of the command line are called.
+const COMMAND_LINE: &str = "(command line)";
+
 /// What to run.
 pub(crate) struct Options {
     /// Where the configuration is.
@@ -59,6 +64,10 @@ pub(crate) struct Options {
     pub(crate) partial: bool,
     /// How to start a successor; `None` when there can be none.
     pub(crate) origin: Option<Origin>,
+    /// Documents that are in no file.
+    pub(crate) made: Option<String>,
+    /// The application that this process stands beside.
+    pub(crate) guest: Option<GuestCommand>,
 }
 
 /// Runs until a signal ends it. `ready` is called once, when traffic is taken.
@@ -74,6 +83,9 @@ pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit
             None => (None, Inherited::sort(sockets).0),
         };
     let mut config = Config::at(&options.config);
+    if let Some(text) = &options.made {
+        config = config.with(COMMAND_LINE, text);
+    }
     let reading = config.read(None, Nanos::default());
     logs::report(&reading.diags, paint(&std::io::stderr()));
     if reading.errors() > 0 && !options.partial {
@@ -98,6 +110,7 @@ async fn control(
     ready: impl FnOnce(),
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::take().context("signals")?;
+    let mut guest = options.guest.clone().map(Guest::new).transpose().context("signals")?;
     let notify = Notify::from_env();
     let descriptors = raise_descriptor_limit();
     let shared = Shared {
@@ -170,6 +183,12 @@ async fn control(
     }
     notify.ready(&serving(&live));
     ready();
+    if let Some(guest) = &mut guest
+        && let Err(error) = guest.start()
+    {
+        print::err(&format!("rhumb: {error}\n"));
+        return Ok(Exit::Guest(error.code()));
+    }
     tokio::task::spawn_local(rhumb_net::timer::drive());
     tokio::task::spawn_local(ward::watch(
         shared.current.clone(),
@@ -194,6 +213,8 @@ async fn control(
                     reopen(&live);
                     None
                 }
+                // It means something to the application, which gets it.
+                Signal::Upgrade if guest.is_some() => None,
                 Signal::Upgrade => {
                     begin_upgrade(&mut successor, options.origin.as_ref(), &live, &door);
                     None
@@ -201,6 +222,7 @@ async fn control(
             },
             () = live.watch.changed() => Some(reload::FILE_CHANGE),
             Some(ended) = endings.recv() => return Err(worker_lost(&ended)),
+            _ = guest_ended(&mut guest) => break None,
             ended = settled(&mut successor) => {
                 successor = None;
                 match ended {
@@ -255,7 +277,47 @@ async fn control(
             successor.dismiss();
         }
     }
-    drain(&mut live, &health, &shared.registry, &mut signals, &mut endings, false).await
+    let Some(mut guest) = guest else {
+        return drain(&mut live, &health, &shared.registry, &mut signals, &mut endings, false).await;
+    };
+    let ended = farewell(&mut guest, &live, &health, &mut signals).await;
+    tracing::info!("the application has ended: {ended}");
+    // Nobody is left who could answer: no load balancer has to notice, and what its clients have asked is lost already.
+    drain(&mut live, &health, &shared.registry, &mut signals, &mut endings, true).await?;
+    Ok(Exit::Guest(ended.code))
+}
+
+/// The end of the application; never without one. **Cancel**: nothing is lost.
+async fn guest_ended(guest: &mut Option<Guest>) -> guest::Ended {
+    match guest {
+        Some(guest) => guest.end().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the application to end when its callers know that it will, and waits until it has; traffic is carried meanwhile,
+/// what it still asks of others too. A second signal makes the application's turn come at once, and each further one
+/// goes to it as it is.
+async fn farewell(guest: &mut Guest, live: &Live, health: &Health, signals: &mut Signals) -> guest::Ended {
+    if let Some(ended) = guest.ended() {
+        return ended;
+    }
+    health.enter(Phase::Draining);
+    let delay = live.process().drain_delay;
+    tracing::info!(?delay, "ending: callers first, then the application");
+    let callers = tokio::time::sleep(delay);
+    tokio::select! {
+        () = callers => {}
+        () = stop(signals, 1) => tracing::warn!("second signal, the application is told at once"),
+        ended = guest.end() => return ended,
+    }
+    guest.tell_to_end(signals.last_stop());
+    loop {
+        tokio::select! {
+            ended = guest.end() => return ended,
+            () = stop(signals, 1) => guest.tell_to_end(signals.last_stop()),
+        }
+    }
 }
 
 /// What is told to the service manager about a process that serves.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::process::Signal as Unix;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -29,6 +30,7 @@ pub(crate) struct Signals {
     /// What the admin listener is asked for, and what was put back.
     asked: UnboundedReceiver<Signal>,
     asker: UnboundedSender<Signal>,
+    last_stop: Unix,
 }
 
 impl Signals {
@@ -41,6 +43,7 @@ impl Signals {
         Ok(Self {
             asked,
             asker,
+            last_stop: Unix::TERM,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
@@ -61,12 +64,22 @@ impl Signals {
         let _ = self.asker.send(signal);
     }
 
+    /// Which signal it was that last asked for the end; SIGTERM when it was none.
+    pub(crate) fn last_stop(&self) -> Unix {
+        self.last_stop
+    }
+
+    fn stop(&mut self, signal: Unix) -> Signal {
+        self.last_stop = signal;
+        Signal::Stop
+    }
+
     /// The next one. **Cancel**: nothing is lost.
     pub(crate) async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.term.recv() => Signal::Stop,
-            _ = self.int.recv() => Signal::Stop,
-            _ = self.quit.recv() => Signal::Stop,
+            _ = self.term.recv() => self.stop(Unix::TERM),
+            _ = self.int.recv() => self.stop(Unix::INT),
+            _ = self.quit.recv() => self.stop(Unix::QUIT),
             _ = self.hup.recv() => Signal::Reload,
             _ = self.usr1.recv() => Signal::Reopen,
             _ = self.usr2.recv() => Signal::Upgrade,
@@ -79,7 +92,7 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{Signal as Unix, getpid, kill_process};
+    use rustix::process::{getpid, kill_process};
 
     #[test]
     fn each_signal_has_its_meaning() {

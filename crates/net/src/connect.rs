@@ -28,6 +28,7 @@ pub async fn connect(address: SocketAddr, timeout: Duration) -> io::Result<TcpSt
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(errno) => return Err(errno.into()),
     }
+    crate::capture::note(&socket, address);
     let stream = TcpStream::from_std(socket)?;
     let mut timer = Timer::new();
     timer.set(Instant::now() + timeout);

@@ -5,7 +5,7 @@
 //! where it came in: the address that it was made to, or the server name of its TLS.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use rhumb_tls::mesh::{Bundle, Expected, Membership, Svid};
@@ -24,6 +24,8 @@ pub struct Mesh {
     pub inbound_ports: HashMap<u16, Arc<str>>,
     /// Names of services in `outbound` by the addresses that connections of the workload are made to.
     pub addresses: HashMap<SocketAddr, Arc<str>>,
+    /// What `rhumb intercept` brings here, when it is asked for.
+    pub capture: Option<Capture>,
     /// Where connections may go that lead to no service.
     pub egress: Egress,
     /// Connections in plain text from other workloads are taken, and counted.
@@ -47,6 +49,17 @@ impl Mesh {
             _ => Ok(()),
         }
     }
+}
+
+/// What else the capture of connections takes: names, as the workload asks for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// The port for questions for names.
+    pub dns: u16,
+    /// Names of services with their addresses, which are in [`Mesh::addresses`] for each of their ports.
+    pub names: Vec<(Box<str>, Option<Ipv4Addr>, Option<Ipv6Addr>)>,
+    /// Every name below these is the mesh's alone.
+    pub zones: Vec<Box<str>>,
 }
 
 /// How a service of the mesh is reached.

@@ -306,7 +306,7 @@ pub(crate) fn is_tunnel(head: &RequestHead) -> bool {
 
 /// A connection of the workload that was made to another address.
 fn captured(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: SocketAddr, member: Member) {
-    let Some(destination) = destination(worker, port, &stream) else { return };
+    let Some(destination) = destination(worker, port, &stream, peer) else { return };
     let ends = Ends { client: peer, destination: Some(destination) };
     let plan = worker.plan();
     let Some(mesh) = &plan.mesh else { return };
@@ -393,14 +393,21 @@ fn host(first: &[u8]) -> Option<String> {
     Some(host.trim_end_matches('.').to_ascii_lowercase())
 }
 
-/// Where a captured connection was going; nothing for one that was made to the socket itself, which would come back to it
-/// for ever.
-fn destination(worker: &Worker, port: &Port, stream: &TcpStream) -> Option<SocketAddr> {
+/// Where a captured connection was going; nothing for one that was made to the socket itself, or by this process: either
+/// would come back for ever.
+fn destination(worker: &Worker, port: &Port, stream: &TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
     let destination = rhumb_net::capture::original_destination(stream).ok().flatten();
-    if destination.is_none() {
-        worker.metrics.borrow_mut().add(Metric::ConnectionsRefused, &[port.name.as_str(), "not_captured"], 1);
-    }
-    destination
+    let reason = match destination {
+        None => "not_captured",
+        Some(destination) if rhumb_net::capture::is_own(peer, destination) => {
+            tracing::warn!(%destination, "a connection of this process was brought back to it");
+            "loop"
+        }
+        Some(destination) => return Some(destination),
+    };
+    worker.metrics.borrow_mut().add(Metric::ConnectionsRefused, &[port.name.as_str(), reason], 1);
+    let _ = rhumb_net::socket::reset_on_close(stream);
+    None
 }
 
 /// A connection that leads out of the mesh.
@@ -438,7 +445,7 @@ fn captured_inbound(
     peer: SocketAddr,
     member: Member,
 ) {
-    let Some(destination) = destination(worker, port, &stream) else { return };
+    let Some(destination) = destination(worker, port, &stream, peer) else { return };
     let plan = worker.plan();
     let Some(mesh) = &plan.mesh else { return };
     let refuse = |reason: &str| {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rhumb_base::name::ListenerName;
 use rhumb_base::spiffe::TrustDomain;
+use rhumb_base::virtual_address::{self, Allocation};
 use rhumb_model::decode::List;
 use rhumb_model::kind::filter::FilterAction;
 use rhumb_model::kind::mesh::{DEFAULT_TRUST_DOMAIN, Egress, Mesh, MeshMtls, Sidecar, default_tunnel_port};
@@ -91,6 +92,7 @@ pub(crate) struct Expanded {
     pub(crate) addresses: Vec<(SocketAddr, Arc<str>)>,
     /// Server names of services that are served here, each with its port of the workload and `NAMESPACE/NAME:PORT`.
     pub(crate) inbound: Vec<(Arc<str>, u16, PortKey)>,
+    pub(crate) capture: Option<plan::Capture>,
     pub(crate) egress: plan::Egress,
     pub(crate) is_permissive: bool,
     pub(crate) trust_domain: Option<TrustDomain>,
@@ -110,6 +112,8 @@ impl Expanded {
 #[derive(Default)]
 pub(crate) struct Memory {
     made: HashMap<Box<str>, Arc<Doc>>,
+    /// By `NAMESPACE/NAME`. Kept, so that a service keeps its address although others come and go.
+    virtual_addresses: Allocation,
 }
 
 /// The name of a port as it is shown.
@@ -122,6 +126,23 @@ pub(crate) fn backend_name(name: &str, port: u16) -> String {
     format!("{name}:{port}")
 }
 
+/// Where Kubernetes has the names of Services, whatever the trust domain.
+const CLUSTER_ZONE: &str = "svc.cluster.local";
+
+fn virtual_name(service: &Doc) -> String {
+    format!("{}/{}", service.namespace(), service.name())
+}
+
+fn out_of_addresses(service: &Doc) -> Diag {
+    let what = format!("no virtual address is left for Service `{}`", service.name());
+    Diag::warning(Rule::Conflict, service.origin(service.span), what)
+        .why(format!(
+            "at most {} services have one; connections of a captured workload do not find it",
+            virtual_address::LIMIT
+        ))
+        .fix("write a `clusterIP`, or call it through `upstreams`")
+}
+
 struct Maker<'d> {
     services: HashMap<Key<'d>, Entry<'d, Service>>,
     workloads: HashMap<&'d str, Vec<Entry<'d, Workload>>>,
@@ -131,6 +152,7 @@ struct Maker<'d> {
     has_ipv6: bool,
     before: HashMap<Box<str>, Arc<Doc>>,
     made: HashMap<Box<str>, Arc<Doc>>,
+    virtual_addresses: Allocation,
     out: Expanded,
 }
 
@@ -153,12 +175,14 @@ impl Memory {
             has_ipv6,
             before,
             made: HashMap::new(),
+            virtual_addresses: std::mem::take(&mut self.virtual_addresses),
             out: Expanded::default(),
         };
         maker.collect(docs);
         maker.settings();
         maker.make(docs);
         self.made = maker.made;
+        self.virtual_addresses = maker.virtual_addresses;
         maker.out
     }
 }
@@ -279,6 +303,7 @@ impl<'d> Maker<'d> {
                 }
                 // The order of a map says nothing.
                 outbound.sort_unstable();
+                self.names(sidecar, capture.dns.number());
                 let label = |what: &str| format!("{}/{what}", sidecar.doc.namespace()).into();
                 let any = self.any();
                 self.out.sockets.push((
@@ -310,6 +335,51 @@ impl<'d> Maker<'d> {
             self.outbound(name, &routed);
         }
         self.inbound();
+    }
+
+    /// Names of services, each with an address that tells which it is.
+    fn names(&mut self, sidecar: Entry<'d, Sidecar>, dns: u16) {
+        let mut zones: Vec<Box<str>> = vec![CLUSTER_ZONE.into()];
+        let own = format!("svc.{}", self.trust_domain);
+        if own != CLUSTER_ZONE {
+            zones.push(own.into());
+        }
+        let mut capture = plan::Capture { dns, names: Vec::new(), zones };
+        let mut services: Vec<_> = self.services.values().copied().collect();
+        services.sort_unstable_by_key(|service| (service.doc.namespace(), service.doc.name()));
+        let known: HashSet<String> = services.iter().map(|service| virtual_name(service.doc)).collect();
+        self.virtual_addresses.retain(|name| known.contains(name));
+        for service in services {
+            let (name, namespace) = (service.doc.name(), service.doc.namespace());
+            let (v4, v6) = match service.spec.virtual_address() {
+                Some(IpAddr::V4(address)) => (Some(address), None),
+                Some(IpAddr::V6(address)) => (None, Some(address)),
+                None => match self.virtual_addresses.assign(&virtual_name(service.doc)) {
+                    Some(address) => (Some(address.v4()), Some(address.v6())),
+                    None => {
+                        self.out.diags.push(out_of_addresses(service.doc));
+                        continue;
+                    }
+                },
+            };
+            let written = service.spec.virtual_address().is_some();
+            for address in v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6)).filter(|_| !written) {
+                for port in &service.spec.ports {
+                    let number = port.port.number();
+                    let of = shown(&(namespace.into(), name.into(), number));
+                    self.out.addresses.push((SocketAddr::new(address, number), of.into()));
+                }
+            }
+            let zoned = capture.zones.iter().map(|zone| format!("{name}.{namespace}.{zone}"));
+            let mut names: Vec<String> = zoned.collect();
+            names.push(format!("{name}.{namespace}.svc"));
+            names.push(format!("{name}.{namespace}"));
+            if namespace == sidecar.doc.namespace() {
+                names.push(name.to_owned());
+            }
+            capture.names.extend(names.into_iter().map(|name| (name.into(), v4, v6)));
+        }
+        self.out.capture = Some(capture);
     }
 
     fn any(&self) -> IpAddr {
@@ -880,6 +950,7 @@ pub(crate) fn plan(mesh: &Expanded, own: Own, ports: Vec<(&MeshDoor, Arc<Port>)>
         membership: own.membership,
         identity: own.identity,
         addresses: mesh.addresses.iter().cloned().collect(),
+        capture: mesh.capture.clone(),
         ..plan::Mesh::default()
     };
     for (door, port) in ports {

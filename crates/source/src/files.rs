@@ -24,6 +24,14 @@ pub struct Files {
     distinct: Distinct,
     /// Listeners of all short forms of the last load: those without any of their own use them.
     listeners: Vec<Box<str>>,
+    /// Documents that are in no file.
+    made: Option<Made>,
+}
+
+/// Documents that somebody made, as if they stood in a file of the working directory.
+struct Made {
+    text: Arc<str>,
+    last: CachedFile,
 }
 
 /// What a load found.
@@ -83,6 +91,24 @@ impl Files {
             files: Vec::new(),
             distinct: Distinct::default(),
             listeners: Vec::new(),
+            made: None,
+        }
+    }
+
+    /// Adds documents that are in no file. Files that they name are looked for from the working directory; mistakes in them
+    /// are told as those of `name`.
+    pub fn with(mut self, name: &str, text: impl Into<Arc<str>>) -> Self {
+        let last = CachedFile { path: Path::new(name).into(), ..CachedFile::default() };
+        self.made = Some(Made { text: text.into(), last });
+        self
+    }
+
+    /// The same configuration, not read yet.
+    pub fn anew(&self) -> Self {
+        let again = Self::new(self.path.clone());
+        match &self.made {
+            Some(made) => again.with(&made.last.path.display().to_string(), Arc::clone(&made.text)),
+            None => again,
         }
     }
 
@@ -148,6 +174,15 @@ impl Files {
                     reader.directory(&self.path, &names);
                 }
             }
+        }
+        if let Some(made) = self.made.take() {
+            let Made { text, last } = made;
+            let path = Arc::clone(&last.path);
+            let parts = read_parts(&path, last, Some(&text), &self.listeners, &mut reader);
+            let read = CachedFile { path, text: Some(Arc::clone(&text)), parts, ..CachedFile::default() };
+            loaded.docs.extend(read.parts.iter().flat_map(|part| &part.read.docs).cloned());
+            loaded.diags.extend(read.parts.iter().flat_map(|part| &part.read.diags).cloned());
+            self.made = Some(Made { text, last: read });
         }
         let parts = files.iter().flat_map(|file| &file.parts);
         let mut listeners: Vec<Box<str>> = parts.flat_map(|part| part.read.listeners.clone()).collect();

@@ -29,14 +29,13 @@ fn command(program: &Path) -> Command {
     command
 }
 
-struct Postgres {
-    _program: Program,
+/// The files of a server with TLS, owned by its user.
+pub(crate) struct Cluster {
     dir: TempDir,
-    port: u16,
 }
 
-impl Postgres {
-    fn start() -> Self {
+impl Cluster {
+    pub(crate) fn new() -> Self {
         // Its owner must be able to reach it.
         let dir = tempfile::Builder::new().prefix("rhumb-pg").tempdir().expect("a directory");
         let data = dir.path().join("data");
@@ -60,19 +59,39 @@ impl Postgres {
         let mut mode = Command::new("chmod");
         mode.arg("600").arg(&key);
         assert_eq!(finish(mode).code, Some(0));
-        let port = port::free();
+        Self { dir }
+    }
+
+    /// The server, on 127.0.0.1.
+    pub(crate) fn server(&self, port: u16) -> Command {
+        let data = self.dir.path().join("data");
+        let (cert, key) = (data.join("server.crt"), data.join("server.key"));
         let mut server = command(&programs().join("postgres"));
         server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
         server.args(["-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "ssl=on", "-k", ""]);
         server.arg("-c").arg(format!("ssl_cert_file={}", cert.display()));
         server.arg("-c").arg(format!("ssl_key_file={}", key.display()));
-        let log = dir.path().join("postgres.log");
+        server
+    }
+}
+
+struct Postgres {
+    _program: Program,
+    cluster: Cluster,
+    port: u16,
+}
+
+impl Postgres {
+    fn start() -> Self {
+        let (cluster, port) = (Cluster::new(), port::free());
+        let server = cluster.server(port);
+        let log = cluster.dir.path().join("postgres.log");
         let mut program = Program::start(server, &log);
         wait::until("PostgreSQL answers", || {
             assert!(program.ended().is_none(), "PostgreSQL ended: {}", program.log());
             (psql(port, "", "select 1").code == Some(0)).then_some(())
         });
-        Self { _program: program, dir, port }
+        Self { _program: program, cluster, port }
     }
 }
 
@@ -99,7 +118,7 @@ fn postgres_is_served_plain_and_with_tls_of_its_own() {
         finished.output
     };
     assert_eq!(run("sslmode=disable", "select 6 * 7").trim(), "42");
-    let ca = postgres.dir.path().join("ca.crt");
+    let ca = postgres.cluster.dir.path().join("ca.crt");
     let verified =
         format!("sslmode=verify-full sslrootcert={} host=db.test hostaddr=127.0.0.1", ca.display());
     assert_eq!(run(&verified, "select ssl from pg_stat_ssl where pid = pg_backend_pid()").trim(), "t");

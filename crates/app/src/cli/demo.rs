@@ -62,8 +62,15 @@ Below are the log and one line for each request.
         program = std::env::args().next().unwrap_or_else(|| "rhumb".to_owned()),
         admin = args.admin,
     );
-    let options =
-        Options { config: file.path(), token_file: None, pid_file: None, partial: false, origin: None };
+    let options = Options {
+        config: file.path(),
+        token_file: None,
+        pid_file: None,
+        partial: false,
+        origin: None,
+        made: None,
+        guest: None,
+    };
     run_process(options, || {
         if let Err(error) = print::out(&banner) {
             tracing::debug!(%error, "standard output is gone");

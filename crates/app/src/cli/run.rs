@@ -58,6 +58,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         pid_file: args.pid_file,
         partial: args.partial,
         origin: Some(Origin::of_this_process()),
+        made: None,
+        guest: None,
     };
     run_process(options, || ()).context("cannot run")
 }
