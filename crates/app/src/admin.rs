@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,7 +20,7 @@ use rhumb_control::control::Control;
 use rhumb_plan::Current;
 use rhumb_proxy::overload::Pressure;
 use rhumb_telemetry::Registry;
-use rhumb_telemetry::metrics::CONTENT_TYPE;
+use rhumb_telemetry::metrics::Format;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
@@ -79,7 +79,7 @@ const INDEX: &str = "\
 rhumb admin listener
 /livez      200 while the process runs
 /readyz     200 while it takes traffic, 503 before and while it drains
-/metrics    Prometheus text format
+/metrics    Prometheus text format, OpenMetrics
 /version    version of the binary
 /status     state, revision, listeners, last reload        (token)
 /config     the compiled configuration                    (token)
@@ -139,10 +139,12 @@ async fn readyz(State(desk): State<Arc<Desk>>) -> Response {
     (status, format!("{}\n", phase.as_str())).into_response()
 }
 
-async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
+async fn metrics(State(desk): State<Arc<Desk>>, fields: HeaderMap) -> Response {
+    let accept = fields.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
     let mut text = String::new();
-    desk.admin.registry.render(&mut text);
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
+    desk.admin.registry.render(format, &mut text);
+    ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")], text).into_response()
 }
 
 async fn status(State(desk): State<Arc<Desk>>) -> Response {

@@ -842,6 +842,7 @@ impl<'a> Exchange<'a> {
             retries: &outcome.retries,
             request_id: self.request_id.as_str().as_bytes(),
             trace: Some(self.trace),
+            is_traced: self.traced.is_sampled(),
             tls: connection.tls.as_deref().map(|tls| TlsRecord {
                 version: tls.version,
                 cipher: tls.cipher,

@@ -57,6 +57,11 @@ struct Tried {
 }
 
 impl Traced {
+    /// True when its spans go to a collector whatever becomes of it.
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.state == State::Sampled
+    }
+
     /// True when what happens may be told.
     #[inline]
     fn remembers(&self) -> bool {

@@ -10,6 +10,7 @@
 //! labels stay the same; series of routes and backends that are gone stay and count against the limit.
 
 mod exchange;
+mod exemplar;
 mod registry;
 mod worker;
 mod process;
@@ -17,7 +18,7 @@ mod render;
 
 pub use exchange::BOUNDS;
 pub use registry::{BackendId, Counter, Emit, Gauge, ListenerId, Registry, RuleId, SERIES_LIMIT};
-pub use render::CONTENT_TYPE;
+pub use render::Format;
 pub use worker::{LocalCounter, LocalGauge, WorkerMetrics};
 
 /// How the values of a metric are to be read (Prometheus text exposition format 0.0.4).

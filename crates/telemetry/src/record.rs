@@ -78,6 +78,8 @@ pub struct Record<'a> {
     pub request_id: &'a [u8],
     /// Trace id, and our own span id as `parent_id`, as sent upstream.
     pub trace: Option<TraceContext>,
+    /// Spans of it go to a collector.
+    pub is_traced: bool,
     /// TLS towards the client, if any.
     pub tls: Option<TlsRecord<'a>>,
     /// `User-Agent` field value.

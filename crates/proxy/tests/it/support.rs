@@ -213,7 +213,7 @@ impl Proxy {
     /// The sum of a metric's series whose labels have every one of `labels`.
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let mut text = String::new();
-        self.registry.render(&mut text);
+        self.registry.render(rhumb_telemetry::metrics::Format::Text, &mut text);
         let is_of = |line: &&str| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
                 && labels.iter().all(|label| line.contains(label))

@@ -581,6 +581,7 @@ mod tests {
             retries: &[RetryReason::Failure(Cause::BackendReset), RetryReason::Grpc(14)],
             request_id: b"019c9d2e-5f6b-7abc-8def-0123456789ab",
             trace: TraceContext::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            is_traced: false,
             tls: Some(TlsRecord {
                 version: "1.3",
                 cipher: "TLS_AES_128_GCM_SHA256",

@@ -19,6 +19,19 @@ pub(super) fn add(cell: &AtomicU64, n: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
+/// 584 years fit.
+fn nanos_of(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The bucket of a time.
+#[inline]
+pub(super) fn bucket_of(time: Duration) -> usize {
+    // A bound is inclusive: compare in nanoseconds.
+    let nanos = nanos_of(time);
+    BOUNDS.partition_point(|bound| bound * 1000 < nanos)
+}
+
 /// Times and sizes of exchanges with the same labels. One writer.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -32,10 +45,8 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn record(&self, time: Duration, bytes_in: u64, bytes_out: u64) {
-        // A bound is inclusive: compare in nanoseconds. 584 years fit.
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let at = BOUNDS.partition_point(|bound| bound * 1000 < nanos);
-        if let Some(bucket) = self.buckets.get(at) {
+        let nanos = nanos_of(time);
+        if let Some(bucket) = self.buckets.get(bucket_of(time)) {
             add(bucket, 1);
         }
         add(&self.nanos, nanos);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::exchange::{Exchange, Totals};
+use super::exemplar::Exemplar;
 use super::worker::WorkerMetrics;
 use super::{Kind, Metric};
 use crate::record::{Protocol, Scheme};
@@ -21,6 +22,8 @@ pub struct Registry {
     pub(super) server: Mutex<Exchanges>,
     pub(super) client: Mutex<Exchanges>,
     plain: Mutex<Plain>,
+    /// By series of requests; no more than there are series.
+    pub(super) exemplars: Mutex<HashMap<Key, Exemplar>>,
     collectors: Mutex<Vec<(Metric, Collector)>>,
 }
 
@@ -38,6 +41,7 @@ impl Registry {
             server: Mutex::default(),
             client: Mutex::default(),
             plain: Mutex::new(Plain { series: vec![BTreeMap::new(); Metric::ALL.len()] }),
+            exemplars: Mutex::default(),
             collectors: Mutex::default(),
         };
         // What has no labels is there from the start, as 0.

@@ -1,35 +1,94 @@
-//! The exposition: Prometheus text format 0.0.4.
+//! The exposition: Prometheus text format 0.0.4, and OpenMetrics 1.0, which has exemplars.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::exchange::{BOUNDS, Totals};
+use super::exemplar::Exemplar;
 use super::process::{Process, TICKS_PER_SECOND};
 use super::registry::{Key, Names, OTHER, Registry, lock, write_label, write_labels};
 use super::{Kind, Metric};
 
+/// The forms of the exposition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus text format 0.0.4.
+    #[default]
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The form that a scraper asks for in `Accept` (RFC 9110 §12.5.1). Text for who does not say.
+    pub fn accepted(accept: &str) -> Self {
+        let weight = |wanted: &str| {
+            let weights = accept.split(',').filter_map(|range| {
+                let mut parts = range.split(';').map(str::trim);
+                let media = parts.next().filter(|media| media.eq_ignore_ascii_case(wanted))?;
+                let mut weight = 1.0;
+                for parameter in parts {
+                    match parameter.split_once('=') {
+                        Some(("q", q)) => weight = q.trim().parse().unwrap_or(0.0),
+                        // Others than 1.0 and its forerunner are not spoken here.
+                        Some(("version", "1.0.0" | "0.0.1" | "0.0.4")) => {}
+                        Some(("version", _)) => return None,
+                        _ => {}
+                    }
+                }
+                (!media.is_empty()).then_some(weight)
+            });
+            weights.fold(0.0, f64::max)
+        };
+        let open = weight("application/openmetrics-text");
+        let text = weight("text/plain").max(weight("text/*")).max(weight("*/*"));
+        if open > 0.0 && open >= text { Self::OpenMetrics } else { Self::Text }
+    }
+
+    /// Its media type.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
 impl Registry {
-    /// Appends all metrics in the Prometheus text format ([`CONTENT_TYPE`]).
+    /// Appends all metrics in a form.
     ///
     /// A metric without series is left out. Counts of one histogram agree with each other; different series may be from
     /// slightly different moments.
-    pub fn render(&self, out: &mut String) {
+    pub fn render(&self, format: Format, out: &mut String) {
         // Names and totals are copied out, so that no worker waits while text is made.
         let server = lock(&self.server).totals();
         let client = lock(&self.client).totals();
-        let mut page = Page { out, metric: None };
+        let exemplars = match format {
+            Format::Text => HashMap::new(),
+            Format::OpenMetrics => lock(&self.exemplars).clone(),
+        };
+        let none = HashMap::new();
+        let mut page = Page { out, metric: None, format };
         for metric in Metric::ALL {
             match metric {
                 Metric::ServerRequestDuration => {
-                    self.exchanges(&mut page, metric, &server, write_server, |_| 0)
+                    self.exchanges(&mut page, metric, &server, write_server, |_| 0, &exemplars)
                 }
                 Metric::ServerRequestBodySize => {
-                    self.exchanges(&mut page, metric, &server, write_server, |totals| totals.bytes_in);
+                    self.exchanges(&mut page, metric, &server, write_server, |totals| totals.bytes_in, &none);
                 }
                 Metric::ServerResponseBodySize => {
-                    self.exchanges(&mut page, metric, &server, write_server, |totals| totals.bytes_out);
+                    self.exchanges(
+                        &mut page,
+                        metric,
+                        &server,
+                        write_server,
+                        |totals| totals.bytes_out,
+                        &none,
+                    );
                 }
                 Metric::ClientRequestDuration => {
-                    self.exchanges(&mut page, metric, &client, write_client, |_| 0)
+                    self.exchanges(&mut page, metric, &client, write_client, |_| 0, &none)
                 }
                 Metric::Series => self.visit_sizes(&mut |of, len, _| {
                     page.sample(metric, "", &label("metric", of.family().name), len);
@@ -51,6 +110,9 @@ impl Registry {
             }
         }
         page.process(&Process::read());
+        if format == Format::OpenMetrics {
+            page.out.push_str("# EOF\n");
+        }
     }
 
     fn exchanges(
@@ -60,13 +122,14 @@ impl Registry {
         series: &[(Key, Totals)],
         write: fn(&mut String, &Names, Key),
         bytes: fn(&Totals) -> u64,
+        exemplars: &HashMap<Key, Exemplar>,
     ) {
         let mut labels = String::new();
         for (key, totals) in series {
             labels.clear();
             write(&mut labels, &self.names(), *key);
             match metric.family().kind {
-                Kind::Histogram => page.histogram(metric, &labels, totals),
+                Kind::Histogram => page.histogram(metric, &labels, totals, exemplars.get(key)),
                 _ => {
                     page.sample(metric, "_sum", &labels, bytes(totals));
                     page.sample(metric, "_count", &labels, totals.count());
@@ -114,6 +177,7 @@ struct Page<'o> {
     out: &'o mut String,
     /// The metric whose head is written.
     metric: Option<Metric>,
+    format: Format,
 }
 
 impl Page<'_> {
@@ -123,13 +187,23 @@ impl Page<'_> {
         self.out.push('\n');
     }
 
-    fn histogram(&mut self, metric: Metric, labels: &str, totals: &Totals) {
+    fn histogram(&mut self, metric: Metric, labels: &str, totals: &Totals, exemplar: Option<&Exemplar>) {
         let mut count = 0;
         for (at, in_bucket) in totals.buckets.iter().enumerate() {
             count += in_bucket;
-            let bound = BOUND_LABELS.get(at).copied().unwrap_or("le=\"+Inf\"");
+            let bound = match (BOUND_LABELS.get(at).copied(), self.format) {
+                (None, _) => "le=\"+Inf\"",
+                // OpenMetrics writes numbers as floats, also in this label.
+                (Some("le=\"1\""), Format::OpenMetrics) => "le=\"1.0\"",
+                (Some("le=\"5\""), Format::OpenMetrics) => "le=\"5.0\"",
+                (Some("le=\"10\""), Format::OpenMetrics) => "le=\"10.0\"",
+                (Some(bound), _) => bound,
+            };
             self.start_line(metric, "_bucket", labels, bound);
             self.out.push_str(itoa::Buffer::new().format(count));
+            if let Some(exemplar) = exemplar.filter(|exemplar| exemplar.bucket() == at) {
+                exemplar.write(self.out);
+            }
             self.out.push('\n');
         }
         self.start_line(metric, "_sum", labels, "");
@@ -143,8 +217,16 @@ impl Page<'_> {
         let family = metric.family();
         if self.metric != Some(metric) {
             self.metric = Some(metric);
-            let (name, help, kind) = (family.name, family.help, family.kind.as_str());
+            let (help, kind) = (family.help, family.kind.as_str());
+            // OpenMetrics: the name of a counter's family is without what its samples end with.
+            let name = match (self.format, family.kind) {
+                (Format::OpenMetrics, Kind::Counter) => family.name.trim_end_matches("_total"),
+                _ => family.name,
+            };
             writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}").unwrap_or_default();
+            if self.format == Format::OpenMetrics && !family.unit.is_empty() {
+                writeln!(self.out, "# UNIT {name} {}", family.unit).unwrap_or_default();
+            }
         }
         self.out.push_str(family.name);
         self.out.push_str(suffix);
@@ -181,9 +263,6 @@ impl Page<'_> {
         }
     }
 }
-
-/// The media type of the exposition.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The `le` labels of [`BOUNDS`], in seconds.
 const BOUND_LABELS: [&str; BOUNDS.len()] = [
@@ -302,7 +381,7 @@ mod tests {
 
     fn rendered(registry: &Registry) -> BTreeMap<String, f64> {
         let mut text = String::new();
-        registry.render(&mut text);
+        registry.render(Format::Text, &mut text);
         parse(&text)
     }
 
@@ -576,5 +655,58 @@ mod tests {
         log.worker().push(&ok(), std::time::Instant::now());
         assert!(log.flush(Duration::from_secs(60)));
         assert_eq!(rendered(&registry).get("rhumb_log_lines_total"), Some(&1.0));
+    }
+
+    #[test]
+    fn openmetrics_is_asked_for_and_has_exemplars() {
+        let registry = Registry::new();
+        let mut worker = registry.worker();
+        let (web, rule) = (registry.listener("web"), registry.rule("shop/users", "/users/*"));
+        let trace = crate::TraceContext { trace_id: [0xab; 16], parent_id: [1; 8], flags: 1 };
+        let told = Record {
+            trace: Some(trace),
+            is_traced: true,
+            start_unix_nanos: 1_700_000_000_123_456_789,
+            ..ok()
+        };
+        worker.finish(&told, web, rule, None);
+        let mut text = String::new();
+        registry.render(Format::OpenMetrics, &mut text);
+        let exemplar = format!("}} 1 # {{trace_id=\"{}\"}} 0.007000000 1700000000.123", "ab".repeat(16));
+        let line = text.lines().find(|line| line.contains("# {")).expect("an exemplar");
+        assert!(line.contains("le=\"0.01\"") && line.ends_with(&exemplar), "{line}");
+        assert_eq!(text.lines().filter(|line| line.contains("# {")).count(), 1);
+        for wanted in [
+            "# TYPE rhumb_log_lines counter\n",
+            "\nrhumb_log_lines_total 0\n",
+            "# UNIT http_server_request_duration_seconds seconds\n",
+            "le=\"1.0\"",
+            "# TYPE process_cpu_seconds counter\n",
+        ] {
+            assert!(text.contains(wanted), "{wanted}");
+        }
+        assert!(text.ends_with("\n# EOF\n") && !text.contains("le=\"1\""));
+        // Everything else is as in the other form.
+        let mut plain = String::new();
+        registry.render(Format::Text, &mut plain);
+        assert!(!plain.contains("trace_id") && !plain.contains("# EOF") && !plain.contains("# UNIT"));
+    }
+
+    #[test]
+    fn the_form_is_chosen_by_accept() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.75,application/openmetrics-text;version=0.0.1;q=0.7,\
+                          text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
+        assert_eq!(Format::accepted("application/openmetrics-text; version=1.0.0"), Format::OpenMetrics);
+        for text in [
+            "",
+            "*/*",
+            "text/plain",
+            "text/html",
+            "application/openmetrics-text;version=2.0.0",
+            "application/openmetrics-text;q=0.2, text/plain",
+        ] {
+            assert_eq!(Format::accepted(text), Format::Text, "{text}");
+        }
     }
 }

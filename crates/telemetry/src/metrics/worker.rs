@@ -6,8 +6,10 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use super::exchange::{Exchange, add};
+use super::exemplar::{EVERY, Exemplar};
 use super::registry::{
     BackendId, Exchanges, Key, KeyMap, KeySet, ListenerId, Method, Registry, RuleId, Slot, lock, write_labels,
 };
@@ -28,6 +30,8 @@ pub struct WorkerMetrics {
     /// By note.
     notes: [Option<Arc<Slot>>; Note::ALL.len()],
     scratch: String,
+    /// When an exemplar was last taken.
+    exemplar_at: Option<u64>,
 }
 
 impl WorkerMetrics {
@@ -40,6 +44,7 @@ impl WorkerMetrics {
             active: Vec::new(),
             notes: [const { None }; Note::ALL.len()],
             scratch: String::new(),
+            exemplar_at: None,
         }
     }
 
@@ -80,6 +85,29 @@ impl WorkerMetrics {
         }
         if let Some(code) = record.failure_code {
             self.add(Metric::Failures, &[code, record.failure_side.unwrap_or_default()], 1);
+        }
+        if record.is_traced {
+            self.exemplify(
+                Key::server(rule, listener, record.status, method, record.protocol, record.scheme),
+                record,
+            );
+        }
+    }
+
+    /// Takes a request as the example of its series.
+    #[cold]
+    fn exemplify(&mut self, key: Key, record: &Record<'_>) {
+        let Some(trace) = record.trace else { return };
+        let time = record.timing.total;
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let unix_nanos = record.start_unix_nanos.saturating_add(nanos(time));
+        if self.exemplar_at.is_some_and(|at| unix_nanos.saturating_sub(at) < nanos(EVERY)) {
+            return;
+        }
+        self.exemplar_at = Some(unix_nanos);
+        let mut exemplars = lock(&self.lease.registry.exemplars);
+        if exemplars.len() < self.lease.registry.limit() || exemplars.contains_key(&key) {
+            exemplars.insert(key, Exemplar { trace_id: trace.trace_id_hex(), time, unix_nanos });
         }
     }
 
