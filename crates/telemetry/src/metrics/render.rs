@@ -672,7 +672,7 @@ mod tests {
         worker.finish(&told, web, rule, None);
         let mut text = String::new();
         registry.render(Format::OpenMetrics, &mut text);
-        let exemplar = format!("}} 1 # {{trace_id=\"{}\"}} 0.007000000 1700000000.123", "ab".repeat(16));
+        let exemplar = format!("}} 1 # {{trace_id=\"{}\"}} 0.007000000 1700000000.130", "ab".repeat(16));
         let line = text.lines().find(|line| line.contains("# {")).expect("an exemplar");
         assert!(line.contains("le=\"0.01\"") && line.ends_with(&exemplar), "{line}");
         assert_eq!(text.lines().filter(|line| line.contains("# {")).count(), 1);
