@@ -5,6 +5,7 @@ mod connections;
 mod changes;
 mod namespaces;
 mod sidecar;
+mod traces;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

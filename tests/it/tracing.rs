@@ -13,20 +13,20 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// OpenTelemetry's numbers of kinds of spans.
-const SERVER: u64 = 2;
-const CLIENT: u64 = 3;
+pub(crate) const SERVER: u64 = 2;
+pub(crate) const CLIENT: u64 = 3;
 
 /// OpenTelemetry's number of a span that failed.
 const ERROR: u64 = 2;
 
-struct Collector {
+pub(crate) struct Collector {
     _program: Program,
-    port: u16,
+    pub(crate) port: u16,
     dir: TempDir,
 }
 
 impl Collector {
-    fn start(kind: &str) -> Self {
+    pub(crate) fn start(kind: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let port = port::free();
         let peer: PathBuf = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/otlp_collector.py").into();
@@ -46,12 +46,12 @@ impl Collector {
     }
 
     /// So many spans, when they are there.
-    fn wait_for(&self, count: usize) -> Vec<Value> {
+    pub(crate) fn wait_for(&self, count: usize) -> Vec<Value> {
         wait::until("the spans are there", || Some(self.spans()).filter(|spans| spans.len() >= count))
     }
 }
 
-fn of_kind(spans: &[Value], kind: u64) -> Vec<&Value> {
+pub(crate) fn of_kind(spans: &[Value], kind: u64) -> Vec<&Value> {
     spans.iter().filter(|span| span["kind"] == kind).collect()
 }
 

@@ -14,14 +14,16 @@ pub enum Enforcer {
     Client,
     /// The proxy of the service: who may call, and how much. No caller gets past it.
     Server,
+    /// Both: what each does by itself.
+    Both,
 }
 
 /// The proxy that enforces a kind of policy which is attached to a Service; `None` for kinds that mean nothing there.
 pub fn enforcer(kind: &str) -> Option<Enforcer> {
     Some(match kind {
+        "tracing" => Enforcer::Both,
         // What the caller decides, or can save the way for.
-        "tracing"
-        | "priority"
+        "priority"
         | "circuitBreaker"
         | "fault"
         | "redirect"
@@ -94,7 +96,7 @@ mod tests {
     use crate::KINDS;
 
     #[test]
-    fn each_kind_is_enforced_by_one_side_but_those_of_listeners() {
+    fn each_kind_is_enforced_somewhere_but_those_of_listeners() {
         let without: Vec<_> =
             KINDS.iter().map(|kind| kind.name).filter(|kind| enforcer(kind).is_none()).collect();
         assert_eq!(without, ["proxyProtocol", "udp"]);

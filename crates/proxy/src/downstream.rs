@@ -128,6 +128,11 @@ impl Connection {
         if refuses { worker.gauge.hold(&worker.rng) } else { None }
     }
 
+    /// True for a connection of the mesh whose other end claims nothing that it cannot know.
+    pub(crate) fn is_believed(&self) -> bool {
+        self.mesh.as_ref().is_some_and(|mesh| mesh.is_believed())
+    }
+
     /// The client's certificate, verified.
     pub(crate) fn certificate(&self) -> Option<Arc<Certificate>> {
         self.tls.as_ref().and_then(|tls| tls.certificate.clone())

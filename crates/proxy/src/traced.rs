@@ -73,7 +73,11 @@ impl Exchange<'_> {
     /// Joins the caller's trace or begins one, as the rule's policy says.
     pub(crate) fn begin_trace(&mut self, tracing: &Tracing) {
         // Whoever could have requests recorded, or put into traces of others, could do harm: a stranger's context is nothing.
-        let forms = if self.connection.is_trusted { tracing.propagation() } else { &[] };
+        let forms = if self.connection.is_trusted || self.connection.is_believed() {
+            tracing.propagation()
+        } else {
+            &[]
+        };
         let given = forms.iter().find_map(|form| match form {
             Propagation::W3c => self.req.fields.has(Known::Traceparent).then_some(self.trace),
             Propagation::B3 => find(&self.req.fields, b"b3").and_then(TraceContext::parse_b3),

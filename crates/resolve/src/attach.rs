@@ -178,9 +178,7 @@ impl<'a> Doors<'a> {
         let service: Key<'a> = (&mesh.service.0, &mesh.service.1);
         let level = |section: Option<&str>| match mesh.side {
             Side::Inbound => policies.of_service(service, section, policies::is_of_server),
-            Side::Outbound => policies.of_service(service, section, |attached| {
-                !policies::is_of_server(attached) && !policies::is_of_backend(attached)
-            }),
+            Side::Outbound => policies.of_service(service, section, policies::is_of_caller),
         };
         let name = format!("{}/{}/{}", doc.namespace(), doc.name(), listener.name.as_str());
         let name = ListenerName::new(name);

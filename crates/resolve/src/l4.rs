@@ -240,7 +240,8 @@ fn access(door: &Door<'_>, report: &mut Report) -> (Box<[Arc<Policy>]>, Option<A
     let (mut access, mut refused) = (Vec::new(), None);
     for attached in door.policies.iter().flatten().filter(|attached| !attached.is_shadow()) {
         match attached.shared() {
-            _ if attached.kind() == "tcp" => {}
+            // Nothing depends on these.
+            _ if matches!(attached.kind(), "tcp" | "tracing") => {}
             Ok(policy) if decides_about_connections(attached.kind()) => access.push(Arc::clone(policy)),
             Err(reason) => drop(refused.get_or_insert_with(|| Arc::clone(reason))),
             Ok(_) => {

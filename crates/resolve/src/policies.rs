@@ -605,7 +605,12 @@ pub(crate) fn is_of_backend(attached: &Attached) -> bool {
 
 /// True for what the proxy of a Service enforces. What is not known is refused there.
 pub(crate) fn is_of_server(attached: &Attached) -> bool {
-    enforcer(attached.kind()).is_none_or(|side| side == Enforcer::Server)
+    enforcer(attached.kind()).is_none_or(|side| side != Enforcer::Client)
+}
+
+/// True for what callers do beside what they do on each call of a Service.
+pub(crate) fn is_of_caller(attached: &Attached) -> bool {
+    enforcer(attached.kind()).is_some_and(|side| side != Enforcer::Server) && !is_of_backend(attached)
 }
 
 /// The same policy, refused when its kind may not be attached to such a place.
