@@ -5,6 +5,11 @@
 //! applications and name servers do. Knows no documents; [`Names`] is filled by whoever knows which services there are.
 //! Start with [`server`].
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
 pub mod names;
 mod answer;
 mod forward;
