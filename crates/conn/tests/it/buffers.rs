@@ -109,7 +109,8 @@ proptest! {
                 assert!(received <= written && received + output.pending() <= written);
             }
             let capacity = output.buffer().capacity();
-            assert!(capacity <= 4 * HIGH_WATER, "{capacity} bytes");
+            // What is written but not yet cut off, what waits, and the largest piece; and vectors grow to twice their size.
+            assert!(capacity <= 2 * (HIGH_WATER + HIGH_WATER + 40_000), "{capacity} bytes");
             while received < written {
                 // Both at once: an acknowledgement that comes late makes room without making the peer readable.
                 poll_fn(|cx| {
