@@ -18,6 +18,7 @@ use axum::routing::{get, post};
 use rhumb_balance::Nanos;
 use rhumb_control::control::Control;
 use rhumb_plan::Current;
+use rhumb_proxy::discovery::Plaintext;
 use rhumb_proxy::overload::Pressure;
 use rhumb_telemetry::Registry;
 use rhumb_telemetry::metrics::Format;
@@ -61,6 +62,8 @@ pub(crate) struct Admin {
     pub(crate) orders: UnboundedSender<Signal>,
     /// Overload.
     pub(crate) pressure: Arc<Pressure>,
+    /// Who calls the workload in plain text, where this process is the proxy of one.
+    pub(crate) plaintext: Arc<Plaintext>,
     /// The control plane, in a process that is one.
     pub(crate) control: Option<Arc<Control>>,
 }
@@ -227,6 +230,14 @@ impl Admin {
                 json!({ "name": backend.name.as_str(), "endpoints": set.members().len(), "eligible": eligible })
             }).collect::<Vec<_>>(),
             "overload": crate::scales::standing(&self.pressure),
+            "mesh": plan.mesh.as_ref().map(|mesh| json!({
+                "identity": mesh.membership.as_ref().and_then(|own| own.id()).map(|id| id.to_string()),
+                "trustDomain": mesh.membership.as_ref().map(|own| own.trust_domain().to_string()),
+                "permissive": mesh.is_permissive,
+                "plaintextCallers": self.plaintext.callers().into_iter().map(|(address, connections)| {
+                    json!({ "address": address.to_string(), "connections": connections })
+                }).collect::<Vec<_>>(),
+            })),
             "liveSince": self.health.live_since(),
             "lastAttempt": attempt.map(|attempt| json!({
                 "at": attempt.at,

@@ -63,6 +63,7 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         names: Board::default(),
         orders: signals.orders(),
         pressure: Arc::<Pressure>::default(),
+        plaintext: Arc::default(),
         control: Some(Arc::clone(&control)),
     };
     let mut door = Door::open(options.admin, &mut Inherited::default(), options.token_file, admin)?;

@@ -145,6 +145,7 @@ async fn control(
         names: board.clone(),
         orders: signals.orders(),
         pressure: Arc::clone(&shared.pressure),
+        plaintext: Arc::clone(&shared.plaintext),
         control: None,
     };
     gauges::register(&shared, workers);

@@ -15,7 +15,9 @@ use rhumb_base::spiffe::TrustDomain;
 use rhumb_base::virtual_address::{self, Allocation};
 use rhumb_model::decode::List;
 use rhumb_model::kind::filter::FilterAction;
-use rhumb_model::kind::mesh::{DEFAULT_TRUST_DOMAIN, Egress, Mesh, MeshMtls, Sidecar, default_tunnel_port};
+use rhumb_model::kind::mesh::{
+    DEFAULT_TRUST_DOMAIN, Egress, Mesh, MeshMtls, Outside, Sidecar, default_tunnel_port,
+};
 use rhumb_model::kind::refs::ParentRef;
 use rhumb_model::kind::service::{
     AppProtocol, Carried, Service, ServicePort, ServiceType, TargetPort, Workload, WorkloadMtls,
@@ -252,9 +254,9 @@ impl<'d> Maker<'d> {
             if *spec.egress == Egress::Deny {
                 let (mut addresses, mut names) = (Vec::new(), Vec::<Box<str>>::new());
                 for name in &spec.allowed_names {
-                    match name.as_str().parse::<IpAddr>() {
-                        Ok(address) => addresses.push(address),
-                        Err(_) => names.push(name.as_str().to_ascii_lowercase().into()),
+                    match &name.value {
+                        Outside::Address(address) => addresses.push(address.to_canonical()),
+                        Outside::Name(name) => names.push(name.as_str().to_ascii_lowercase().into()),
                     }
                 }
                 self.out.egress = plan::Egress::Deny { addresses: addresses.into(), names: names.into() };
@@ -268,6 +270,9 @@ impl<'d> Maker<'d> {
                 .fix("write `egress: deny`");
                 self.out.diags.push(diag);
             }
+        }
+        if let Some(own) = self.sidecar.and_then(|sidecar| sidecar.spec.mtls.as_ref()) {
+            self.out.is_permissive = **own == MeshMtls::Permissive;
         }
         self.out.trust_domain = Some(self.trust_domain.clone());
     }

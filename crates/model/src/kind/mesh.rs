@@ -9,6 +9,7 @@ use crate::scalar::{Duration, Hostname, IpAddress, Name, Namespace, Port, Precis
 use crate::span::{Span, Spanned};
 use crate::value::Node;
 use serde_json::json;
+use std::net::IpAddr;
 
 /// The trust domain when none is written.
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
@@ -24,9 +25,36 @@ object! {
         "egress" egress: Spanned<Egress>,
         /// Names and addresses outside that connections may lead to although `egress` is `deny`; `*.example.com` for all
         /// below one.
-        "allowedNames" allowed_names: List<Spanned<Hostname>, 0, 1024>,
+        "allowedNames" allowed_names: List<Spanned<Outside>, 0, 1024>,
         /// Certificates of the mesh.
         "certificates" certificates: Option<Certificates>,
+    }
+}
+
+/// Something outside of the mesh: a name, `*.example.com` for all below one, or an address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outside {
+    /// A name.
+    Name(Hostname),
+    /// An address.
+    Address(IpAddr),
+}
+
+impl Outside {
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(_) => Hostname::parse(text).map(Self::Name),
+        }
+    }
+}
+
+impl Decode for Outside {
+    fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
+        decode_text(node, "name or address", cx, Self::parse)
+    }
+    fn schema(_: &mut Defs) -> serde_json::Value {
+        json!({ "type": "string", "description": "A name, `*.example.com` for all below one, or an IP address." })
     }
 }
 
@@ -77,6 +105,8 @@ object! {
         "capture" capture: Option<Capture>,
         /// Where connections of the mesh are taken. Default: port 15008 of every address, when there is something inbound.
         "tunnel" tunnel: Option<Spanned<SocketAddress>>,
+        /// Whether this workload takes plain text, while others are on their way into the mesh. Default: what the Mesh says.
+        "mtls" mtls: Option<Spanned<MeshMtls>>,
         /// Who the workload is.
         "identity" identity: Option<SidecarIdentity>,
     }
