@@ -100,7 +100,7 @@ def haproxy(at: Path, certs: Path) -> list[str]:
     (at / "haproxy.cfg").write_text(f"""
 global
   nbthread 1
-  maxconn 20000
+  maxconn 9000
 defaults
   mode http
   timeout connect 5s
@@ -145,7 +145,7 @@ def envoy(binary: str, at: Path, certs: Path) -> list[str]:
                     "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}]}]}, **more}
 
     def common(side):
-        return {"tls_params": {"tls_minimum_protocol_version": "TLSv1_3"}, "alpn_protocols": ["h2"],
+        return {"tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}, "alpn_protocols": ["h2"],
                 "tls_certificates": [{"certificate_chain": {"filename": f"{certs}/{side}.crt"},
                                       "private_key": {"filename": f"{certs}/{side}.key"}}],
                 "validation_context": {"trusted_ca": {"filename": f"{certs}/ca.crt"}}}
