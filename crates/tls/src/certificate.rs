@@ -128,6 +128,14 @@ impl Certificate {
         Ok(Self { key: Arc::new(key), info: Arc::new(info) })
     }
 
+    /// The same with more certificates behind its chain.
+    #[cfg(test)]
+    pub(crate) fn with_more(&self, more: &[CertificateDer<'static>]) -> Self {
+        let mut key = CertifiedKey::clone(&self.key);
+        key.cert.extend(more.iter().cloned());
+        Self { key: Arc::new(key), info: Arc::clone(&self.info) }
+    }
+
     /// The facts for metrics and status.
     #[must_use]
     pub fn info(&self) -> &CertificateInfo {
@@ -211,7 +219,7 @@ fn names(facts: &Facts<'_>) -> Vec<String> {
     names
 }
 
-fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Problem> {
+pub(crate) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Problem> {
     if is_der(text) {
         return Err(Problem::Der(What::Key));
     }

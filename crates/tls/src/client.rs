@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rhumb_base::spiffe::TrustDomain;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
     ResolvesClientCert, Resumption, WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor,
@@ -18,7 +19,7 @@ use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use crate::certificate::Certificate;
 use crate::der::{Facts, GeneralName};
 use crate::error::{Error, Problem};
-use crate::mesh::verify::ServerVerifier;
+use crate::mesh::verify::{PinnedVerifier, ServerVerifier};
 use crate::mesh::{Expected, Membership};
 use crate::provider::{Version, alpn, provider, versions};
 use crate::roots::Roots;
@@ -171,6 +172,29 @@ impl ClientTls {
         config.alpn_protocols = alpn(alpn_names, ORIGIN)?;
         config.resumption = Resumption::disabled();
         Ok(Self { config: Arc::new(config), server_name })
+    }
+
+    /// TLS of somebody who is about to become a member, to the issuer: it has neither an SVID nor a bundle, but the SHA-256 of
+    /// the root, one of `pins`. The server sends the root behind its chain, and must be one of `expected`.
+    ///
+    /// **Errors**: [`Problem::Alpn`], [`Problem::Crypto`].
+    pub fn pinned(
+        domain: &TrustDomain,
+        pins: Vec<[u8; 32]>,
+        expected: Expected,
+        alpn_names: Vec<Vec<u8>>,
+    ) -> Result<Self, Error> {
+        const ORIGIN: &str = "join token";
+        let verifier = Arc::new(PinnedVerifier::new(domain.clone(), pins, expected));
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
+            .with_protocol_versions(versions(Version::Tls13, Version::Tls13, ORIGIN)?)
+            .map_err(|error| Error::new(ORIGIN, Problem::Crypto(error.to_string())))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn(alpn_names, ORIGIN)?;
+        config.resumption = Resumption::disabled();
+        Ok(Self { config: Arc::new(config), server_name: None })
     }
 
     pub(crate) fn config(&self) -> &Arc<ClientConfig> {

@@ -7,19 +7,16 @@ use rhumb_base::spiffe::SpiffeId;
 
 use super::svid::PeerSvid;
 
-/// What is void before its end: certificates one by one, everything that an identity had up to some time, or everything
-/// at all up to some time.
+/// What is void before its end: certificates one by one, or everything that an identity had up to some time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocations {
     serials: HashSet<Arc<str>>,
     /// Certificates of this identity whose validity begins no later than this. Unit: seconds since 1970.
     identities: HashMap<SpiffeId, i64>,
-    /// All certificates whose validity begins no later than this. Unit: seconds since 1970.
-    all_until_unix: Option<i64>,
 }
 
 impl Revocations {
-    /// The most entries. Beyond these more is not taken: to void everything needs one. Unit: entries.
+    /// The most entries; more are not taken. Unit: entries.
     pub const MAX: usize = 100_000;
 
     /// Voids one certificate, by its serial number in lower-case hexadecimal. `false`: there are too many entries.
@@ -41,24 +38,27 @@ impl Revocations {
         has_room
     }
 
-    /// Voids every certificate whose validity begins no later than `until_unix`: after the loss of a signing key.
-    pub fn push_all(&mut self, until_unix: i64) {
-        self.all_until_unix = self.all_until_unix.max(Some(until_unix));
-    }
-
     /// Whether this certificate is void.
     #[must_use]
     pub fn contains(&self, peer: &PeerSvid) -> bool {
-        let is_until = |until: &i64| peer.not_before_unix <= *until;
-        self.all_until_unix.as_ref().is_some_and(is_until)
-            || self.identities.get(&peer.id).is_some_and(is_until)
+        self.identities.get(&peer.id).is_some_and(|until| peer.not_before_unix <= *until)
             || self.serials.contains(&peer.serial)
+    }
+
+    /// Serial numbers of void certificates.
+    pub fn serials(&self) -> impl Iterator<Item = &str> {
+        self.serials.iter().map(|serial| &**serial)
+    }
+
+    /// Identities, each with the time until which the validity of its void certificates begins. Unit: seconds since 1970.
+    pub fn identities(&self) -> impl Iterator<Item = (&SpiffeId, i64)> {
+        self.identities.iter().map(|(id, until)| (id, *until))
     }
 
     /// How many entries it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.serials.len() + self.identities.len() + usize::from(self.all_until_unix.is_some())
+        self.serials.len() + self.identities.len()
     }
 
     /// Whether nothing is revoked.

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use rhumb_base::spiffe::{Invalid, SpiffeId};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::certificate::{Certificate, CertificateSource};
+use crate::certificate::{Certificate, CertificateSource, private_key};
 use crate::der::{Facts, GeneralName, key_usage, push_hex};
 use crate::error::{Error, Problem};
 
@@ -98,6 +98,7 @@ impl PeerSvid {
 pub struct Svid {
     certificate: Certificate,
     facts: PeerSvid,
+    key: Arc<PrivateKeyDer<'static>>,
 }
 
 impl Svid {
@@ -109,13 +110,15 @@ impl Svid {
         let leaf = certificate.key().cert.first().map(|der| &**der).unwrap_or_default();
         let facts = PeerSvid::parse(leaf)
             .map_err(|problem| Error::new(&source.origin, Problem::NotASvid(problem)))?;
-        Ok(Self { certificate, facts })
+        let key = private_key(&source.key).map_err(|problem| Error::new(&source.origin, problem))?;
+        Ok(Self { certificate, facts, key: Arc::new(key) })
     }
 
     /// One that says what it is told to.
     #[cfg(test)]
     pub(crate) fn forged(certificate: Certificate, facts: PeerSvid) -> Self {
-        Self { certificate, facts }
+        let key = Arc::new(PrivateKeyDer::Pkcs8(Vec::new().into()));
+        Self { certificate, facts, key }
     }
 
     /// Whose it is.
@@ -134,6 +137,12 @@ impl Svid {
     #[must_use]
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
+    }
+
+    /// The private key as it was read, for the app beside the proxy. Secret.
+    #[must_use]
+    pub fn private_key(&self) -> &PrivateKeyDer<'static> {
+        &self.key
     }
 
     /// The chain in DER, the leaf first, without the root.

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use rhumb_base::spiffe::SpiffeId;
+use rhumb_base::spiffe::{SpiffeId, TrustDomain};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::{Expected, Membership, MeshClient, NotASvid};
+use super::{Bundle, Expected, Membership, MeshClient, NotASvid};
+use crate::identity::sha256;
 use crate::provider::provider;
 
 /// What the peer is in a handshake; each has an extended key usage of its own.
@@ -28,6 +29,8 @@ pub(super) enum Refused {
     OtherDomain(SpiffeId),
     #[error("{0} is not whom we expect there")]
     Unexpected(SpiffeId),
+    #[error("it has not sent the root that the join token names")]
+    NotPinned,
 }
 
 impl From<Refused> for rustls::Error {
@@ -116,6 +119,65 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let peer = self.membership.verify(end_entity, intermediates, now, Role::Server)?;
+        if self.expected.contains(&peer.id) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(Refused::Unexpected(peer.id).into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A newcomer's view of the issuer: the root is known by its hash.
+#[derive(Debug)]
+pub(crate) struct PinnedVerifier {
+    domain: TrustDomain,
+    pins: Vec<[u8; 32]>,
+    expected: Expected,
+}
+
+impl PinnedVerifier {
+    pub(crate) fn new(domain: TrustDomain, pins: Vec<[u8; 32]>, expected: Expected) -> Self {
+        Self { domain, pins, expected }
+    }
+}
+
+impl ServerCertVerifier for PinnedVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let is_pinned = |der: &&CertificateDer<'_>| self.pins.contains(&sha256(der));
+        let roots: Vec<_> =
+            intermediates.iter().filter(is_pinned).map(|der| der.clone().into_owned()).collect();
+        let bundle =
+            Bundle::from_der(roots, &self.domain, "the issuer's root").map_err(|_| Refused::NotPinned)?;
+        let peer = bundle.check(end_entity, intermediates, now, Role::Server)?;
         if self.expected.contains(&peer.id) {
             Ok(ServerCertVerified::assertion())
         } else {
