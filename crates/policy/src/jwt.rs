@@ -33,6 +33,7 @@ use crate::quantity;
 
 pub mod key;
 pub mod keys;
+pub mod service_account;
 pub mod token;
 
 #[cfg(test)]
