@@ -26,6 +26,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("upstream", &["base", "codec", "telemetry", "net", "tls", "conn", "balance"]),
     ("plan", &["base", "codec", "telemetry", "tls", "route", "policy", "balance", "upstream"]),
     ("source", &["base", "model", "conn", "tls"]),
+    // policy: the tokens of service accounts.
+    ("identity", &["base", "policy", "tls"]),
     (
         "proxy",
         &[
@@ -74,6 +76,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "intercept",
             "dns",
             "tls",
+            "identity",
             "conn",
             "route",
             "policy",
@@ -98,7 +101,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rustls-webpki", &["tls"]),
     // conn: the SHA-1 of a WebSocket handshake (RFC 6455 §4.2.2).
     // policy: signatures, keyed hashes and sealed states of credentials.
-    ("aws-lc-rs", &["tls", "conn", "policy"]),
+    // identity: randomness, and hashes of join tokens.
+    ("aws-lc-rs", &["tls", "conn", "policy", "identity"]),
+    ("rcgen", &["identity"]),
     ("httparse", &["codec"]),
     ("nix", &["net"]),
     ("hickory-resolver", &["upstream"]),
@@ -108,8 +113,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("axum", &["app"]),
     ("clap", &["app", "xtask"]),
     ("anyhow", &["app", "xtask"]),
-    ("tokio", &["net", "dns", "tls", "conn", "upstream", "source", "proxy", "control", "agent", "app"]),
-    ("tonic", &["control", "agent", "app"]),
+    ("tokio", &["net", "dns", "tls", "identity", "conn", "upstream", "source", "proxy", "control", "agent", "app"]),
+    ("tonic", &["identity", "control", "agent", "app"]),
     ("mimalloc", &["app"]),
 ];
 

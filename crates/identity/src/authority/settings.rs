@@ -1,0 +1,68 @@
+//! How an authority was opened, for those who do something with it from outside.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rhumb_base::spiffe::TrustDomain;
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Mounted};
+use crate::file;
+use crate::lifetimes::Lifetimes;
+
+pub(super) const FILE: &str = "settings.json";
+
+/// The largest file. Unit: bytes.
+const MAX_SETTINGS: u64 = 64 * 1024;
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Settings {
+    pub(super) trust_domain: String,
+    leaf_seconds: u64,
+    intermediate_seconds: u64,
+    root_seconds: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mounted: Option<Mounted>,
+}
+
+impl Settings {
+    pub(super) fn new(domain: &TrustDomain, lifetimes: &Lifetimes, mounted: Option<Mounted>) -> Self {
+        Self {
+            trust_domain: domain.as_str().to_owned(),
+            leaf_seconds: lifetimes.leaf.as_secs(),
+            intermediate_seconds: lifetimes.intermediate.as_secs(),
+            root_seconds: lifetimes.root.as_secs(),
+            mounted,
+        }
+    }
+
+    pub(super) fn lifetimes(&self) -> Lifetimes {
+        let seconds = Duration::from_secs;
+        Lifetimes {
+            leaf: seconds(self.leaf_seconds),
+            intermediate: seconds(self.intermediate_seconds),
+            root: seconds(self.root_seconds),
+        }
+    }
+
+    pub(super) fn load(directory: &Path) -> Result<Option<Self>, Error> {
+        let path = directory.join(FILE);
+        let Some(text) = file::read(&path, MAX_SETTINGS).map_err(|error| Error::io(&path, error))? else {
+            return Ok(None);
+        };
+        let settings = serde_json::from_slice(&text);
+        settings.map(Some).map_err(|error| Error::State { path, line: error.line() })
+    }
+
+    /// Writes it where it says something else.
+    pub(super) fn save(&self, directory: &Path) -> Result<(), Error> {
+        if Self::load(directory).is_ok_and(|known| known.as_ref() == Some(self)) {
+            return Ok(());
+        }
+        let path = directory.join(FILE);
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|_| Error::State { path: path.clone(), line: 0 })?;
+        file::replace(&path, &text).map_err(|error| Error::io(&path, error))
+    }
+}

@@ -1,0 +1,222 @@
+//! The Workload API for the app beside a proxy: it gets the same SVID, and each new one.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rcgen::KeyPair;
+use rhumb_tls::mesh::Membership;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::{Body as HttpBody, Service, StdError};
+use tonic::server::{Grpc, NamedService, ServerStreamingService};
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+
+use super::{BundlesResponse, Empty, FETCH_BUNDLES, FETCH_SVIDS, HEADER, SERVICE, SvidResponse, X509Svid};
+
+/// How soon an app is told of a new SVID.
+const TURN: Duration = Duration::from_secs(1);
+
+/// Connections that wait to be served.
+const BACKLOG: usize = 16;
+
+/// Streams of one connection.
+const MAX_STREAMS: u32 = 16;
+
+/// The Workload API on a Unix socket.
+#[derive(Debug)]
+pub struct WorkloadServer {
+    listener: UnixListener,
+    path: PathBuf,
+    users: Vec<u32>,
+}
+
+/// Why the socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}", path = .path.display())]
+pub struct NotServed {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl WorkloadServer {
+    /// Binds the socket, in place of one that an earlier process has left. Whoever asks must be one of `users`, this process's
+    /// own user, or root: the answer has a private key.
+    ///
+    /// **Errors**: those of the socket and its directory.
+    pub fn bind(path: &Path, users: Vec<u32>) -> Result<Self, NotServed> {
+        let bind = || {
+            if let Some(directory) = path.parent() {
+                std::fs::create_dir_all(directory)?;
+            }
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = UnixListener::bind(path)?;
+            // Everybody may connect; who it is, the kernel says.
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+            Ok(listener)
+        };
+        let listener = bind().map_err(|source| NotServed { path: path.to_owned(), source })?;
+        Ok(Self { listener, path: path.to_owned(), users })
+    }
+
+    /// Serves a membership for as long as it is polled. **Cancel**: at any time; ends the streams.
+    ///
+    /// **Errors**: those of the socket.
+    pub async fn serve(self, membership: Membership) -> Result<(), NotServed> {
+        let Self { listener, path, users } = self;
+        let own = std::fs::metadata(&path).map(|facts| std::os::unix::fs::MetadataExt::uid(&facts)).ok();
+        let (tx, rx) = mpsc::channel::<io::Result<UnixStream>>(BACKLOG);
+        let accept = async {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let user = stream.peer_cred().map(|peer| peer.uid());
+                        let may = user
+                            .as_ref()
+                            .is_ok_and(|user| *user == 0 || Some(*user) == own || users.contains(user));
+                        if !may {
+                            tracing::warn!(?user, "the Workload API is not for this user");
+                        } else if tx.send(Ok(stream)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection to the Workload API was not accepted");
+                        tokio::time::sleep(TURN).await;
+                    }
+                }
+            }
+        };
+        let server = Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .add_service(Api { membership })
+            .serve_with_incoming(ReceiverStream::new(rx));
+        tokio::select! {
+            () = accept => Ok(()),
+            served = server => served.map_err(|error| NotServed { path, source: io::Error::other(error) }),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Api {
+    membership: Membership,
+}
+
+impl NamedService for Api {
+    const NAME: &'static str = SERVICE;
+}
+
+impl<B> Service<http::Request<B>> for Api
+where
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let membership = self.membership.clone();
+        Box::pin(async move {
+            if request.headers().get(HEADER).is_none_or(|value| value.as_bytes() != b"true") {
+                return Ok(Status::invalid_argument("security header missing from request").into_http());
+            }
+            Ok(match request.uri().path() {
+                FETCH_SVIDS => {
+                    let codec = ProstCodec::<SvidResponse, Empty>::default();
+                    let fetch = Fetch { membership, make: svids };
+                    Grpc::new(codec).server_streaming(fetch, request).await
+                }
+                FETCH_BUNDLES => {
+                    let codec = ProstCodec::<BundlesResponse, Empty>::default();
+                    let fetch = Fetch { membership, make: bundles };
+                    Grpc::new(codec).server_streaming(fetch, request).await
+                }
+                _ => Status::unimplemented("only X.509-SVIDs are served").into_http(),
+            })
+        })
+    }
+}
+
+/// A stream of what a membership is, whenever it is something else.
+struct Fetch<T> {
+    membership: Membership,
+    make: fn(&Membership) -> Option<T>,
+}
+
+impl<T: PartialEq + Clone + Send + 'static> ServerStreamingService<Empty> for Fetch<T> {
+    type Response = T;
+    type ResponseStream = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
+
+    fn call(&mut self, _: Request<Empty>) -> Self::Future {
+        let (membership, make) = (self.membership.clone(), self.make);
+        Box::pin(async move {
+            // Workload API §4: without an identity the call is denied, and the client comes again.
+            let mut last =
+                make(&membership).ok_or_else(|| Status::permission_denied("no identity issued"))?;
+            let (tx, rx) = mpsc::channel(1);
+            tokio::spawn(async move {
+                if tx.send(Ok(last.clone())).await.is_err() {
+                    return;
+                }
+                loop {
+                    tokio::select! {
+                        () = tokio::time::sleep(TURN) => {}
+                        () = tx.closed() => return,
+                    }
+                    match make(&membership) {
+                        Some(next) if next != last => {
+                            last = next.clone();
+                            if tx.send(Ok(next)).await.is_err() {
+                                return;
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            });
+            let stream: Self::ResponseStream = Box::pin(ReceiverStream::new(rx));
+            Ok(Response::new(stream))
+        })
+    }
+}
+
+fn svids(membership: &Membership) -> Option<SvidResponse> {
+    let (svid, bundle) = (membership.svid()?, membership.bundle()?);
+    // Whatever the form of the file was: the API has PKCS #8.
+    let key = KeyPair::try_from(svid.private_key()).ok()?.serialize_der();
+    let own = X509Svid {
+        spiffe_id: svid.id().to_string(),
+        x509_svid: svid.chain().iter().flat_map(|der| der.iter().copied()).collect(),
+        x509_svid_key: key,
+        bundle: bundle.roots().iter().flat_map(|der| der.iter().copied()).collect(),
+        hint: String::new(),
+    };
+    Some(SvidResponse { svids: vec![own], ..SvidResponse::default() })
+}
+
+fn bundles(membership: &Membership) -> Option<BundlesResponse> {
+    let bundle = membership.bundle()?;
+    let roots = bundle.roots().iter().flat_map(|der| der.iter().copied()).collect();
+    let id = format!("spiffe://{}", membership.trust_domain());
+    Some(BundlesResponse { bundles: [(id, roots)].into(), ..BundlesResponse::default() })
+}
