@@ -17,6 +17,7 @@ mod http2;
 mod intercept;
 mod lifecycle;
 mod l4;
+mod identity;
 mod mesh;
 mod monitoring;
 mod oauth;

@@ -113,7 +113,10 @@ const FENCES: &[(&str, &[&str])] = &[
     ("axum", &["app"]),
     ("clap", &["app", "xtask"]),
     ("anyhow", &["app", "xtask"]),
-    ("tokio", &["net", "dns", "tls", "identity", "conn", "upstream", "source", "proxy", "control", "agent", "app"]),
+    (
+        "tokio",
+        &["net", "dns", "tls", "identity", "conn", "upstream", "source", "proxy", "control", "agent", "app"],
+    ),
     ("tonic", &["identity", "control", "agent", "app"]),
     ("mimalloc", &["app"]),
 ];

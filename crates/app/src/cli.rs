@@ -16,6 +16,9 @@ mod status;
 mod drain;
 mod intercept;
 mod sidecar;
+mod issuer;
+mod token;
+mod cert;
 mod demo;
 mod version;
 mod completion;
@@ -99,6 +102,9 @@ enum Verb {
     History(documents::HistoryArgs),
     Diff(documents::DiffArgs),
     Rollback(documents::RollbackArgs),
+    Issuer(issuer::Args),
+    Token(token::Args),
+    Cert(cert::Args),
     Demo(demo::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -132,6 +138,9 @@ pub(crate) fn main() -> Exit {
         Verb::History(args) => documents::history(&args),
         Verb::Diff(args) => documents::diff(&args),
         Verb::Rollback(args) => documents::rollback(&args),
+        Verb::Issuer(args) => issuer::run(args),
+        Verb::Token(args) => token::run(&args),
+        Verb::Cert(args) => cert::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Version(args) => version::run(&args),
         Verb::Completion(args) => completion::run(&args),

@@ -23,6 +23,7 @@ use crate::access_log;
 use crate::capture::Capture;
 use crate::config::{Config, Reading};
 use crate::health::{Attempt, Health, unix_now};
+use crate::identity::Members;
 use crate::logs;
 use crate::names::{Board, FIRST_ANSWERS, Names};
 use crate::supervisor::{BindError, Supervisor};
@@ -49,6 +50,7 @@ pub(crate) struct Live {
     logs: Vec<Arc<AccessLog>>,
     names: Names,
     capture: Capture,
+    members: Members,
     origin: Instant,
     /// `None` until the first plan is in force.
     process: Option<Process>,
@@ -126,6 +128,7 @@ impl Live {
             logs: Vec::new(),
             names: Names::new(shared.origin, board),
             capture: Capture::default(),
+            members: Members::new(&shared.registry),
             origin: shared.origin,
             process: None,
             default: Process::default(),
@@ -290,6 +293,7 @@ impl Live {
         {
             tracing::error!(%error, "the identity of the mesh stays as it was");
         }
+        self.members.follow(plan.mesh.as_deref());
         // Nothing can fail from here on.
         self.revision += 1;
         plan.revision = self.revision;

@@ -34,6 +34,52 @@ pub struct Mesh {
     pub membership: Option<Membership>,
     /// Certificate, key and roots from documents; see [`Mesh::install`].
     pub identity: Option<Box<(Svid, Bundle)>>,
+    /// Who keeps the membership, where documents have no certificate.
+    pub keeping: Option<Keeping>,
+    /// Where the application beside the proxy gets the same certificate.
+    pub app_socket: Option<AppSocket>,
+}
+
+/// A SPIFFE Workload API that is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppSocket {
+    /// The Unix socket.
+    pub path: Box<str>,
+    /// Users that may ask, besides root and the process's own.
+    pub users: Box<[u32]>,
+}
+
+/// Who gives this process its certificates.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Keeping {
+    /// A SPIFFE Workload API.
+    WorkloadApi {
+        /// Its socket.
+        socket: Box<str>,
+    },
+    /// An issuer of ours.
+    Issuer {
+        /// Where it is, as `HOST:PORT`; several to fail over to.
+        addresses: Box<[Box<str>]>,
+        /// The join token for the first time. Secret.
+        token: Option<Box<str>>,
+        /// Where certificate and key are kept.
+        directory: Box<str>,
+    },
+}
+
+impl std::fmt::Debug for Keeping {
+    // The token stays out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::WorkloadApi { socket } => f.debug_struct("WorkloadApi").field("socket", socket).finish(),
+            Self::Issuer { addresses, directory, .. } => f
+                .debug_struct("Issuer")
+                .field("addresses", addresses)
+                .field("directory", directory)
+                .finish_non_exhaustive(),
+        }
+    }
 }
 
 impl Mesh {

@@ -16,7 +16,7 @@ use rhumb_base::virtual_address::{self, Allocation};
 use rhumb_model::decode::List;
 use rhumb_model::kind::filter::FilterAction;
 use rhumb_model::kind::mesh::{
-    DEFAULT_TRUST_DOMAIN, Egress, Mesh, MeshMtls, Outside, Sidecar, default_tunnel_port,
+    DEFAULT_TRUST_DOMAIN, Egress, Mesh, MeshMtls, Outside, Sidecar, SidecarIdentity, default_tunnel_port,
 };
 use rhumb_model::kind::refs::ParentRef;
 use rhumb_model::kind::service::{
@@ -827,6 +827,8 @@ pub(crate) struct Own {
     identity: Option<Box<(Svid, Bundle)>>,
     /// For proxies of callers.
     server: Option<ServerTls>,
+    keeping: Option<plan::Keeping>,
+    app_socket: Option<plan::AppSocket>,
 }
 
 impl Own {
@@ -883,6 +885,11 @@ impl Own {
                 }
             }
         }
+        this.keeping = keeping(doc, spec, written);
+        this.app_socket = written.serve.as_ref().map(|serve| plan::AppSocket {
+            path: serve.socket.value.clone(),
+            users: serve.users.iter().filter_map(|user| u32::try_from(user.get()).ok()).collect(),
+        });
         match ServerTls::member(&membership, MeshClient::Required, vec![b"h2".to_vec()]) {
             Ok(server) => this.server = Some(server),
             Err(error) => {
@@ -893,6 +900,26 @@ impl Own {
         this.membership = Some(membership);
         this
     }
+}
+
+/// Who gives certificates out, where it is not the documents.
+fn keeping(doc: &Doc, sidecar: &Sidecar, written: &SidecarIdentity) -> Option<plan::Keeping> {
+    if let Some(api) = &written.workload_api {
+        return Some(plan::Keeping::WorkloadApi { socket: api.socket.value.clone() });
+    }
+    let control = written.control.as_ref()?;
+    let directory = control.state_directory.as_ref().map(|path| path.value.clone());
+    let named = sidecar.workload.as_ref().and_then(|own| own.name.as_ref());
+    let name = named.map_or_else(|| doc.id.name.to_string(), |name| name.value.to_string());
+    Some(plan::Keeping::Issuer {
+        addresses: control
+            .addresses
+            .iter()
+            .map(|address| format!("{}:{}", address.host(), address.port()).into())
+            .collect(),
+        token: control.token.as_ref().map(|token| token.value.0.clone()),
+        directory: directory.unwrap_or_else(|| format!("/var/lib/rhumb/{}.{name}", doc.id.namespace).into()),
+    })
 }
 
 /// The sockets of the mesh.
@@ -954,6 +981,8 @@ pub(crate) fn plan(mesh: &Expanded, own: Own, ports: Vec<(&MeshDoor, Arc<Port>)>
         is_permissive: mesh.is_permissive,
         membership: own.membership,
         identity: own.identity,
+        keeping: own.keeping,
+        app_socket: own.app_socket,
         addresses: mesh.addresses.iter().cloned().collect(),
         capture: mesh.capture.clone(),
         ..plan::Mesh::default()

@@ -232,6 +232,26 @@ metrics! {
     CertificateExpiry = "rhumb_certificate_expiry_timestamp_seconds", Gauge, "seconds", ["certificate"],
         "When a certificate in use expires, since the Unix epoch.";
 
+    // Identity in a mesh.
+    SvidExpiry = "rhumb_svid_expiry_timestamp_seconds", Gauge, "seconds", ["id"],
+        "When the SVID of this process expires, since the Unix epoch.";
+    SvidRenewals = "rhumb_svid_renewals_total", Counter, "", ["result"],
+        "SVIDs that this process has asked for.";
+    TrustFollowed = "rhumb_trust_followed", Gauge, "", [],
+        "1 while an issuer tells this process at once what not to trust any more.";
+    AuthorityExpiry = "rhumb_authority_expiry_timestamp_seconds", Gauge, "seconds", ["certificate"],
+        "When a signing certificate of the certificate authority expires, since the Unix epoch.";
+    AuthorityRoots = "rhumb_authority_roots", Gauge, "", [],
+        "Roots in the trust bundle; more than one while a rotation is under way.";
+    SvidsIssued = "rhumb_svids_issued_total", Counter, "", ["proof"],
+        "SVIDs issued, by how their owner proved who it is.";
+    SvidsRefused = "rhumb_svids_refused_total", Counter, "", [],
+        "Requests for an SVID that were refused.";
+    AuthorityFailures = "rhumb_authority_failures_total", Counter, "", [],
+        "Times that the certificate authority could not be looked after.";
+    Revocations = "rhumb_revocations", Gauge, "", [],
+        "Revocations that are in force.";
+
     // The process.
     LogLines = "rhumb_log_lines_total", Counter, "", [],
         "Access-log lines written.";

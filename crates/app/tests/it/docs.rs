@@ -45,6 +45,7 @@ fn write_certificates(dir: &Path) {
         authority.workload(&id).write(&certs, &format!("{account}.svid"));
     }
     fs::write(certs.join("ca.crt"), authority.pem()).expect("a file");
+    fs::write(dir.join("orders.token"), "rhumb-join-v1.of-an-example").expect("a file");
 }
 
 #[test]

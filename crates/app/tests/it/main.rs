@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 mod check;
 mod docs;
+mod identity;
 mod verbs;
 
 /// What a run of the binary brought.

@@ -238,10 +238,22 @@ object! {
         "bundle" bundle: Option<Spanned<Box<str>>>,
         /// A SPIFFE Workload API.
         "workloadApi" workload_api: Option<WorkloadApi>,
-        /// A control plane of Rhumb.
+        /// A control plane of Rhumb, or an issuer alone.
         "control" control: Option<ControlPlane>,
+        /// Serve the SPIFFE Workload API to the application: it gets the same certificate. Default: not.
+        "serve" serve: Option<ServedApi>,
     }
     check SidecarIdentity::check;
+}
+
+object! {
+    /// The SPIFFE Workload API for the application beside the proxy.
+    pub struct ServedApi as "a served Workload API" {
+        /// Path of the Unix socket.
+        "socket" socket: Spanned<Box<str>>,
+        /// Numbers of users that may ask, besides root and the proxy's own.
+        "users" users: List<Spanned<Whole<0, 4294967294>>, 0, 64>,
+    }
 }
 
 impl SidecarIdentity {
