@@ -107,10 +107,14 @@ impl Kept {
             Keeping::WorkloadApi { socket } => {
                 tokio::spawn(WorkloadClient::new(socket, None, membership, clock).run())
             }
-            Keeping::Issuer { addresses, token, directory } => {
-                let joining = match token {
-                    Some(text) => Joining::Token(JoinToken::parse(text).context("token")?),
-                    None => Joining::Nothing,
+            Keeping::Issuer { addresses, token, service_account, directory } => {
+                let joining = match (token, service_account) {
+                    (Some(text), _) => Joining::Token(JoinToken::parse(text).context("token")?),
+                    (None, Some((token, bundle))) => Joining::Kubernetes {
+                        token: Path::new(&**token).into(),
+                        bundle: Path::new(&**bundle).into(),
+                    },
+                    (None, None) => Joining::Nothing,
                 };
                 let issuers = addresses.iter().map(|address| address.to_string()).collect();
                 let settings = KeeperSettings { issuers, joining, directory: PathBuf::from(&**directory) };

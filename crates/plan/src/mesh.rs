@@ -63,6 +63,8 @@ pub enum Keeping {
         addresses: Box<[Box<str>]>,
         /// The join token for the first time. Secret.
         token: Option<Box<str>>,
+        /// Without a join token: files of a Kubernetes service account's token, and of the mesh's roots.
+        service_account: Option<(Box<str>, Box<str>)>,
         /// Where certificate and key are kept.
         directory: Box<str>,
     },

@@ -918,6 +918,10 @@ fn keeping(doc: &Doc, sidecar: &Sidecar, written: &SidecarIdentity) -> Option<pl
             .map(|address| format!("{}:{}", address.host(), address.port()).into())
             .collect(),
         token: control.token.as_ref().map(|token| token.value.0.clone()),
+        service_account: control
+            .service_account
+            .as_ref()
+            .map(|account| (account.token.value.clone(), account.bundle.value.clone())),
         directory: directory.unwrap_or_else(|| format!("/var/lib/rhumb/{}.{name}", doc.id.namespace).into()),
     })
 }

@@ -305,10 +305,22 @@ object! {
         "addresses" addresses: List<Spanned<crate::scalar::HostPort>, 1, 16>,
         /// The join token for the first connection: `file:PATH`.
         "token" token: Option<Spanned<SecretText>>,
+        /// The token of a Kubernetes service account for the first connection, instead of a join token.
+        "serviceAccount" service_account: Option<ServiceAccountToken>,
         /// Where key, certificates and documents are kept. Default: a directory under /var/lib/rhumb.
         "stateDirectory" state_directory: Option<Spanned<Box<str>>>,
         /// The namespace of the workload. Default: that of the Sidecar.
         "namespace" namespace: Option<Spanned<Namespace>>,
+    }
+}
+
+object! {
+    /// The token of a Kubernetes service account.
+    pub struct ServiceAccountToken as "a token of a service account" {
+        /// Path of the projected token; read anew each time.
+        "token" token: Spanned<Box<str>>,
+        /// Path of the roots of the mesh, PEM.
+        "bundle" bundle: Spanned<Box<str>>,
     }
 }
 
