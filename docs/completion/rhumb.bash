@@ -124,6 +124,30 @@ _rhumb() {
             rhumb__subcmd__cert__subcmd__help,show)
                 cmd="rhumb__subcmd__cert__subcmd__help__subcmd__show"
                 ;;
+            rhumb__subcmd__demo,call)
+                cmd="rhumb__subcmd__demo__subcmd__call"
+                ;;
+            rhumb__subcmd__demo,help)
+                cmd="rhumb__subcmd__demo__subcmd__help"
+                ;;
+            rhumb__subcmd__demo,mesh)
+                cmd="rhumb__subcmd__demo__subcmd__mesh"
+                ;;
+            rhumb__subcmd__demo,service)
+                cmd="rhumb__subcmd__demo__subcmd__service"
+                ;;
+            rhumb__subcmd__demo__subcmd__help,call)
+                cmd="rhumb__subcmd__demo__subcmd__help__subcmd__call"
+                ;;
+            rhumb__subcmd__demo__subcmd__help,help)
+                cmd="rhumb__subcmd__demo__subcmd__help__subcmd__help"
+                ;;
+            rhumb__subcmd__demo__subcmd__help,mesh)
+                cmd="rhumb__subcmd__demo__subcmd__help__subcmd__mesh"
+                ;;
+            rhumb__subcmd__demo__subcmd__help,service)
+                cmd="rhumb__subcmd__demo__subcmd__help__subcmd__service"
+                ;;
             rhumb__subcmd__help,adapt)
                 cmd="rhumb__subcmd__help__subcmd__adapt"
                 ;;
@@ -210,6 +234,15 @@ _rhumb() {
                 ;;
             rhumb__subcmd__help__subcmd__cert,show)
                 cmd="rhumb__subcmd__help__subcmd__cert__subcmd__show"
+                ;;
+            rhumb__subcmd__help__subcmd__demo,call)
+                cmd="rhumb__subcmd__help__subcmd__demo__subcmd__call"
+                ;;
+            rhumb__subcmd__help__subcmd__demo,mesh)
+                cmd="rhumb__subcmd__help__subcmd__demo__subcmd__mesh"
+                ;;
+            rhumb__subcmd__help__subcmd__demo,service)
+                cmd="rhumb__subcmd__help__subcmd__demo__subcmd__service"
                 ;;
             rhumb__subcmd__help__subcmd__token,create)
                 cmd="rhumb__subcmd__help__subcmd__token__subcmd__create"
@@ -645,7 +678,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__demo)
-            opts="-h --port --admin --log-level --log-format --help"
+            opts="-h --port --admin --log-level --log-format --help mesh service call help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -667,6 +700,126 @@ _rhumb() {
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__demo__subcmd__call)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__demo__subcmd__help)
+            opts="mesh service call help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__demo__subcmd__help__subcmd__call)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__demo__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__demo__subcmd__help__subcmd__mesh)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__demo__subcmd__help__subcmd__service)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__demo__subcmd__mesh)
+            opts="-h --check --loopback --log-level --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__demo__subcmd__service)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -1015,8 +1168,50 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help__subcmd__demo)
-            opts=""
+            opts="mesh service call"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__demo__subcmd__call)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__demo__subcmd__mesh)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__demo__subcmd__service)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

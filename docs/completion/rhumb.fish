@@ -223,12 +223,28 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcom
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "revoke" -d 'Void what an identity has been given until now, or one certificate'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "issue" -d 'Issue an SVID into files, for a proxy that has no control plane'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l port -d 'Port of the gateway; 0 takes a free one. Default: 8080, or a free one when it is in use' -r
-complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l admin -d 'Admin listener' -r
-complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
-complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l port -d 'Port of the gateway; 0 takes a free one. Default: 8080, or a free one when it is in use' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l admin -d 'Admin listener' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
-complete -c rhumb -n "__fish_rhumb_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -f -a "mesh" -d 'Run a gateway and three services that call each other through a mesh'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -f -a "service" -d 'What the services of the demonstration are'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -f -a "call" -d 'Call a URL once, print status and content, and end with 0 when it was 200'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
+json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l check -d 'Verify that calls cross all of it and that strangers are refused, print one line, and end; exit code 1 when not'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l loopback -d 'Run side by side on this machine, also where namespaces can be had'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from service" -s h -l help -d 'Print help'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from call" -s h -l help -d 'Print help'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "mesh" -d 'Run a gateway and three services that call each other through a mesh'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "service" -d 'What the services of the demonstration are'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "call" -d 'Call a URL once, print status and content, and end with 0 when it was 200'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rhumb -n "__fish_rhumb_using_subcommand version" -l format -d 'How it is written' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -263,3 +279,6 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcom
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "rotate" -d 'Begin a rotation of the root; it ends by itself, after two lives of an SVID'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "revoke" -d 'Void what an identity has been given until now, or one certificate'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "issue" -d 'Issue an SVID into files, for a proxy that has no control plane'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "mesh" -d 'Run a gateway and three services that call each other through a mesh'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "service" -d 'What the services of the demonstration are'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "call" -d 'Call a URL once, print status and content, and end with 0 when it was 200'

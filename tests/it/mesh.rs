@@ -3,6 +3,7 @@
 mod requests;
 mod connections;
 mod changes;
+mod demo;
 mod namespaces;
 mod sidecar;
 mod traces;

@@ -71,6 +71,7 @@ pub(crate) enum Format {
     after_help = "\
 Begin with:
   rhumb demo                              sample backends behind a gateway on port 8080
+  rhumb demo mesh                         services that call each other through a mesh
   rhumb run -c rhumb.yaml                 a gateway of your own
   rhumb explain GET http://localhost/x    which route a request takes, and why
 

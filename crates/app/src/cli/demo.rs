@@ -6,7 +6,7 @@ use anyhow::Context;
 use rhumb_plan::process::DEFAULT_ADMIN;
 
 use super::Exit;
-use crate::demo::{backend, sample};
+use crate::demo::{backend, mesh, sample};
 use crate::logs::LogArgs;
 use crate::print;
 use crate::run::{Options, run as run_process};
@@ -22,8 +22,13 @@ const DEFAULT_PORT: u16 = 8080;
 #[command(after_help = "\
 Examples:
   rhumb demo
-  rhumb demo --port 9000")]
+  rhumb demo --port 9000
+  rhumb demo mesh                         a gateway and three services with their sidecars
+  rhumb demo mesh --check")]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    of: Option<Of>,
     /// Port of the gateway; 0 takes a free one. Default: 8080, or a free one when it is in use
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
@@ -34,7 +39,72 @@ pub(crate) struct Args {
     logs: LogArgs,
 }
 
+/// What else there is to look at.
+#[derive(clap::Subcommand, Debug)]
+enum Of {
+    Mesh(MeshArgs),
+    #[command(hide = true)]
+    Service(ServiceArgs),
+    #[command(hide = true)]
+    Call(CallArgs),
+}
+
+/// Run a gateway and three services that call each other through a mesh
+///
+/// Every service is a process with its sidecar and an identity of its own. As root, each has a network namespace, and its
+/// connections are intercepted; else they run side by side and call addresses of their own machine.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  rhumb demo mesh
+  rhumb demo mesh --check                 run, verify, print one line, end
+  rhumb demo mesh --loopback              without namespaces, also as root")]
+struct MeshArgs {
+    /// Verify that calls cross all of it and that strangers are refused, print one line, and end; exit code 1 when not
+    #[arg(long)]
+    check: bool,
+    /// Run side by side on this machine, also where namespaces can be had
+    #[arg(long)]
+    loopback: bool,
+    #[command(flatten)]
+    logs: LogArgs,
+}
+
+/// What the services of the demonstration are
+#[derive(clap::Args, Debug)]
+struct ServiceArgs {
+    name: String,
+    address: SocketAddr,
+    next: Option<String>,
+}
+
+/// Call a URL once, print status and content, and end with 0 when it was 200
+#[derive(clap::Args, Debug)]
+struct CallArgs {
+    url: String,
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    match &args.of {
+        Some(Of::Mesh(asked)) => {
+            if let Err(error) = asked.logs.start() {
+                print::err(&format!("rhumb: {error}\n"));
+                return Ok(Exit::Usage);
+            }
+            return mesh::run(&mesh::Options { check: asked.check, loopback: asked.loopback });
+        }
+        Some(Of::Service(asked)) => {
+            mesh::service::serve(&asked.name, asked.address, asked.next.as_deref())
+                .with_context(|| format!("service {} on {}", asked.name, asked.address))?;
+            return Ok(Exit::Ok);
+        }
+        Some(Of::Call(asked)) => {
+            let (status, content) = mesh::service::ask(&asked.url).with_context(|| asked.url.clone())?;
+            print::out(&format!("{status} {content}\n"))?;
+            return Ok(if status == 200 { Exit::Ok } else { Exit::Runtime });
+        }
+        None => {}
+    }
     if let Err(error) = args.logs.start() {
         print::err(&format!("rhumb: {error}\n"));
         return Ok(Exit::Usage);
