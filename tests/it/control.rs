@@ -2,13 +2,17 @@
 
 use rhumb_testkit::process::{Finished, Program, Rhumb, finish};
 use rhumb_testkit::{port, wait};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A control plane of its own.
 struct Control {
     dir: TempDir,
     admin: String,
+    listen: String,
     program: Program,
 }
 
@@ -19,11 +23,13 @@ impl Control {
 
     fn in_directory(dir: TempDir) -> Self {
         let admin = format!("127.0.0.1:{}", port::free());
+        let listen = format!("127.0.0.1:{}", port::free());
         let mut command = Rhumb::command();
         command.arg("control").arg("--directory").arg(dir.path().join("store")).args(["--admin", &admin]);
+        command.args(["--listen", &listen]).arg("--authority").arg(dir.path().join("authority"));
         command.arg("--admin-token-file").arg(dir.path().join("token"));
         let program = Program::start(command, &dir.path().join("log"));
-        let control = Self { dir, admin, program };
+        let control = Self { dir, admin, listen, program };
         wait::until("the control plane answers", || (control.rhumb(&["get"]).code == Some(0)).then_some(()));
         control
     }
@@ -46,6 +52,17 @@ impl Control {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).expect("a file");
         path
+    }
+
+    /// A file with a join token for a service account.
+    fn token(&self, namespace: &str, account: &str) -> PathBuf {
+        let mut command = Rhumb::command();
+        command.args(["token", "create", "--namespace", namespace, "--service-account", account]);
+        command.arg("--authority").arg(self.dir.path().join("authority"));
+        let token = finish(command);
+        assert_eq!(token.code, Some(0), "{}", token.output);
+        let line = token.output.lines().find(|line| line.starts_with("rhumb-join-"));
+        self.write("token-of-member", line.expect("a token"))
     }
 
     fn apply(&self, text: &str, more: &[&str]) -> Finished {
@@ -131,6 +148,7 @@ fn the_store_is_for_one_process_and_documents_need_the_token() {
     let control = Control::start();
     let mut second = Rhumb::command();
     second.arg("control").arg("--directory").arg(control.dir.path().join("store"));
+    second.args(["--listen", "127.0.0.1:0"]).arg("--authority").arg(control.dir.path().join("other"));
     second.args(["--admin", &format!("127.0.0.1:{}", port::free())]);
     let second = finish(second);
     assert!(
@@ -143,4 +161,210 @@ fn the_store_is_for_one_process_and_documents_need_the_token() {
         .args(["get", "--admin", &control.admin, "--admin-token-file"])
         .arg(control.dir.path().join("other-token"));
     assert_eq!(finish(stranger).code, Some(1));
+}
+
+/// A gateway whose documents come from a control plane.
+struct Member {
+    program: Program,
+    dir: TempDir,
+}
+
+impl Member {
+    fn start(control: &Control, dir: TempDir, token: Option<&Path>) -> Self {
+        // Nothing is only this machine's business.
+        let local = dir.path().join("own");
+        std::fs::create_dir_all(&local).expect("a directory");
+        let mut command = Rhumb::command();
+        command.arg("run").arg("-c").arg(&local).args(["--control", &control.listen]);
+        command.args(["--gateway", "shop/edge"]).arg("--state").arg(dir.path().join("state"));
+        if let Some(token) = token {
+            command.arg("--join-token-file").arg(token);
+        }
+        let program = Program::start(command, &dir.path().join("log"));
+        Self { program, dir }
+    }
+}
+
+fn gateway(port: u16, answer: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: shop}}
+spec:
+  gatewayClassName: rhumb
+  listeners: [{{name: web, port: {port}, protocol: HTTP}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: all, namespace: shop}}
+spec:
+  parentRefs: [{{name: edge}}]
+  rules:
+    - filters: [{{type: ExtensionRef, extensionRef: {{group: rhumb.dev, kind: Policy, name: answer}}}}]
+---
+apiVersion: rhumb.dev/v1alpha1
+kind: Policy
+metadata: {{name: answer, namespace: shop}}
+spec: {{policies: {{directResponse: {{status: 200, body: {answer}}}}}}}
+"
+    )
+}
+
+fn asks(port: u16) -> Option<String> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    (&stream).write_all(b"GET / HTTP/1.0\r\nhost: x\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    (&stream).read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+#[test]
+fn a_gateway_joins_runs_what_is_applied_and_goes_on_alone() {
+    let mut control = Control::start();
+    let port = port::free();
+    assert_eq!(control.apply(&gateway(port, "one"), &[]).code, Some(0));
+    let token = control.token("shop", "edge");
+    let member = Member::start(&control, tempfile::tempdir().expect("a directory"), Some(&token));
+    wait::until("the gateway answers", || {
+        asks(port).filter(|answer| answer.ends_with("one")).or_else(|| {
+            assert!(!member.program.log().contains("rhumb ends"), "{}", member.program.log());
+            None
+        })
+    });
+    // What is applied with --wait holds for the next request.
+    for answer in ["two", "three", "four"] {
+        let applied = control.apply(&gateway(port, answer), &["--wait"]);
+        assert_eq!(applied.code, Some(0), "{}\n{}", applied.output, member.program.log());
+        assert!(applied.output.contains("live on 1 proxy"), "{}", applied.output);
+        let found = asks(port).expect("an answer");
+        assert!(found.ends_with(answer), "{found}");
+    }
+    // What it cannot use is refused with a reason, and what it has goes on.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("its address").port();
+    let refused = control.apply(&gateway(taken, "five"), &["--wait", "--roll-back"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.output);
+    assert!(
+        refused.output.contains("(refused)") && refused.output.contains("revision 6"),
+        "{}",
+        refused.output
+    );
+    assert!(asks(port).expect("an answer").ends_with("four"));
+    assert!(control.ok(&["get", "proxies"]).contains("gateway/shop/edge (shop/edge)"));
+    // Without a control plane: what runs goes on, and what starts begins with what it had.
+    let saved = member.dir.path().join("state/documents/resources");
+    wait::until("the documents are saved", || {
+        std::fs::read(&saved).ok().filter(|saved| saved.windows(4).any(|part| part == b"four"))
+    });
+    control.program.signal(rustix::process::Signal::TERM);
+    assert!(control.program.wait().success(), "{}", control.program.log());
+    assert!(asks(port).expect("an answer").ends_with("four"));
+    let Member { mut program, dir } = member;
+    program.signal(rustix::process::Signal::KILL);
+    program.wait();
+    let again = Member::start(&control, dir, None);
+    wait::until("the gateway answers again", || {
+        asks(port).filter(|answer| answer.ends_with("four")).or_else(|| {
+            assert!(!again.program.log().contains("rhumb ends"), "{}", again.program.log());
+            None
+        })
+    });
+}
+
+#[test]
+fn nobody_gets_a_gateway_that_it_is_not() {
+    let control = Control::start();
+    let port = port::free();
+    assert_eq!(control.apply(&gateway(port, "one"), &[]).code, Some(0));
+    let token = control.token("shop", "other");
+    let member = Member::start(&control, tempfile::tempdir().expect("a directory"), Some(&token));
+    wait::until("it is told why", || member.program.log().contains("service account `edge`").then_some(()));
+    assert!(asks(port).is_none());
+}
+
+/// An application that answers every request in the same way.
+fn application(answer: &'static str) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut request = Vec::new();
+                let mut part = [0; 4096];
+                while let Ok(length @ 1..) = (&stream).read(&mut part) {
+                    request.extend_from_slice(&part[..length]);
+                    if request.windows(4).any(|end| end == b"\r\n\r\n") {
+                        request.clear();
+                        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
+                        if (&stream).write_all(format!("{head}{answer}").as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+/// A sidecar that has everything from a control plane; its application does nothing but wait.
+fn sidecar(control: &Control, dir: &Path, account: &str, args: &[&str]) -> Program {
+    std::fs::create_dir_all(dir).expect("a directory");
+    let token = dir.join("token");
+    std::fs::copy(control.token("default", account), &token).expect("a copy");
+    let mut command = Rhumb::command();
+    command.current_dir(dir).arg("sidecar").args(["--control", &control.listen]);
+    command.arg("--join-token-file").arg(&token).arg("--state").arg(dir.join("state"));
+    command.args(["--service-account", account, "--address", "127.0.0.1"]).args(args);
+    command.args(["--", "sleep", "600"]);
+    Program::start(command, &dir.join("log"))
+}
+
+#[test]
+fn sidecars_live_on_a_control_plane() {
+    let control = Control::start();
+    let (app, upstream) = (application("hello"), port::free());
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: orders}}\nspec: {{ports: [{{name: http, port: 80, targetPort: {app}, appProtocol: http}}]}}\n"
+    );
+    assert_eq!(control.apply(&service, &[]).code, Some(0));
+    let (tunnel, other) = (format!("127.0.0.1:{}", port::free()), format!("127.0.0.1:{}", port::free()));
+    let mut orders = sidecar(
+        &control,
+        &control.dir.path().join("orders"),
+        "orders",
+        &["--service", "orders", "--port", &format!("80={app}"), "--tunnel", &tunnel],
+    );
+    let client = sidecar(
+        &control,
+        &control.dir.path().join("client"),
+        "client",
+        &["--workload", "client", "--upstream", &format!("orders=127.0.0.1:{upstream}"), "--tunnel", &other],
+    );
+    let told =
+        |orders: &Program| format!("{}\n---\n{}\n---\n{}", control.program.log(), orders.log(), client.log());
+    let found =
+        wait::poll(Duration::from_secs(60), || asks(upstream).filter(|answer| answer.ends_with("hello")));
+    assert!(found.is_some(), "{}\n{:?}", told(&orders), asks(upstream));
+    // A policy of the server's side is in force when it is said to be.
+    let denied = "apiVersion: rhumb.dev/v1alpha1
+kind: Policy
+metadata: {name: closed}
+spec:
+  targetRefs: [{kind: Service, name: orders}]
+  policies: {authorization: {rules: [{action: Deny, when: 'true'}]}}
+";
+    let applied = control.apply(denied, &["--wait"]);
+    assert_eq!(applied.code, Some(0), "{}\n{}", applied.output, told(&orders));
+    let answer = asks(upstream).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.0 403") || answer.starts_with("HTTP/1.1 403"), "{answer}");
+    control.ok(&["delete", "Policy", "closed", "--wait"]);
+    assert!(asks(upstream).expect("an answer").ends_with("hello"));
+    // Whoever ends is withdrawn first.
+    orders.signal(rustix::process::Signal::TERM);
+    orders.wait();
+    assert!(orders.log().contains("no proxy sends requests here any more"), "{}", told(&orders));
+    let answer = asks(upstream).expect("an answer");
+    assert!(answer.contains(" 503 "), "{answer}");
 }

@@ -21,7 +21,7 @@ use rhumb_control::caller::Caller;
 use rhumb_control::core::{Core, Touched};
 use rhumb_control::document::Document;
 use rhumb_control::hub::Hub;
-use rhumb_control::serve::{Connection, routes, serve};
+use rhumb_control::serve::{Connection, caller_of, routes, serve};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -100,7 +100,7 @@ fn server() {
     });
     let at = Arc::clone(&hub);
     runtime.spawn(async move {
-        let routes = routes(&at);
+        let routes = routes(&at, caller_of);
         serve(&at, routes, ReceiverStream::new(rx), std::future::pending()).await
     });
     let mut revision = 1;

@@ -17,7 +17,7 @@ use rhumb_control::caller::Caller;
 use rhumb_control::core::Core;
 use rhumb_control::document::Document;
 use rhumb_control::hub::Hub;
-use rhumb_control::serve::{Connection, routes, serve};
+use rhumb_control::serve::{Connection, caller_of, routes, serve};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -50,7 +50,7 @@ impl Server {
             }
         });
         let (stop, stopped) = oneshot::channel::<()>();
-        let (to, keeper) = (routes(&hub), Arc::clone(&hub));
+        let (to, keeper) = (routes(&hub, caller_of), Arc::clone(&hub));
         let task = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;

@@ -1,10 +1,12 @@
 //! From a path to a plan: where the configuration is, what it says, and how its mistakes are told.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rhumb_balance::Nanos;
-use rhumb_model::{Diag, Paint, render_all};
+use rhumb_model::{Diag, Doc, DocId, Paint, Spec, render_all};
 use rhumb_plan::{Plan, process::Process};
 use rhumb_resolve::{DnsBackend, Memory, Surroundings};
 use rhumb_source::{Changed, Files, Input};
@@ -64,6 +66,18 @@ pub(crate) fn usual_path() -> Result<PathBuf, NotFound> {
 pub(crate) struct Config {
     files: Files,
     memory: Memory,
+    remote: Offered,
+}
+
+/// Documents that do not come from files.
+#[derive(Clone, Default)]
+pub(crate) struct Offered {
+    /// The documents. What files say goes before them.
+    pub(crate) docs: Vec<Arc<Doc>>,
+    /// Mistakes in them.
+    pub(crate) diags: Vec<Diag>,
+    /// Another one for other documents.
+    pub(crate) number: u64,
 }
 
 /// What a configuration says.
@@ -82,12 +96,19 @@ pub(crate) struct Reading {
     pub(crate) documents: usize,
     /// Backends whose endpoints are found by name.
     pub(crate) names: Vec<DnsBackend>,
+    /// What this process is the proxy of.
+    pub(crate) sidecar: Option<Arc<Doc>>,
 }
 
 impl Config {
     /// The configuration at `path`.
     pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
-        Self { files: Files::new(path), memory: Memory::default() }
+        Self { files: Files::new(path), memory: Memory::default(), remote: Offered::default() }
+    }
+
+    /// Has documents beside those of files, from the next reading on.
+    pub(crate) fn offer(&mut self, offered: Offered) {
+        self.remote = offered;
     }
 
     /// Adds documents that are in no file: what the command line asks for.
@@ -97,7 +118,7 @@ impl Config {
 
     /// The same configuration, not read yet.
     pub(crate) fn anew(&self) -> Self {
-        Self { files: self.files.anew(), memory: Memory::default() }
+        Self { files: self.files.anew(), memory: Memory::default(), remote: self.remote.clone() }
     }
 
     /// Where it is.
@@ -113,7 +134,15 @@ impl Config {
 
     /// The same, when it is known which files can have changed since the last time.
     pub(crate) fn read_changed(&mut self, changed: &Changed, previous: Option<&Plan>, now: Nanos) -> Reading {
-        let loaded = self.files.load_changed(changed);
+        let mut loaded = self.files.load_changed(changed);
+        if !self.remote.docs.is_empty() {
+            let own: HashSet<&DocId> = loaded.docs.iter().map(|doc| &*doc.id).collect();
+            let others: Vec<_> =
+                self.remote.docs.iter().filter(|doc| !own.contains(&*doc.id)).cloned().collect();
+            loaded.docs.extend(others);
+        }
+        loaded.diags.extend(self.remote.diags.iter().cloned());
+        loaded.digest ^= self.remote.number;
         let around = Surroundings {
             now,
             unix_seconds: i64::try_from(unix_now()).unwrap_or(i64::MAX),
@@ -131,6 +160,7 @@ impl Config {
             digest: loaded.digest,
             documents: loaded.docs.len(),
             names: resolved.dns,
+            sidecar: loaded.docs.iter().find(|doc| matches!(doc.spec, Spec::Sidecar(_))).cloned(),
         }
     }
 }

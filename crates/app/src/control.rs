@@ -3,22 +3,31 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rhumb_base::spiffe::TrustDomain;
 use rhumb_control::control::Control;
+use rhumb_identity::{Authority, Issuer, Lifetimes, system_clock};
 use rhumb_net::handover::Inherited;
 use rhumb_plan::Current;
 use rhumb_proxy::overload::Pressure;
 use rhumb_telemetry::{Metric, Registry};
 use tokio::runtime::LocalOptions;
+use tokio::sync::oneshot;
 
 use crate::admin::Admin;
 use crate::cli::Exit;
 use crate::health::{Health, Phase};
+use crate::identity::register_issuer;
 use crate::names::Board;
 use crate::run::Door;
 use crate::signal::{Signal, Signals};
+
+mod port;
+
+/// How long connections of proxies may take to end.
+const END: Duration = Duration::from_secs(5);
 
 /// What to run.
 pub(crate) struct Options {
@@ -28,6 +37,12 @@ pub(crate) struct Options {
     pub(crate) admin: SocketAddr,
     /// The file that has, or gets, the admin token.
     pub(crate) token_file: Option<PathBuf>,
+    /// Where proxies connect.
+    pub(crate) listen: SocketAddr,
+    /// Where the certificate authority is; made when it is not there.
+    pub(crate) authority: PathBuf,
+    /// The trust domain.
+    pub(crate) trust_domain: TrustDomain,
 }
 
 /// Runs until a signal ends it. `ready` is called once, when it answers.
@@ -66,14 +81,58 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         plaintext: Arc::default(),
         control: Some(Arc::clone(&control)),
     };
+    let issuer = {
+        let clock = system_clock();
+        let authority =
+            Authority::open(&options.authority, &options.trust_domain, Lifetimes::default(), clock())
+                .with_context(|| format!("certificate authority in {}", options.authority.display()))?;
+        Issuer::new(authority, None, clock).context("certificate authority")?
+    };
+    register_issuer(&registry, &issuer);
+    let listener = std::net::TcpListener::bind(options.listen).with_context(|| options.listen.to_string())?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    // Proxies have a thread of their own: neither they nor people wait for each other.
+    let (stop, stopped) = oneshot::channel();
+    let (ended, mut end) = oneshot::channel();
+    let hub = Arc::clone(control.hub());
+    let serving = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let served = runtime.context("runtime of the control plane").and_then(|runtime| {
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let stopped = async { drop(stopped.await) };
+                port::serve(listener, hub, issuer, stopped).await
+            })
+        });
+        // Without a receiver the process is ending.
+        let _ = ended.send(served);
+    });
+    let serving = serving.context("thread of the control plane")?;
     let mut door = Door::open(options.admin, &mut Inherited::default(), options.token_file, admin)?;
     door.serve()?;
     health.enter(Phase::Ready);
-    tracing::info!(revision = control.revision(), directory = %options.directory.display(), "control plane is ready");
+    tracing::info!(revision = control.revision(), %address, directory = %options.directory.display(), "control plane is ready");
     ready();
-    while signals.next().await != Signal::Stop {}
+    loop {
+        tokio::select! {
+            signal = signals.next() => if signal == Signal::Stop { break },
+            ended = &mut end => {
+                return match ended {
+                    Ok(Ok(())) => Ok(Exit::Ok),
+                    Ok(Err(error)) => Err(error),
+                    Err(_) => Err(anyhow::anyhow!("the thread of the control plane is gone")),
+                };
+            }
+        }
+    }
     health.enter(Phase::Draining);
-    control.hub().end();
+    let _ = stop.send(());
+    if tokio::time::timeout(END, end).await.is_err() {
+        tracing::warn!("connections of proxies did not end in time");
+    } else {
+        drop(serving.join());
+    }
     tracing::info!("control plane ends");
     Ok(Exit::Ok)
 }

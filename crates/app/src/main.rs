@@ -30,6 +30,7 @@ mod admin;
 mod explain;
 mod demo;
 mod control;
+mod remote;
 mod diff;
 mod print;
 

@@ -21,7 +21,7 @@ use rhumb_upstream::dns::InvalidSystem;
 
 use crate::access_log;
 use crate::capture::Capture;
-use crate::config::{Config, Reading};
+use crate::config::{Config, Offered, Reading};
 use crate::health::{Attempt, Health, unix_now};
 use crate::identity::Members;
 use crate::logs;
@@ -38,9 +38,14 @@ const DIAGNOSTICS_LIMIT: usize = 100;
 /// The cause of a reload that [`Watch`] has asked for.
 pub(crate) const FILE_CHANGE: &str = "file change";
 
+/// The cause of a reload for what a control plane has sent.
+pub(crate) const CONTROL_PLANE: &str = "control plane";
+
 /// The configuration in force, and what it takes to replace it.
 pub(crate) struct Live {
     config: Option<Config>,
+    /// Documents that do not come from files.
+    offered: Offered,
     /// Take over what is right of a configuration with mistakes.
     partial: bool,
     current: Current,
@@ -120,6 +125,7 @@ impl Live {
     ) -> Self {
         Self {
             config: Some(config),
+            offered: Offered::default(),
             partial,
             current: shared.current.clone(),
             supervisor,
@@ -182,13 +188,15 @@ impl Live {
     /// another thread: probes are answered meanwhile.
     ///
     /// **Cancel**: the configuration in force stays, and no other is read by this value any more: for a process that ends.
-    pub(crate) async fn reload(&mut self, cause: &str) {
+    ///
+    /// True when what was read is in force.
+    pub(crate) async fn reload(&mut self, cause: &str) -> bool {
         // Who orders it wants everything looked at.
         let changed = match self.watch.take_changed() {
-            changed if cause == FILE_CHANGE => changed,
+            changed if [FILE_CHANGE, CONTROL_PLANE].contains(&cause) => changed,
             _ => Changed::Unknown,
         };
-        let Some(mut config) = self.config.take() else { return };
+        let Some(mut config) = self.config.take() else { return false };
         let (anew, previous) = (config.anew(), self.current.load());
         self.began = Instant::now();
         tracing::debug!(cause, "reading the configuration");
@@ -208,7 +216,15 @@ impl Live {
             }
         };
         // What is told about the change is logged there; a refused one changes nothing here.
-        let _ = self.finish(reading).await;
+        self.finish(reading).await.is_ok()
+    }
+
+    /// Has documents beside those of files, from the next reload on.
+    pub(crate) fn offer(&mut self, offered: Offered) {
+        self.offered = offered.clone();
+        if let Some(config) = &mut self.config {
+            config.offer(offered);
+        }
     }
 
     /// Takes a configuration over, and tells log, metrics and admin listener how it went.

@@ -33,6 +33,7 @@ use crate::names::Board;
 use crate::pid_file::PidFile;
 use crate::print;
 use crate::reload::{self, Live};
+use crate::remote::{self, Member};
 use crate::scales::{Scales, WEIGH};
 use crate::signal::{Signal, Signals};
 use crate::supervisor::{Ended, Supervisor, default_workers, raise_descriptor_limit};
@@ -68,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) made: Option<String>,
     /// The application that this process stands beside.
     pub(crate) guest: Option<GuestCommand>,
+    /// The control plane that documents come from besides.
+    pub(crate) member: Option<Member>,
 }
 
 /// Runs until a signal ends it. `ready` is called once, when traffic is taken.
@@ -87,9 +90,13 @@ pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit
         config = config.with(COMMAND_LINE, text);
     }
     let reading = config.read(None, Nanos::default());
-    logs::report(&reading.diags, paint(&std::io::stderr()));
-    if reading.errors() > 0 && !options.partial {
-        return Ok(Exit::Invalid);
+    // What is missing may come from the control plane; it is looked at again when that was asked.
+    let waits = options.member.is_some() || reading.sidecar.as_deref().is_some_and(remote::is_remote);
+    if !waits {
+        logs::report(&reading.diags, paint(&std::io::stderr()));
+        if reading.errors() > 0 && !options.partial {
+            return Ok(Exit::Invalid);
+        }
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -102,9 +109,9 @@ pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit
 }
 
 async fn control(
-    config: Config,
-    reading: Reading,
-    options: Options,
+    mut config: Config,
+    mut reading: Reading,
+    mut options: Options,
     predecessor: Option<Predecessor>,
     mut inherited: Inherited,
     ready: impl FnOnce(),
@@ -132,6 +139,22 @@ async fn control(
         config = %config.path().display(),
         "rhumb starts"
     );
+    if options.member.is_none()
+        && let Some(sidecar) = &reading.sidecar
+    {
+        let membership = reading.plan.mesh.as_ref().and_then(|mesh| mesh.membership.as_ref());
+        options.member = Member::of_sidecar(sidecar, membership)?;
+    }
+    let mut remote = None;
+    if let Some(member) = options.member.take() {
+        let mut joined = member.join().await?;
+        reading = joined.begin(&mut config, reading).await;
+        if reading.errors() > 0 && !options.partial {
+            logs::report(&reading.diags, paint(&std::io::stderr()));
+            return Ok(Exit::Invalid);
+        }
+        remote = Some(joined);
+    }
     let board = Board::default();
     board.report_to(&shared.registry);
     let admin = Admin {
@@ -174,6 +197,9 @@ async fn control(
     }
     let _pid_file = options.pid_file.as_deref().map(PidFile::write).transpose().context("PID file")?;
     health.enter(Phase::Ready);
+    if let Some(remote) = &mut remote {
+        remote.register();
+    }
     for port in shared.current.load().all_ports() {
         let tls = match &port.l4 {
             Some(l4) => l4.carries.as_str(),
@@ -222,6 +248,12 @@ async fn control(
                 }
             },
             () = live.watch.changed() => Some(reload::FILE_CHANGE),
+            change = remote::next(&mut remote) => {
+                if let Some(remote) = &mut remote {
+                    remote.take_over(change, &mut live, &health).await;
+                }
+                None
+            }
             Some(ended) = endings.recv() => return Err(worker_lost(&ended)),
             _ = guest_ended(&mut guest) => break None,
             ended = settled(&mut successor) => {
@@ -276,6 +308,19 @@ async fn control(
         call_off.store(true, Ordering::Relaxed);
         if let Ok(Ok(successor)) = started.await {
             successor.dismiss();
+        }
+    }
+    if let Some(remote) = &mut remote {
+        let mut leaving = pin!(remote.withdrawal());
+        loop {
+            tokio::select! {
+                () = &mut leaving => break,
+                change = remote.change() => remote.take_over(change, &mut live, &health).await,
+                () = stop(&mut signals, 1) => {
+                    tracing::warn!("second signal, nobody is waited for");
+                    break;
+                }
+            }
         }
     }
     let Some(mut guest) = guest else {
@@ -388,7 +433,7 @@ async fn reload(live: &mut Live, signals: &mut Signals, cause: &str) -> ControlF
             let mut reading = pin!(live.reload(asked));
             loop {
                 tokio::select! {
-                    () = &mut reading => break,
+                    _ = &mut reading => break,
                     signal = signals.next() => match signal {
                         Signal::Stop => return ControlFlow::Break(()),
                         Signal::Reload => cause = Some("signal"),

@@ -196,12 +196,14 @@ impl Core {
         let mut assigned = Vec::new();
         for (key, document) in changes {
             let (kind, is_there) = (key.kind.clone(), document.is_some());
+            let before = selector(self.library.get(&key)).map(<[_]>::to_vec);
+            let is_selector_changed = before.as_deref() != selector(document.as_ref());
             for trace in self.library.set(&key, document) {
                 dirty.extend(self.traces.get(&trace).into_iter().flatten().cloned());
             }
             match &*kind {
                 "Service" => {
-                    moved.add(self.members.service_changed(&key, &self.library));
+                    moved.add(self.members.service_changed(&key, is_selector_changed, &self.library));
                     if is_there && let Some((number, true)) = self.virtuals.assign(&key.path()) {
                         assigned.push((Arc::from(key.path()), number));
                     }
@@ -580,6 +582,14 @@ impl Core {
         self.woken.insert(id);
         let names: Vec<Name> = stream.publisher.names().map(|(kind, name)| (kind, name.clone())).collect();
         names.into_iter().for_each(|name| self.unwatch(&name, id));
+    }
+}
+
+/// The labels that a Service chooses its workloads by.
+fn selector(document: Option<&Arc<Document>>) -> Option<&[(Box<str>, Box<str>)]> {
+    match &document?.role {
+        Role::Service(service) => Some(&service.selector),
+        _ => None,
     }
 }
 

@@ -21,7 +21,11 @@ const STREAM_SPACING: Duration = Duration::from_millis(2);
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How far apart the answers to who uses a change are worked out for somebody who waits.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// How much more for each proxy that has not answered, and the most.
+const LOOK_AGAIN_EACH: Duration = Duration::from_micros(10);
+const LOOK_AGAIN_AT_MOST: Duration = Duration::from_millis(50);
 
 /// The control plane of a process.
 #[derive(Debug)]
@@ -77,15 +81,17 @@ impl Hub {
             // From here on nothing is missed.
             answered.as_mut().enable();
             let audience = self.lock().audience(touched);
-            if audience.pending().next().is_none() {
+            let pending = u32::try_from(audience.pending().count()).unwrap_or(u32::MAX);
+            if pending == 0 {
                 return audience;
             }
             let left = deadline.saturating_duration_since(now());
             if left.is_zero() || tokio::time::timeout(left, answered).await.is_err() {
                 return self.lock().audience(touched);
             }
-            // Thousands answer within a moment.
-            tokio::time::sleep(LOOK_AGAIN.min(left)).await;
+            // Thousands answer within a moment, and looking costs as much as there are.
+            let pause = LOOK_AGAIN + LOOK_AGAIN_EACH.saturating_mul(pending);
+            tokio::time::sleep(pause.min(LOOK_AGAIN_AT_MOST).min(left)).await;
         }
     }
 

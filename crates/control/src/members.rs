@@ -181,10 +181,13 @@ impl Members {
         moved
     }
 
-    /// A Service's document changed.
-    pub fn service_changed(&mut self, service: &Key, library: &Library) -> Moved {
+    /// A Service's document changed. Only another selector makes other workloads its own.
+    pub fn service_changed(&mut self, service: &Key, is_selector_changed: bool, library: &Library) -> Moved {
         let mut moved = Moved::default();
         moved.services.insert(service.path().into());
+        if !is_selector_changed {
+            return moved;
+        }
         let documents =
             library.of("Workload", &service.namespace).map(|document| Arc::from(document.key.path()));
         let prefix = format!("{}/", service.namespace);
@@ -386,7 +389,7 @@ mod tests {
         let key = document.key.clone();
         library.set(&key, Some(Arc::new(document)));
         match &*key.kind {
-            "Service" => members.service_changed(&key, library),
+            "Service" => members.service_changed(&key, true, library),
             _ => members.workload_changed(&key.path().into(), library),
         }
     }

@@ -57,9 +57,37 @@ impl<S> Connection<S> {
     }
 }
 
+/// Says who asks, from what the server of a connection has put beside the request.
+pub type CallerOf = fn(&http::Extensions) -> Option<Caller>;
+
 /// The services of the control plane, to which others may be added.
-pub fn routes(hub: &Arc<Hub>) -> Routes {
-    Routes::new(Discovery(Arc::clone(hub))).add_service(Registry(Arc::clone(hub)))
+pub fn routes(hub: &Arc<Hub>, caller_of: CallerOf) -> Routes {
+    let desk = Desk { hub: Arc::clone(hub), caller_of };
+    Routes::new(Discovery(desk.clone())).add_service(Registry(desk))
+}
+
+/// Who asks over a [`Connection`].
+pub fn caller_of(extensions: &http::Extensions) -> Option<Caller> {
+    extensions.get::<Caller>().cloned()
+}
+
+/// What services are made of.
+#[derive(Clone)]
+struct Desk {
+    hub: Arc<Hub>,
+    caller_of: CallerOf,
+}
+
+impl Desk {
+    /// Who asks, if it is known.
+    fn known<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        match (self.caller_of)(request.extensions()) {
+            Some(caller @ (Caller::Proven { .. } | Caller::Trusted)) => Ok(caller),
+            Some(Caller::Unknown(_)) | None => {
+                Err(Status::unauthenticated("this needs a client certificate of the mesh: enrol first"))
+            }
+        }
+    }
 }
 
 /// Serves connections until `stop` ends; then streams are ended and what else is under way is finished.
@@ -69,11 +97,11 @@ pub fn routes(hub: &Arc<Hub>) -> Routes {
 pub async fn serve<S>(
     hub: &Hub,
     routes: Routes,
-    incoming: impl Stream<Item = io::Result<Connection<S>>>,
+    incoming: impl Stream<Item = io::Result<S>>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error>
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
 {
     let server = Server::builder()
         .http2_keepalive_interval(Some(PING.0))
@@ -89,7 +117,7 @@ where
 
 /// Delta ADS.
 #[derive(Clone)]
-struct Discovery(Arc<Hub>);
+struct Discovery(Desk);
 
 impl NamedService for Discovery {
     const NAME: &'static str = wire::SERVICE;
@@ -109,7 +137,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let deltas = Deltas(Arc::clone(&self.0));
+        let deltas = Deltas(self.0.clone());
         Box::pin(async move {
             if request.uri().path() != DELTA_PATH {
                 return Ok(unimplemented_method());
@@ -121,7 +149,7 @@ where
     }
 }
 
-struct Deltas(Arc<Hub>);
+struct Deltas(Desk);
 
 impl StreamingService<DeltaRequest> for Deltas {
     type Response = DeltaResponse;
@@ -129,9 +157,10 @@ impl StreamingService<DeltaRequest> for Deltas {
     type Future = Answer<Self::ResponseStream>;
 
     fn call(&mut self, request: Request<Streaming<DeltaRequest>>) -> Self::Future {
-        let hub = Arc::clone(&self.0);
+        let desk = self.0.clone();
         Box::pin(async move {
-            let caller = known(&request)?;
+            let caller = desk.known(&request)?;
+            let hub = desk.hub;
             let (tx, rx) = mpsc::channel(1);
             tokio::spawn(deltas(hub, caller, request.into_inner(), tx));
             Ok(Response::new(ReceiverStream::new(rx)))
@@ -190,7 +219,7 @@ async fn deltas(
 
 /// Workloads come and go.
 #[derive(Clone)]
-struct Registry(Arc<Hub>);
+struct Registry(Desk);
 
 impl NamedService for Registry {
     const NAME: &'static str = registry::SERVICE;
@@ -210,16 +239,16 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let hub = Arc::clone(&self.0);
+        let desk = self.0.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
                 REGISTER_PATH => {
                     let codec = ProstCodec::<Registered, Registration>::default();
-                    Grpc::new(codec).streaming(Register(hub), request).await
+                    Grpc::new(codec).streaming(Register(desk), request).await
                 }
                 WITHDRAW_PATH => {
                     let codec = ProstCodec::<Withdrawn, Withdrawal>::default();
-                    Grpc::new(codec).unary(Withdraw(hub), request).await
+                    Grpc::new(codec).unary(Withdraw(desk), request).await
                 }
                 _ => unimplemented_method(),
             })
@@ -227,7 +256,7 @@ where
     }
 }
 
-struct Register(Arc<Hub>);
+struct Register(Desk);
 
 impl StreamingService<Registration> for Register {
     type Response = Registered;
@@ -235,9 +264,10 @@ impl StreamingService<Registration> for Register {
     type Future = Answer<Self::ResponseStream>;
 
     fn call(&mut self, request: Request<Streaming<Registration>>) -> Self::Future {
-        let hub = Arc::clone(&self.0);
+        let desk = self.0.clone();
         Box::pin(async move {
-            let caller = known(&request)?;
+            let caller = desk.known(&request)?;
+            let hub = desk.hub;
             let (tx, rx) = mpsc::channel(1);
             tokio::spawn(register(hub, caller, request.into_inner(), tx));
             Ok(Response::new(ReceiverStream::new(rx)))
@@ -302,16 +332,17 @@ fn unknown(hub: &Hub, workload: &str, services: Vec<String>) -> Vec<String> {
     services.into_iter().filter(is_unknown).collect()
 }
 
-struct Withdraw(Arc<Hub>);
+struct Withdraw(Desk);
 
 impl UnaryService<Withdrawal> for Withdraw {
     type Response = Withdrawn;
     type Future = Answer<Withdrawn>;
 
     fn call(&mut self, request: Request<Withdrawal>) -> Self::Future {
-        let hub = Arc::clone(&self.0);
+        let desk = self.0.clone();
         Box::pin(async move {
-            let caller = known(&request)?;
+            let caller = desk.known(&request)?;
+            let hub = desk.hub;
             let withdrawal = request.into_inner();
             owns(&hub, &caller, &withdrawal.workload, None)?;
             let patience = Duration::from_millis(withdrawal.deadline_ms.into()).min(MAX_BARRIER);
@@ -321,16 +352,6 @@ impl UnaryService<Withdrawal> for Withdraw {
             let acked = u32::try_from(audience.live).unwrap_or(u32::MAX);
             Ok(Response::new(Withdrawn { acked, pending }))
         })
-    }
-}
-
-/// Who asks, if it is known.
-fn known<T>(request: &Request<T>) -> Result<Caller, Status> {
-    match request.extensions().get::<Caller>() {
-        Some(caller @ (Caller::Proven { .. } | Caller::Trusted)) => Ok(caller.clone()),
-        Some(Caller::Unknown(_)) | None => {
-            Err(Status::unauthenticated("this needs a client certificate of the mesh: enrol first"))
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use rhumb_base::spiffe::TrustDomain;
 use rhumb_plan::process::DEFAULT_ADMIN;
 
 use super::Exit;
@@ -15,7 +16,8 @@ const DEFAULT_DIRECTORY: &str = "/var/lib/rhumb/control";
 
 /// Run a control plane
 ///
-/// Keeps documents and their history, and gives each proxy what it needs. Documents come with `rhumb apply`.
+/// Keeps documents and their history, gives each proxy what it needs, and is the certificate authority of the mesh.
+/// Documents come with `rhumb apply`, members with `rhumb token create`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -25,6 +27,15 @@ pub(crate) struct Args {
     /// Directory of the documents and their history; made when it is not there
     #[arg(long, value_name = "PATH", env = "RHUMB_CONTROL_DIRECTORY", default_value = DEFAULT_DIRECTORY)]
     directory: PathBuf,
+    /// Where proxies connect
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:15012")]
+    listen: SocketAddr,
+    /// Directory of the certificate authority; made when it is not there
+    #[arg(long, value_name = "DIR", env = "RHUMB_AUTHORITY", default_value = super::cert::DIRECTORY)]
+    authority: PathBuf,
+    /// Trust domain of the mesh
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    trust_domain: TrustDomain,
     /// Admin listener: where people and tools ask
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADMIN)]
     admin: SocketAddr,
@@ -41,6 +52,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         print::err(&format!("rhumb: {error}\n"));
         return Ok(Exit::Usage);
     }
-    let options = Options { directory: args.directory, admin: args.admin, token_file: args.admin_token_file };
+    let options = Options {
+        directory: args.directory,
+        admin: args.admin,
+        token_file: args.admin_token_file,
+        listen: args.listen,
+        authority: args.authority,
+        trust_domain: args.trust_domain,
+    };
     run_process(options, || ())
 }

@@ -140,6 +140,7 @@ Below are the log and one line for each request.
         origin: None,
         made: None,
         guest: None,
+        member: None,
     };
     run_process(options, || {
         if let Err(error) = print::out(&banner) {

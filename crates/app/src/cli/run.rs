@@ -8,6 +8,7 @@ use super::Exit;
 use crate::config::ConfigArg;
 use crate::logs::LogArgs;
 use crate::print;
+use crate::remote::RemoteArgs;
 use crate::run::{Options, run as run_process};
 use crate::upgrade::Origin;
 
@@ -21,7 +22,8 @@ use crate::upgrade::Origin;
 Examples:
   rhumb run                       rhumb.yaml of this directory
   rhumb run -c /etc/rhumb/        every document of a directory
-  rhumb run -c rhumb.yaml --log-level debug --log-format json")]
+  rhumb run -c rhumb.yaml --log-level debug --log-format json
+  rhumb run -c edge.yaml --control 10.0.0.5:15012 --gateway shop/edge --join-token-file token")]
 pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigArg,
@@ -36,6 +38,8 @@ pub(crate) struct Args {
     /// configuration with mistakes is not taken over at all
     #[arg(long)]
     partial: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
     #[command(flatten)]
     logs: LogArgs,
 }
@@ -60,6 +64,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         origin: Some(Origin::of_this_process()),
         made: None,
         guest: None,
+        member: match args.remote.member() {
+            Ok(member) => member,
+            Err(error) => {
+                print::err(&format!("rhumb: {error:#}\n"));
+                return Ok(Exit::Usage);
+            }
+        },
     };
     run_process(options, || ()).context("cannot run")
 }

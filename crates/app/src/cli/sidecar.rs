@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::Exit;
@@ -30,7 +31,8 @@ Examples:
   rhumb sidecar -c /etc/rhumb --service orders --port 9000 -- ./orders
   rhumb sidecar -c mesh/ --service orders --port 80=9000:http --upstream payments=127.0.0.1:7001 -- ./orders --port 9000
   rhumb sidecar -c mesh/ --service orders --port 5432:tcp --capture -- postgres
-  rhumb sidecar -c mesh/ --upstream orders=127.0.0.1:7000 -- ./report      a job that only calls")]
+  rhumb sidecar -c mesh/ --upstream orders=127.0.0.1:7000 -- ./report      a job that only calls
+  rhumb sidecar --control 10.0.0.5:15012 --join-token-file token --service orders --port 9000 -- ./orders")]
 pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigArg,
@@ -72,6 +74,15 @@ pub(crate) struct Args {
     /// Roots that are trusted, PEM
     #[arg(long, value_name = "FILE", requires = "certificate")]
     bundle: Option<PathBuf>,
+    /// Control plane of the mesh, as HOST:PORT; several to fail over to. Documents and the certificate come from it
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "certificate")]
+    control: Vec<String>,
+    /// File with the join token for the first certificate
+    #[arg(long, value_name = "FILE", requires = "control")]
+    join_token_file: Option<PathBuf>,
+    /// Directory of key, certificate and the last documents
+    #[arg(long, value_name = "PATH", requires = "control")]
+    state: Option<PathBuf>,
     /// File with the token that opens the admin listener; written when it does not exist
     #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
@@ -164,6 +175,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     }
     let config = match args.config.path() {
         Ok(path) => path,
+        // Everything comes from the control plane.
+        Err(NotFound) if !args.control.is_empty() => {
+            let state = args.state.clone();
+            let usual = || crate::remote::directory_of(&args.namespace, &workload_name(&args));
+            let directory = state.unwrap_or_else(usual).join("own");
+            std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+            directory
+        }
         Err(NotFound) => {
             print::err(
                 "rhumb: a sidecar needs the documents of its mesh (Service, Workload, Mesh): name their directory with -c PATH\n",
@@ -182,14 +201,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         origin: None,
         made: Some(made),
         guest: Some(GuestCommand { program, arguments: command.collect() }),
+        member: None,
     };
     run_process(options, || ())
 }
 
+fn workload_name(args: &Args) -> String {
+    args.workload.clone().or_else(|| args.service.clone()).unwrap_or_else(|| program_name(&args.command))
+}
+
 /// The Sidecar that the arguments describe.
 fn document(args: &Args) -> Value {
-    let name =
-        args.workload.clone().or_else(|| args.service.clone()).unwrap_or_else(|| program_name(&args.command));
+    let name = workload_name(args);
     let mut spec = json!({ "workload": { "name": name, "serviceAccount": args.service_account } });
     if let Some(address) = args.address {
         spec["workload"]["address"] = json!(address.to_string());
@@ -225,6 +248,16 @@ fn document(args: &Args) -> Value {
         let file = |path: &PathBuf| format!("file:{}", path.display());
         spec["identity"] =
             json!({ "certificate": file(certificate), "key": file(key), "bundle": file(bundle) });
+    }
+    if !args.control.is_empty() {
+        let mut control = json!({ "addresses": args.control });
+        if let Some(token) = &args.join_token_file {
+            control["token"] = json!(format!("file:{}", token.display()));
+        }
+        if let Some(state) = &args.state {
+            control["stateDirectory"] = json!(state.display().to_string());
+        }
+        spec["identity"] = json!({ "control": control });
     }
     json!({
         "apiVersion": "rhumb.dev/v1alpha1",
