@@ -598,13 +598,25 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__control)
-            opts="-h --directory --admin --admin-token-file --log-level --log-format --help"
+            opts="-h --directory --listen --authority --trust-domain --admin --admin-token-file --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --authority)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust-domain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1666,7 +1678,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__run)
-            opts="-c -h --config --admin-token-file --pid-file --partial --log-level --log-format --help"
+            opts="-c -h --config --admin-token-file --pid-file --partial --control --gateway --join-token-file --state --trust-domain --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1685,6 +1697,26 @@ _rhumb() {
                     return 0
                     ;;
                 --pid-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --gateway)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --join-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust-domain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1718,7 +1750,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__sidecar)
-            opts="-c -h --config --service --port --upstream --capture --namespace --workload --service-account --address --tunnel --certificate --key --bundle --admin-token-file --log-level --log-format --help"
+            opts="-c -h --config --service --port --upstream --capture --namespace --workload --service-account --address --tunnel --certificate --key --bundle --control --join-token-file --state --admin-token-file --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1773,6 +1805,18 @@ _rhumb() {
                     return 0
                     ;;
                 --bundle)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --join-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -53,6 +53,11 @@ complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "help" -d 'Print this me
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -s c -l config -d 'Configuration: a file, or a directory of *.yaml, *.yml and *.json files. Default: rhumb.yaml, then the directory rhumb, then /etc/rhumb' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist. Default: a file of this user\'s runtime directory, found by the other verbs by themselves' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l pid-file -d 'File that tells the id of the process that serves; written when it is ready, by its successor too' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l control -d 'Control plane that documents come from too, as HOST:PORT; several to fail over to' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l gateway -d 'Gateway of the control plane that this process is, as NAMESPACE/NAME. Its identity is the service account of that name' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l join-token-file -d 'File with the join token for the first certificate' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l state -d 'Directory of key, certificate and the last documents' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l trust-domain -d 'Trust domain of the mesh' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
@@ -98,6 +103,9 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l tunnel -d 'Where
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l certificate -d 'Certificate of the workload with its chain, PEM' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l key -d 'Key of the certificate, PEM' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l bundle -d 'Roots that are trusted, PEM' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l control -d 'Control plane of the mesh, as HOST:PORT; several to fail over to. Documents and the certificate come from it' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l join-token-file -d 'File with the join token for the first certificate' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l state -d 'Directory of key, certificate and the last documents' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
@@ -124,6 +132,9 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-inbound -d 
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-dns -d 'Do not capture questions for names'
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l directory -d 'Directory of the documents and their history; made when it is not there' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l listen -d 'Where proxies connect' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l authority -d 'Directory of the certificate authority; made when it is not there' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l trust-domain -d 'Trust domain of the mesh' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin -d 'Admin listener: where people and tools ask' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist. Default: a file of this user\'s runtime directory, found by the other verbs by themselves' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
