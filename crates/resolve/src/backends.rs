@@ -487,19 +487,6 @@ impl<'a> Backends<'a> {
         // What is known about endpoints that stay is kept: health, latency, requests under way.
         let set = match before {
             None => EndpointSet::new(fixed.clone(), algorithm),
-            // They come from a control plane, and stay until it says something else.
-            Some(before) if mesh.is_some() && fixed.is_empty() => {
-                let set = before.endpoints.load();
-                let members = set.members().iter().map(|member| EndpointSpec {
-                    address: member.endpoint().address(),
-                    hostname: member.endpoint().hostname().cloned(),
-                    weight: member.weight(),
-                    zone: member.zone().map(Arc::from),
-                    priority: member.priority(),
-                    tunnel: member.endpoint().tunnel(),
-                });
-                before.endpoints.next(members.collect(), algorithm, self.around.now)
-            }
             Some(before) => {
                 let set = before.endpoints.load();
                 let found = set.members().iter().filter_map(|member| {
