@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use crate::certificate::Certificate;
 use crate::der::{Facts, GeneralName};
 use crate::error::{Error, Problem};
-use crate::mesh::verify::{PinnedVerifier, ServerVerifier};
+use crate::mesh::verify::ServerVerifier;
 use crate::mesh::{Expected, Membership};
 use crate::provider::{Version, alpn, provider, versions};
 use crate::roots::Roots;
@@ -185,7 +185,7 @@ impl ClientTls {
         alpn_names: Vec<Vec<u8>>,
     ) -> Result<Self, Error> {
         const ORIGIN: &str = "join token";
-        let verifier = Arc::new(PinnedVerifier::new(domain.clone(), pins, expected));
+        let verifier = Arc::new(ServerVerifier::pinned(domain.clone(), pins, expected));
         let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(versions(Version::Tls13, Version::Tls13, ORIGIN)?)
             .map_err(|error| Error::new(ORIGIN, Problem::Crypto(error.to_string())))?

@@ -98,13 +98,27 @@ impl ClientCertVerifier for ClientVerifier {
 /// A client's view of its servers.
 #[derive(Debug)]
 pub(crate) struct ServerVerifier {
-    membership: Membership,
+    trust: Trust,
     expected: Expected,
+}
+
+/// What a server's certificate has to lead to.
+#[derive(Debug)]
+enum Trust {
+    /// A root that members trust now.
+    Members(Membership),
+    /// A root that a newcomer knows by its hash, and that the server sends along.
+    Pinned { domain: TrustDomain, pins: Vec<[u8; 32]> },
 }
 
 impl ServerVerifier {
     pub(crate) fn new(membership: Membership, expected: Expected) -> Self {
-        Self { membership, expected }
+        Self { trust: Trust::Members(membership), expected }
+    }
+
+    /// A newcomer's view of the issuer.
+    pub(crate) fn pinned(domain: TrustDomain, pins: Vec<[u8; 32]>, expected: Expected) -> Self {
+        Self { trust: Trust::Pinned { domain, pins }, expected }
     }
 }
 
@@ -118,66 +132,17 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let peer = self.membership.verify(end_entity, intermediates, now, Role::Server)?;
-        if self.expected.contains(&peer.id) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Refused::Unexpected(peer.id).into())
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A newcomer's view of the issuer: the root is known by its hash.
-#[derive(Debug)]
-pub(crate) struct PinnedVerifier {
-    domain: TrustDomain,
-    pins: Vec<[u8; 32]>,
-    expected: Expected,
-}
-
-impl PinnedVerifier {
-    pub(crate) fn new(domain: TrustDomain, pins: Vec<[u8; 32]>, expected: Expected) -> Self {
-        Self { domain, pins, expected }
-    }
-}
-
-impl ServerCertVerifier for PinnedVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let is_pinned = |der: &&CertificateDer<'_>| self.pins.contains(&sha256(der));
-        let roots: Vec<_> =
-            intermediates.iter().filter(is_pinned).map(|der| der.clone().into_owned()).collect();
-        let bundle =
-            Bundle::from_der(roots, &self.domain, "the issuer's root").map_err(|_| Refused::NotPinned)?;
-        let peer = bundle.check(end_entity, intermediates, now, Role::Server)?;
+        let peer = match &self.trust {
+            Trust::Members(membership) => membership.verify(end_entity, intermediates, now, Role::Server)?,
+            Trust::Pinned { domain, pins } => {
+                let is_pinned = |der: &&CertificateDer<'_>| pins.contains(&sha256(der));
+                let roots: Vec<_> =
+                    intermediates.iter().filter(is_pinned).map(|der| der.clone().into_owned()).collect();
+                let bundle =
+                    Bundle::from_der(roots, domain, "the issuer's root").map_err(|_| Refused::NotPinned)?;
+                bundle.check(end_entity, intermediates, now, Role::Server)?
+            }
+        };
         if self.expected.contains(&peer.id) {
             Ok(ServerCertVerified::assertion())
         } else {
