@@ -127,12 +127,35 @@ pub fn succeed(command: Command) -> String {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        // A sidecar that is killed cannot end its application any more.
+        let started = descendants(self.pid());
         let _ = self.child.kill();
+        for pid in started {
+            let _ = kill_process(pid, Signal::KILL);
+        }
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- output of {} ---\n{}\n---", self.name, tail(&self.log));
         }
     }
+}
+
+/// What a process has started and what these have, as far as it still runs.
+fn descendants(pid: u32) -> Vec<Pid> {
+    let mut found = Vec::new();
+    let mut left = vec![pid];
+    while let Some(pid) = left.pop() {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for task in tasks.flatten() {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            let children = children.split_whitespace().filter_map(|child| child.parse::<u32>().ok());
+            for child in children {
+                left.push(child);
+                found.extend(i32::try_from(child).ok().and_then(Pid::from_raw));
+            }
+        }
+    }
+    found
 }
 
 fn tail(log: &Path) -> String {
