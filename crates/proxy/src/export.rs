@@ -39,6 +39,9 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 /// How long the last batches may take when the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether they have arrived.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Most content of a collector's answer that is read. Unit: bytes.
 const ANSWER_MAX: usize = 64 << 10;
 
@@ -54,6 +57,8 @@ struct Queue {
     is_full: Notify,
     /// A task sends what comes.
     is_served: Cell<bool>,
+    /// Spans that it is sending.
+    sending: Cell<u32>,
 }
 
 impl Exports {
@@ -63,7 +68,8 @@ impl Exports {
         let mut batch = queue.batch.borrow_mut();
         if batch.size() >= QUEUE_BYTES {
             drop(batch);
-            count(worker, collector, Count::Dropped("queue_full"), 1);
+            let spans = 1 + traced.attempts.len() + traced.waits.len();
+            count(worker, collector, Count::Dropped("queue_full"), u32::try_from(spans).unwrap_or(u32::MAX));
             return;
         }
         batch.push(traced);
@@ -95,6 +101,7 @@ impl Exports {
             batch: RefCell::default(),
             is_full: Notify::new(),
             is_served: Cell::new(false),
+            sending: Cell::new(0),
         });
         queues.push(Rc::clone(&queue));
         Some(queue)
@@ -104,14 +111,21 @@ impl Exports {
     pub(crate) async fn finish(&self, worker: &Rc<Worker>) {
         let deadline = Instant::now() + LAST_WORDS;
         let queues = std::mem::take(&mut *self.queues.borrow_mut());
-        for queue in queues {
+        for queue in &queues {
             let left = deadline.saturating_duration_since(Instant::now());
-            let (content, spans) = take(&queue);
+            let (content, spans) = take(queue);
             if spans > 0
                 && call::within(left, deliver(worker, &queue.collector, content, spans)).await.is_none()
             {
                 count(worker, &queue.collector, Count::Dropped("undeliverable"), spans);
             }
+        }
+        // What was on its way already has gone on meanwhile.
+        while queues.iter().any(|queue| queue.sending.get() > 0) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
+        for queue in &queues {
+            count(worker, &queue.collector, Count::Dropped("undeliverable"), queue.sending.get());
         }
     }
 }
@@ -125,7 +139,9 @@ async fn serve(worker: Weak<Worker>, queue: Rc<Queue>) {
             queue.is_served.set(false);
             return;
         }
+        queue.sending.set(spans);
         deliver(&worker, &queue.collector, content, spans).await;
+        queue.sending.set(0);
     }
 }
 
