@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--json")
+    parser.add_argument("--contenders", default="rhumb,nginx,haproxy,envoy", help="names separated by commas")
     args = parser.parse_args()
     found = envoy_binary()
     with tempfile.TemporaryDirectory() as directory:
@@ -202,6 +203,7 @@ def main() -> None:
         contenders = {"rhumb": lambda: rhumb(args.rhumb, at, at), "nginx": lambda: nginx(at, at), "haproxy": lambda: haproxy(at, at)}
         if shutil.which(found):
             contenders["envoy"] = lambda: envoy(found, at, at)
+        contenders = {name: command for name, command in contenders.items() if name in args.contenders.split(",")}
         samples: dict[tuple[str, int], list[dict]] = {}
         try:
             for _ in range(args.rounds):
@@ -224,8 +226,8 @@ def main() -> None:
         print(f"{name:14}", *(f"{key}={value}" for key, value in values.items()))
     for rate in ("max", RATE):
         own = medians[f"rhumb {rate}"]["cpu_us"]
-        ratios = [f"{name}: {own / medians[f'{name} {rate}']['cpu_us']:.2f}" for name in contenders if name != "rhumb"]
-        print(f"rhumb's CPU over that of others at {rate}:", ", ".join(ratios))
+        if ratios := [f"{name}: {own / medians[f'{name} {rate}']['cpu_us']:.2f}" for name in contenders if name != "rhumb"]:
+            print(f"rhumb's CPU over that of others at {rate}:", ", ".join(ratios))
     if args.json:
         Path(args.json).write_text(json.dumps(medians, indent=1) + "\n")
     sys.stdout.flush()

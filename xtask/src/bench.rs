@@ -1,12 +1,17 @@
 //! `cargo xtask bench`: the load bench lives in `bench/` with its own workspace; this only starts it.
 
-use crate::run;
+use crate::{release, run};
 use anyhow::Result;
 use std::process::Command;
 
-pub(crate) fn bench(args: &[String]) -> Result<()> {
-    run::ok(run::cargo().args(["build", "--release", "-p", "rhumb-app"]))?;
-    let binary = run::target().join("release/rhumb");
+/// Measures the binary that users are given, or with `plain` what `cargo build --release` makes.
+pub(crate) fn bench(plain: bool, args: &[String]) -> Result<()> {
+    let binary = if plain {
+        run::ok(run::cargo().args(["build", "--release", "-p", "rhumb-app"]))?;
+        run::target().join("release/rhumb")
+    } else {
+        release::release()?
+    };
     run::ok(Command::new("bash").arg("bench/setup.sh"))?;
     run::ok(Command::new("python3").arg("bench/run.py").args(args).env("RHUMB_BIN", binary))
 }

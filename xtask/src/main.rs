@@ -5,6 +5,7 @@ mod check;
 mod edges;
 mod generated;
 mod peers;
+mod release;
 mod run;
 mod suite;
 
@@ -41,10 +42,15 @@ enum Task {
     },
     /// The load bench against nginx, HAProxy and Envoy; writes BENCHMARKS.md.
     Bench {
+        /// Measure what `cargo build --release` makes, not the binary of `cargo xtask release`.
+        #[arg(long)]
+        plain: bool,
         /// Passed on to bench/run.py.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// The binary as it is given to users: built with a profile of what runs under load (two builds, some minutes).
+    Release,
     /// Writes what is made from the code: JSON Schema, shell completions.
     Gen {
         /// Write nothing; fail when a file in the tree differs.
@@ -58,7 +64,8 @@ fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Check { install_deny, only } => check::check(install_deny, &only),
         Task::Test { unit, args } => suite::test(unit, &args),
-        Task::Bench { args } => bench::bench(&args),
+        Task::Bench { plain, args } => bench::bench(plain, &args),
+        Task::Release => release::release().map(|_| ()),
         Task::Gen { check } => generated::generate(check),
     }
 }

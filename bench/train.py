@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Work for an instrumented binary (`cargo xtask release`): every scenario of the bench, a mesh call through both sides, a
+reload, and the life of a process that only rests. Measures nothing.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SECONDS = "0.5"
+RESTS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rhumb", type=Path, required=True)
+    rhumb = parser.parse_args().rhumb.resolve()
+    with tempfile.TemporaryDirectory() as directory:
+        for _ in range(RESTS):
+            rest(rhumb, Path(directory))
+        # What fails here is only not learned: an instrumented binary may be too slow for a fixed rate.
+        run("run.py", "--contenders", "rhumb", "--rounds", "1", "--dur", SECONDS, "--label", "train",
+            "--run-dir", directory, "--rhumb", str(rhumb))
+        run("pair.py", "--contenders", "rhumb", "--rounds", "1", "--seconds", SECONDS, "--rhumb", str(rhumb))
+
+
+def run(script: str, *arguments: str) -> None:
+    code = subprocess.run([sys.executable, str(HERE / script), *arguments], cwd=HERE, check=False).returncode
+    if code:
+        print(f"# {script} ended with {code}", file=sys.stderr)
+
+
+def rest(rhumb: Path, directory: Path) -> None:
+    """Starts, takes a change over, rests, and ends."""
+    config = directory / "rest.yaml"
+    text = "listeners:\n  web: {{ port: 18471 }}\nbackends:\n  a: 127.0.0.1:9\nroutes:\n  - match: {{ path: /{} }}\n    to: a\n"
+    config.write_text(text.format("a"))
+    process = subprocess.Popen([rhumb, "run", "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(1)
+    config.write_text(text.format("b"))
+    time.sleep(1)
+    process.terminate()
+    process.wait(30)
+
+
+if __name__ == "__main__":
+    main()
