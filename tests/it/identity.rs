@@ -97,3 +97,39 @@ fn proxies_join_with_tokens_and_one_that_is_revoked_is_cut_off() {
         assert!(status >= 500, "{status}: {}", caller.log());
     }
 }
+
+#[test]
+fn callers_cut_their_connections_to_a_server_that_is_revoked() {
+    let issuer = Issuer::start();
+    let peer = crate::l4::Peer::echo("hello");
+    let (tunnel, listen) = (port::free(), port::free());
+    let target = peer.address;
+    let documents = format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: db}}\n\
+         spec: {{ports: [{{port: 5432, appProtocol: tcp}}]}}\n---\n\
+         apiVersion: rhumb.dev/v1alpha1\nkind: Workload\nmetadata: {{name: db}}\n\
+         spec: {{address: {}, serviceAccount: db, services: [db], tunnelPort: {tunnel}}}\n",
+        target.ip()
+    );
+    let inbound =
+        format!("tunnel: '127.0.0.1:{tunnel}', inbound: [{{service: db, port: 5432, target: '{target}'}}]");
+    let _server = issuer.sidecar("db", &inbound, &documents);
+    let upstreams = format!("upstreams: [{{service: db, port: 5432, listen: '127.0.0.1:{listen}'}}]");
+    let caller = issuer.sidecar("web", &upstreams, &documents);
+    // Two connections in streams of one.
+    let open = || {
+        wait::until("both have joined", || {
+            let client = crate::l4::connect(local(listen));
+            let mut first = [0; 5];
+            let read = std::io::Read::read_exact(&mut &client, &mut first);
+            (read.is_ok() && &first == b"hello").then_some(client)
+        })
+    };
+    let clients = [open(), open()];
+    wait::until("the caller follows", || (caller.metric("rhumb_trust_followed", &[]) == 1.0).then_some(()));
+    issuer.verb(&["cert", "revoke", "spiffe://cluster.local/ns/default/sa/db"]);
+    for client in &clients {
+        crate::l4::ended(client);
+    }
+    assert_eq!(caller.metric("rhumb_mesh_ended_total", &["reason=\"server\""]) as u32, 1, "{}", caller.log());
+}

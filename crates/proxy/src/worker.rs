@@ -1,6 +1,7 @@
 //! A worker: one thread, one single-threaded runtime, and everything that its connections share.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use rhumb_plan::{Current, Plan, Reader};
 use rhumb_policy::Out;
 use rhumb_telemetry::metrics::LocalGauge;
 use rhumb_telemetry::{AccessLog, IdSource, Metric, Registry, WorkerLog, WorkerMetrics};
+use rhumb_tls::mesh::Expected;
 use rhumb_upstream::Pools;
 use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
@@ -272,17 +274,40 @@ impl Worker {
     }
 
     /// Has live connections of the mesh look whether they are still allowed, when something has changed.
-    fn look_at_mesh(&self, seen: &mut (u64, u64)) {
+    fn look_at_mesh(&self, seen: &mut (u64, u64, u64)) {
         let now = {
             let mut reader = self.reader.borrow_mut();
             let plan = reader.load();
             let Some(mesh) = &plan.mesh else { return };
-            let membership = mesh.membership.as_ref();
-            (plan.revision, membership.map_or(0, |membership| membership.generation()))
+            let generation = mesh.membership.as_ref().map_or(0, |membership| membership.generation());
+            (plan.revision, generation, Expected::changes())
         };
         if now != *seen {
             *seen = now;
             self.wake_connections();
+            self.leave_servers();
+        } else if self.pools.has_news() {
+            // Something may have been revoked while the handshake was under way.
+            self.leave_servers();
+        }
+    }
+
+    /// Ends connections to proxies of services whose identity was revoked, or is none of those that the service has.
+    fn leave_servers(&self) {
+        let plan = self.plan();
+        let Some(membership) = plan.mesh.as_ref().and_then(|mesh| mesh.membership.as_ref()) else { return };
+        let ways: HashMap<&str, &Expected> = plan
+            .backends
+            .iter()
+            .filter_map(|backend| backend.mesh.as_ref())
+            .map(|way| (&*way.server_name, &way.expected))
+            .collect();
+        // What is no longer called is called to its end.
+        let ended = self.pools.cut(|server, name| {
+            membership.admits(server) && ways.get(name).is_none_or(|expected| expected.contains(&server.id))
+        });
+        if ended > 0 {
+            self.metrics.borrow_mut().add(Metric::MeshEnded, &["server"], ended);
         }
     }
 
@@ -433,7 +458,7 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
 async fn housekeeping(worker: Rc<Worker>) {
     let mut swept = Instant::now();
     let mut ticked = swept;
-    let mut seen = (0, 0);
+    let mut seen = (0, 0, 0);
     let mut told = Told::new(&worker);
     loop {
         let length = queue_length(&worker).await;

@@ -137,7 +137,7 @@ metrics! {
     ConnectionsRefused = "rhumb_connections_refused_total", Counter, "", ["server_listener", "reason"],
         "Client connections closed before anything was read.";
     MeshEnded = "rhumb_mesh_ended_total", Counter, "", ["reason"],
-        "Live connections (revoked) and streams (denied) of the mesh that a change has ended.";
+        "Live connections of callers (revoked) and to services (server), and streams (denied) of the mesh that a change has ended.";
     MeshRequests = "rhumb_mesh_requests_total", Counter, "", ["source", "service", "status"],
         "Requests of the mesh, on the side of the service: who called (namespace/account), what, and the class of the status.";
     MeshConnections = "rhumb_mesh_connections_total", Counter, "", ["source", "service"],

@@ -201,6 +201,12 @@ impl ClientTls {
         &self.config
     }
 
+    /// The name that servers are asked for, where one is configured.
+    #[must_use]
+    pub fn server_name(&self) -> Option<std::borrow::Cow<'_, str>> {
+        self.server_name.as_ref().map(ServerName::to_str)
+    }
+
     /// The name to connect with: the configured one, or the endpoint's address.
     pub(crate) fn name_for(&self, endpoint: IpAddr) -> ServerName<'static> {
         self.server_name.clone().unwrap_or_else(|| ServerName::from(endpoint.to_canonical()))

@@ -15,6 +15,8 @@ use rhumb_conn::input::Input;
 use rhumb_conn::watchers::{Watch, Watchers};
 use rhumb_conn::{h1, h2};
 use rhumb_net::timer::Timer;
+use rhumb_tls::TlsStream;
+use rhumb_tls::mesh::PeerSvid;
 
 use crate::connect::{connect, connect_for};
 use crate::limit::{self, Got, Permit};
@@ -33,6 +35,8 @@ pub struct Pools {
     h2: RefCell<LinesByKey>,
     /// Requests of this worker that wait for a connection, where their number is limited.
     waiting: RefCell<HashMap<Key, Watchers, BuildHasherDefault<KeyHasher>>>,
+    /// Connections to members of a mesh were made that [`Pools::cut`] has not looked at.
+    has_news: Cell<bool>,
     /// Connections that were handed on to them.
     handed: Cell<u32>,
 }
@@ -46,6 +50,8 @@ type LinesByKey = HashMap<Key, Lines, BuildHasherDefault<KeyHasher>>;
 #[derive(Default)]
 struct Lines {
     handles: Vec<h2::Handle>,
+    /// Who is at the other end of connections to members of a mesh, and the name that they were asked for.
+    members: Vec<(h2::Handle, PeerSvid, Box<str>)>,
     is_connecting: bool,
     /// Requests that found no stream free.
     waiting: Watchers,
@@ -76,8 +82,12 @@ impl Lines {
         }
     }
 
-    fn connected(&mut self, handle: h2::Handle) {
+    fn connected(&mut self, handle: h2::Handle, member: Option<(PeerSvid, Box<str>)>) {
         handle.tell(&self.waiting);
+        self.members.retain(|(handle, ..)| !handle.is_gone());
+        if let Some((svid, name)) = member {
+            self.members.push((handle.clone(), svid, name));
+        }
         self.handles.push(handle);
         self.waiting.wake_all();
     }
@@ -277,6 +287,10 @@ impl Pools {
                         // RFC 9113 §3.2: over TLS, HTTP/2 is spoken only when ALPN has chosen it.
                         return Err(Failure::new(Cause::BackendTls).retry(Retry::IfNotProcessed));
                     }
+                    let name = target.tls.as_ref().and_then(|tls| tls.server_name());
+                    let svid = io.tls().and_then(TlsStream::peer_svid);
+                    let member = svid.zip(name).map(|(svid, name)| (svid, name.into()));
+                    self.has_news.set(self.has_news.get() || member.is_some());
                     turn.is_done = true;
                     drop(turn);
                     let mut driver = h2::Driver::new(
@@ -286,7 +300,7 @@ impl Pools {
                         target.idle_timeout,
                     );
                     if let Some(lines) = self.h2.borrow_mut().get_mut(&key) {
-                        lines.connected(driver.handle());
+                        lines.connected(driver.handle(), member);
                     }
                     tokio::task::spawn_local(async move {
                         poll_fn(|cx| driver.poll_client(cx)).await;
@@ -312,6 +326,31 @@ impl Pools {
                 }
             }
         }
+    }
+
+    /// True when connections to members of a mesh were made that [`Pools::cut`] has not looked at.
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        self.has_news.get()
+    }
+
+    /// Ends connections to members of a mesh that are not to be talked to any more, with everything that is under way on
+    /// them. `admits` is told who is at the other end, and the name that it was asked for. How many there were.
+    pub fn cut(&self, mut admits: impl FnMut(&PeerSvid, &str) -> bool) -> u64 {
+        self.has_news.set(false);
+        let mut cut = Vec::new();
+        for lines in self.h2.borrow_mut().values_mut() {
+            lines.members.retain(|(handle, svid, name)| {
+                let stays = admits(svid, name);
+                if !stays {
+                    cut.push(handle.clone());
+                }
+                stays
+            });
+        }
+        // Who is woken may ask the pool for another one.
+        cut.iter().for_each(h2::Handle::cut);
+        cut.len() as u64
     }
 
     /// Takes a connection back; closes it when it cannot serve again.
@@ -347,7 +386,12 @@ impl Pools {
         self.waiting.borrow_mut().retain(|_, waiting| !waiting.is_empty());
         self.h2.borrow_mut().retain(|_, lines| {
             lines.handles.retain(|handle| !handle.is_spent());
-            lines.is_connecting || !lines.handles.is_empty() || !lines.waiting.is_empty()
+            // One that is going away may still have streams; one that is gone has none.
+            lines.members.retain(|(handle, ..)| !handle.is_gone());
+            lines.is_connecting
+                || !lines.handles.is_empty()
+                || !lines.members.is_empty()
+                || !lines.waiting.is_empty()
         });
     }
 

@@ -92,3 +92,36 @@ fn requests_that_are_no_longer_allowed_end_and_others_on_the_same_connection_go_
     assert_eq!(server.metric("rhumb_mesh_ended_total", &["reason=\"denied\""]) as u32, 2);
     assert_eq!(server.metric("rhumb_tls_handshakes_total", &[]) as u32, 1);
 }
+
+/// The documents of a caller, with what they say now.
+fn rewrite_caller(documents: &str, caller: &Rhumb, service: &str, port: u16, listen: u16) {
+    let path = caller.dir().join("mesh.yaml");
+    let before = std::fs::read_to_string(&path).expect("the documents");
+    let own = before.split("---\napiVersion: v1").next().expect("its own documents");
+    assert!(
+        own.contains(&format!("service: {service}, port: {port}, listen: '127.0.0.1:{listen}'")),
+        "{own}"
+    );
+    let fresh = caller.dir().join("mesh.yaml.new");
+    std::fs::write(&fresh, format!("{own}{documents}")).expect("a file");
+    std::fs::rename(&fresh, path).expect("a rename");
+}
+
+#[test]
+fn callers_leave_a_server_that_is_no_longer_one_of_those_of_the_service() {
+    let peer = Peer::echo("hello");
+    let mut world = World::new();
+    let db = world.serve("db", 5432, ", appProtocol: tcp", peer.address);
+    let _server = world.sidecar_of(&db);
+    let (listen, address) = upstream();
+    let caller = world.caller("web", &[(&db, listen)]);
+    let mut client = connect(address);
+    assert_eq!(read_exact(&client, 5), b"hello");
+    // From here on the Workload is somebody else; whoever is at its address is not whom callers are to talk to.
+    let documents = world.documents.replace("serviceAccount: db", "serviceAccount: other");
+    let documents = documents.trim_start_matches("---\n");
+    rewrite_caller(&format!("---\n{documents}"), &caller, "db", 5432, listen);
+    wait::until("the connection is cut", || has_ended(&mut client).then_some(()));
+    assert_eq!(caller.metric("rhumb_mesh_ended_total", &["reason=\"server\""]) as u32, 1, "{}", caller.log());
+    assert_eq!(connect(address).read(&mut [0; 9]).unwrap_or(0), 0);
+}

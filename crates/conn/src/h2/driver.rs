@@ -137,6 +137,9 @@ impl Driver {
         mut on_request: impl FnMut(Stream, Result<Box<RequestHead>, Refusal>),
     ) -> Poll<()> {
         let mut woken = false;
+        if self.shared.borrow().is_cut {
+            return Poll::Ready(());
+        }
         if !self.is_finished {
             woken = self.read(cx, &mut on_request);
         }

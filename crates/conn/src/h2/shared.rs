@@ -26,6 +26,8 @@ pub(super) struct Shared {
     settling: Watchers,
     has_settings: bool,
     pub(super) is_dead: bool,
+    /// It is to end at once, without a word.
+    pub(super) is_cut: bool,
     /// Streams that were ever opened.
     pub(super) opened: u64,
 }
@@ -68,6 +70,7 @@ impl Shared {
             settling: Watchers::default(),
             has_settings: false,
             is_dead: false,
+            is_cut: false,
             opened: 0,
         }))
     }
@@ -129,6 +132,19 @@ impl Handle {
     pub fn is_spent(&self) -> bool {
         let shared = self.0.borrow();
         shared.is_dead || shared.codec.is_going_away()
+    }
+
+    /// True when it has ended.
+    pub fn is_gone(&self) -> bool {
+        self.0.borrow().is_dead
+    }
+
+    /// Ends the connection and every stream of it at once, without a word: nothing more may pass.
+    pub fn cut(&self) {
+        let mut shared = self.0.borrow_mut();
+        shared.is_cut = true;
+        shared.die();
+        shared.kick();
     }
 
     /// True when a stream was opened before.

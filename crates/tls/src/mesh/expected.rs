@@ -3,9 +3,13 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use rhumb_base::spiffe::SpiffeId;
+
+/// How often sets were swapped.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
 
 /// The identities that a server may have. Cheap to clone: all clones are one set, which can be swapped while connections
 /// are made. An empty set expects nobody, and each handshake fails.
@@ -22,9 +26,19 @@ impl Expected {
         expected
     }
 
-    /// Expects these from here on. Connections that exist stay.
+    /// Expects these from here on. Who holds connections has to look at them, see [`Expected::changes`].
     pub fn swap(&self, ids: impl IntoIterator<Item = SpiffeId>) {
-        self.ids.store(Arc::new(ids.into_iter().collect()));
+        let ids: HashSet<SpiffeId> = ids.into_iter().collect();
+        if **self.ids.load() != ids {
+            self.ids.store(Arc::new(ids));
+            CHANGES.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// How often any set of this process was swapped for another one: one comparison while nothing happens.
+    #[must_use]
+    pub fn changes() -> u64 {
+        CHANGES.load(Ordering::Acquire)
     }
 
     /// Whether this one is expected.
