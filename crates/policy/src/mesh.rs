@@ -62,6 +62,28 @@ pub fn enforcer(kind: &str) -> Option<Enforcer> {
     })
 }
 
+/// True for kinds that decide who may call. Only the proxy of a service can enforce them: a caller that does so itself could
+/// as well not do it.
+pub fn decides_who_may_call(kind: &str) -> bool {
+    matches!(
+        kind,
+        "ipAccess"
+            | "csrf"
+            | "clientCertificate"
+            | "jwt"
+            | "basicAuth"
+            | "apiKey"
+            | "hmac"
+            | "messageSignatures"
+            | "oauth2Introspection"
+            | "oidc"
+            | "extAuthz"
+            | "anonymous"
+            | "authenticated"
+            | "authorization"
+    )
+}
+
 /// True for kinds that can decide about a connection without seeing requests.
 pub fn decides_about_connections(kind: &str) -> bool {
     matches!(kind, "authorization" | "ipAccess")

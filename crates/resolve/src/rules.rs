@@ -13,6 +13,7 @@ use rhumb_model::kind::refs::{GATEWAY_GROUP, ParentRef, RHUMB_GROUP};
 use rhumb_model::scalar::{Group, Hostname, KindName, Name, Namespace, Port};
 use rhumb_model::{Diag, Doc, Rule as Broken, Span, Spanned};
 use rhumb_plan::{Mirror, Retry, Rule, Session, Timeouts, WeightedBackend};
+use rhumb_policy::mesh::decides_who_may_call;
 use rhumb_policy::{Attach, BackOff, Chain, Context, Keeper, NoDocuments, Share};
 use rhumb_route::path::PathMatch;
 use rhumb_route::{Host, RequestMatch};
@@ -293,6 +294,7 @@ impl<'a> Maker<'a, '_> {
         // Hostnames or parts of rules that could not be read would widen what the others mean.
         let broken = doc.broken.then(|| self.broken(doc));
         let created = created(doc);
+        let has_service = parents.iter().any(ParentRef::is_service) && !doc.name().starts_with(mesh::INBOUND);
         for (index, rule) in (0u32..).zip(rules) {
             let filters = self.filters(kind, doc, (index, rule.name), &rule.filters);
             let mirrors = self.mirrors(kind, doc, &rule.filters);
@@ -312,13 +314,15 @@ impl<'a> Maker<'a, '_> {
                 None if rule.is_broken => Some(self.broken(doc)),
                 broken => broken.clone(),
             };
+            let not_here = if has_service { self.who_may_call(kind, doc, &rule, &filters) } else { None };
             for (place, &at) in doors.iter().enumerate() {
                 let Some(door) = self.doors.doors.get(at) else { continue };
                 if door.ports.is_empty() || door.is_refused {
                     continue;
                 }
                 let mut value = self.value(kind, doc, door, &rule, &filters, &found, &mirrors, place == 0);
-                value.invalid = invalid.clone().or(value.invalid);
+                let not_here = not_here.clone().filter(|_| door.mesh.is_some());
+                value.invalid = invalid.clone().or(not_here).or(value.invalid);
                 let value = Rule { route: name.clone(), index, template: Arc::clone(&template), ..value };
                 let rule = rhumb_route::Rule {
                     route: name.clone(),
@@ -331,6 +335,29 @@ impl<'a> Maker<'a, '_> {
                 made.push((at, Arc::new(rule)));
             }
         }
+    }
+
+    /// Why a route of a Service must refuse what it is asked to protect: it is obeyed by callers, and who may call is nothing
+    /// that callers can decide.
+    fn who_may_call(
+        &mut self,
+        kind: &'static str,
+        doc: &'a Doc,
+        rule: &Written<'a>,
+        filters: &Level,
+    ) -> Option<Arc<str>> {
+        let name = rule.name.map(|name| name.as_str());
+        let levels =
+            [self.policies.of_route(kind, key(doc)), self.policies.of_rule(kind, key(doc), name), filters];
+        let asked = |attached: &&Attached| !attached.is_shadow() && decides_who_may_call(attached.kind());
+        let attached = levels.into_iter().flatten().find(asked)?;
+        let what = format!("`{}` on {kind} `{}` of a Service", attached.kind(), doc.name());
+        let diag = Diag::error(Broken::Policy, attached.at().clone(), &*what)
+            .why("a route of a Service is obeyed by its callers, and who may call is decided by the proxy of the service, past which nobody gets")
+            .fix("attach it to the Service; for a part of its requests write conditions such as `request.path`")
+            .related(doc.origin(doc.span), "the route");
+        self.report.push(diag);
+        Some(what.into())
     }
 
     /// What a rule does when requests come through `door`. Mistakes are told at the first door only.
@@ -601,7 +628,7 @@ impl<'a> Maker<'a, '_> {
     }
 
     /// What is attached to a Backend, or to a Service as one of whoever calls it.
-    fn level_of(&mut self, reference: &Reference<'a>, doc: &Doc, name: Key<'a>) -> Level {
+    pub(crate) fn level_of(&mut self, reference: &Reference<'a>, doc: &Doc, name: Key<'a>) -> Level {
         if !reference.is_service() {
             self.policies.fill("Backend", name);
             return self.policies.of_backend(name).clone();
