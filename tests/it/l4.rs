@@ -78,7 +78,7 @@ pub(crate) fn read_exact(mut stream: &TcpStream, len: usize) -> Vec<u8> {
 }
 
 /// How a connection ended that nothing more comes from.
-fn ended(mut stream: &TcpStream) -> ErrorKind {
+pub(crate) fn ended(mut stream: &TcpStream) -> ErrorKind {
     let mut buffer = [0; 4096];
     loop {
         match stream.read(&mut buffer) {

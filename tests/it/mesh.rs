@@ -4,6 +4,7 @@ mod requests;
 mod connections;
 mod changes;
 mod demo;
+mod faults;
 mod namespaces;
 mod sidecar;
 mod traces;

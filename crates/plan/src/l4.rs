@@ -8,6 +8,7 @@ use rhumb_base::cidr::Cidr;
 use rhumb_base::name::{ListenerName, RouteName};
 use rhumb_base::rng::Rng;
 use rhumb_policy::Policy;
+use rhumb_policy::fault::ConnectionFaults;
 use rhumb_policy::tcp::Tcp;
 use rhumb_policy::udp::Udp;
 use rhumb_route::Host;
@@ -66,25 +67,37 @@ pub struct L4Rule {
     pub tcp: Tcp,
     /// Who may connect, as policies of a Service say.
     pub access: Box<[Arc<Policy>]>,
+    /// What is broken on purpose on the way to each of the backends; policies of kind `fault`.
+    pub faults: Box<[Box<[Arc<Policy>]>]>,
     /// Set when the documents ask for something that cannot be given: connections are closed.
     pub invalid: Option<Arc<str>>,
 }
 
 impl L4Rule {
-    /// Chooses a backend by weight; nothing when there is none, or the reference is not valid.
-    pub fn choose(&self, rng: &mut Rng) -> Option<&Arc<Backend>> {
+    /// What is to go wrong with a connection to the backend of this place.
+    pub fn faults(&self, backend: usize, rng: &mut Rng) -> ConnectionFaults {
+        let decided = self.faults.get(backend).into_iter().flatten().map(|policy| match &**policy {
+            Policy::Fault(fault) => fault.on_connection(rng),
+            _ => ConnectionFaults::default(),
+        });
+        decided.fold(ConnectionFaults::default(), ConnectionFaults::and)
+    }
+
+    /// Chooses a backend by weight, and tells its place; nothing when there is none, or the reference is not valid.
+    pub fn choose(&self, rng: &mut Rng) -> Option<(usize, &Arc<Backend>)> {
         // At most 16 backends of weight up to 10⁶ each, so the sum fits.
         let total: u32 = self.backends.iter().map(|(weight, _)| weight).sum();
         if total == 0 {
             return None;
         }
         let mut left = rng.below(total);
-        let chosen = self.backends.iter().find(|(weight, _)| {
+        let chosen = self.backends.iter().enumerate().find(|(_, (weight, _))| {
             let is_chosen = left < *weight;
             left = left.saturating_sub(*weight);
             is_chosen
         });
-        chosen?.1.as_ref()
+        let (at, (_, backend)) = chosen?;
+        Some((at, backend.as_ref()?))
     }
 }
 

@@ -92,6 +92,11 @@ pub struct Condition {
 }
 
 impl Condition {
+    /// True when it holds for every request.
+    pub fn is_empty(&self) -> bool {
+        self.methods.is_empty() && self.path.is_none() && self.fields.is_empty() && self.query.is_empty()
+    }
+
     /// Compiles conditions; `at` is the field that has them.
     ///
     /// # Errors

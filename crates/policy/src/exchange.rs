@@ -131,6 +131,8 @@ pub struct Effects {
     pub aborted: bool,
     /// Content of the backend's response passes no faster than this. **Unit**: bytes per second.
     pub bytes_per_second: Option<NonZeroU64>,
+    /// The response is reset when so many bytes of its content have passed.
+    pub reset_after: Option<NonZeroU64>,
     /// Chooses among the rule's backends instead of chance: the same number makes the same choice.
     pub cohort: Option<u64>,
     /// The pace is that of a limit, not of a fault.

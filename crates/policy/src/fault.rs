@@ -5,11 +5,15 @@
 //! fault is never retried and never blamed on an endpoint. Each is noted in the log and counted (`fault_delay`,
 //! `fault_abort`, `fault_reset`, `fault_bandwidth` in `rhumb_notes_total`). Attached and not hit: one random number per
 //! written fault.
+//!
+//! Connections that are carried as they are have the same faults but for `abort` and `match`, which are about requests:
+//! [`Fault::on_connection`] decides once for each of them.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use rhumb_base::failure::Cause;
+use rhumb_base::rng::Rng;
 use rhumb_base::unit;
 use rhumb_codec::field::Known;
 use rhumb_codec::head::RequestHead;
@@ -24,23 +28,24 @@ use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Outcome, Verdict}
 /// The longest delay.
 pub const MAX_DELAY: Duration = Duration::from_secs(600);
 
-/// Breaks a share of the requests on purpose. Every part needs its `percentage`: nothing happens that is not written.
+/// Breaks a share of the requests on purpose, or of the connections where these are carried as they are. Every part needs
+/// its `percentage`: nothing happens that is not written.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
-    /// Which requests. Default: all.
+    /// Which requests. Default: all. Not for connections that are carried as they are.
     #[serde(default, rename = "match")]
     pub matches: Option<condition::Spec>,
-    /// Let time pass before the request goes on.
+    /// Let time pass before the request goes on; for a connection, before the one to the backend is opened.
     #[serde(default)]
     pub delay: Option<DelaySpec>,
-    /// Answer instead of the backend.
+    /// Answer instead of the backend. Not for connections that are carried as they are.
     #[serde(default)]
     pub abort: Option<AbortSpec>,
-    /// Reset the stream (HTTP/2) or the connection (HTTP/1) instead of answering.
+    /// Reset the stream (HTTP/2) or the connection (HTTP/1, TCP) instead of answering, or in the midst of it.
     #[serde(default)]
     pub reset: Option<ResetSpec>,
-    /// Pass the content of the backend's response slowly.
+    /// Pass the content of the backend's response slowly; the bytes of a connection in both directions.
     #[serde(default)]
     pub bandwidth: Option<BandwidthSpec>,
 }
@@ -84,6 +89,10 @@ pub enum GrpcStatus {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResetSpec {
+    /// Not before so many bytes have passed: of the response's content, or of a connection in both directions together. A
+    /// number with an optional unit, such as 64Ki. Default: nothing passes.
+    #[serde(default)]
+    pub after: Option<String>,
     /// How many requests. **Unit**: percent, 0 to 100, at most four decimal places.
     pub percentage: f64,
 }
@@ -105,8 +114,69 @@ struct Faults {
     condition: Condition,
     delay: Option<(Duration, Share)>,
     abort: Option<Abort>,
-    reset: Option<Share>,
+    reset: Option<Reset>,
     bandwidth: Option<(NonZeroU64, Share)>,
+}
+
+struct Reset {
+    share: Share,
+    /// Bytes that pass before.
+    after: Option<NonZeroU64>,
+}
+
+/// What happens to a connection that is carried as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionFaults {
+    /// Wait before the way to the backend is opened.
+    pub delay: Option<Duration>,
+    /// Reset it before anything has passed.
+    pub resets: bool,
+    /// Reset it once so many bytes have passed, of both directions together.
+    pub reset_after: Option<NonZeroU64>,
+    /// How fast each direction passes. **Unit**: bytes per second.
+    pub bytes_per_second: Option<NonZeroU64>,
+}
+
+impl ConnectionFaults {
+    /// Both at once: the longer wait, the slower line, the earlier reset.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let least = |a: Option<NonZeroU64>, b: Option<NonZeroU64>| a.into_iter().chain(b).min();
+        Self {
+            delay: self.delay.max(other.delay),
+            resets: self.resets || other.resets,
+            reset_after: least(self.reset_after, other.reset_after),
+            bytes_per_second: least(self.bytes_per_second, other.bytes_per_second),
+        }
+    }
+}
+
+impl Fault {
+    /// The part of it that is about requests, and means nothing for connections that are carried as they are.
+    pub fn needs_requests(&self) -> Option<&'static str> {
+        let Faults { condition, abort, .. } = &*self.0;
+        match abort {
+            Some(_) => Some("abort"),
+            None => (!condition.is_empty()).then_some("match"),
+        }
+    }
+
+    /// Decides about a connection that is carried as it is.
+    pub fn on_connection(&self, rng: &mut Rng) -> ConnectionFaults {
+        let Faults { condition, delay, abort: _, reset, bandwidth } = &*self.0;
+        if !condition.is_empty() {
+            return ConnectionFaults::default();
+        }
+        let delay = delay.and_then(|(time, share)| share.rolls(rng).then_some(time));
+        let reset = reset.as_ref().filter(|reset| reset.share.rolls(rng));
+        let bandwidth = bandwidth.and_then(|(rate, share)| share.rolls(rng).then_some(rate));
+        ConnectionFaults {
+            delay,
+            resets: reset.is_some_and(|reset| reset.after.is_none()),
+            reset_after: reset.and_then(|reset| reset.after),
+            bytes_per_second: bandwidth,
+        }
+    }
 }
 
 struct Abort {
@@ -173,7 +243,7 @@ impl HttpPolicy for Fault {
             condition,
             delay: delay.transpose()?,
             abort: spec.abort.map(Abort::compile).transpose()?,
-            reset: spec.reset.map(|reset| share("reset.percentage", reset.percentage)).transpose()?,
+            reset: spec.reset.map(Reset::compile).transpose()?,
             bandwidth: bandwidth.transpose()?,
         })))
     }
@@ -185,7 +255,12 @@ impl HttpPolicy for Fault {
         }
         let delay = delay.and_then(|(time, share)| cx.rolls(share).then_some(time));
         let abort = abort.as_ref().filter(|abort| cx.rolls(abort.share));
-        let resets = reset.is_some_and(|share| cx.rolls(share));
+        let reset = reset.as_ref().filter(|reset| cx.rolls(reset.share));
+        let resets = reset.is_some_and(|reset| reset.after.is_none());
+        if let Some(after) = reset.and_then(|reset| reset.after) {
+            let sooner = cx.effects.reset_after.map_or(after, |other| other.min(after));
+            cx.effects.reset_after = Some(sooner);
+        }
         if let Some((rate, share)) = *bandwidth
             && cx.rolls(share)
         {
@@ -202,6 +277,18 @@ impl HttpPolicy for Fault {
             (Some(time), None) if resets => Verdict::Delay(time, Outcome::Reset),
             (Some(time), None) => Verdict::Delay(time, Outcome::Continue(Vec::new())),
         }
+    }
+}
+
+impl Reset {
+    fn compile(spec: ResetSpec) -> Result<Self, Invalid> {
+        let after = spec.after.map(|written| {
+            let bytes = unit::parse_byte_size(&written)
+                .map_err(|error| Invalid::new("reset.after", error.to_string(), ""))?;
+            NonZeroU64::new(bytes)
+                .ok_or_else(|| Invalid::new("reset.after", "0 is what happens without it", "remove `after`"))
+        });
+        Ok(Self { share: share("reset.percentage", spec.percentage)?, after: after.transpose()? })
     }
 }
 
@@ -297,7 +384,6 @@ fn share(field: &str, percentage: f64) -> Result<Share, Invalid> {
 mod tests {
     use super::*;
     use crate::policy::compile_alone;
-    use rhumb_base::rng::Rng;
     use rhumb_codec::head::Scheme;
     use serde_json::json;
     use std::cell::RefCell;
@@ -355,6 +441,52 @@ mod tests {
     }
 
     #[test]
+    fn connections_have_each_fault_in_its_share_of_cases() {
+        let slow = fault(json!({
+            "delay": { "time": "1s", "percentage": 20 },
+            "reset": { "percentage": 50, "after": "2Ki" },
+            "bandwidth": { "rate": "1Ki", "percentage": 100 },
+        }))
+        .unwrap();
+        let mut rng = Rng::new(3);
+        let (mut delays, mut resets) = (0, 0);
+        for _ in 0..10_000 {
+            let faults = slow.on_connection(&mut rng);
+            delays += u32::from(faults.delay == Some(Duration::from_secs(1)));
+            resets += u32::from(faults.reset_after == NonZeroU64::new(2048));
+            assert_eq!((faults.resets, faults.bytes_per_second), (false, NonZeroU64::new(1024)));
+        }
+        assert!((1_800..2_200).contains(&delays), "{delays}");
+        assert!((4_800..5_200).contains(&resets), "{resets}");
+        assert_eq!(slow.needs_requests(), None);
+
+        let at_once = fault(json!({ "reset": { "percentage": 100 } })).unwrap().on_connection(&mut rng);
+        assert_eq!(at_once, ConnectionFaults { resets: true, ..ConnectionFaults::default() });
+        let both = slow.on_connection(&mut rng).and(at_once);
+        assert_eq!((both.resets, both.bytes_per_second), (true, NonZeroU64::new(1024)));
+    }
+
+    #[test]
+    fn what_is_about_requests_happens_to_no_connection() {
+        let rng = &mut Rng::new(1);
+        let matched =
+            fault(json!({ "match": { "methods": ["GET"] }, "reset": { "percentage": 100 } })).unwrap();
+        assert_eq!(matched.needs_requests(), Some("match"));
+        assert_eq!(matched.on_connection(rng), ConnectionFaults::default());
+        let abort = fault(json!({ "abort": { "status": 500, "percentage": 100 } })).unwrap();
+        assert_eq!(abort.needs_requests(), Some("abort"));
+        assert_eq!(abort.on_connection(rng), ConnectionFaults::default());
+    }
+
+    #[test]
+    fn a_reset_may_come_in_the_midst_of_a_response() {
+        let fault = fault(json!({ "reset": { "percentage": 100, "after": "10" } })).unwrap();
+        let (verdict, effects) = run(&fault, &mut RequestHead::new(), None);
+        assert!(matches!(verdict, Verdict::Continue));
+        assert_eq!(effects.reset_after, NonZeroU64::new(10));
+    }
+
+    #[test]
     fn without_chance_only_what_is_certain_happens() {
         let half = fault(json!({ "abort": { "status": 500, "percentage": 50 } })).unwrap();
         assert!(matches!(run(&half, &mut RequestHead::new(), None).0, Verdict::Continue));
@@ -407,6 +539,8 @@ mod tests {
             (json!({ "abort": { "grpcStatus": "OK", "percentage": 1 } }), "abort.grpcStatus"),
             (json!({ "reset": { "percentage": 101 } }), "reset.percentage"),
             (json!({ "reset": { "percentage": 0.00001 } }), "reset.percentage"),
+            (json!({ "reset": { "percentage": 1, "after": "0" } }), "reset.after"),
+            (json!({ "reset": { "percentage": 1, "after": "much" } }), "reset.after"),
             (json!({ "bandwidth": { "rate": "0", "percentage": 1 } }), "bandwidth.rate"),
         ] {
             let Err(invalid) = fault(body.clone()) else { panic!("accepted: {body}") };

@@ -788,6 +788,9 @@ impl<'a> Exchange<'a> {
         if self.effects.aborted {
             notes.insert(Note::FaultAbort);
         }
+        if pump.is_cut() {
+            notes.insert(Note::FaultReset);
+        }
         if pump.is_paced() && !self.effects.is_limited {
             notes.insert(Note::FaultBandwidth);
         }

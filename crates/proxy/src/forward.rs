@@ -67,6 +67,9 @@ impl Exchange<'_> {
             let line = self.found.shared_pace.take().map(|shared| shared.paid_until);
             self.pump.set_pace(rate, line);
         }
+        if let Some(after) = self.effects.reset_after {
+            self.pump.set_cut(after);
+        }
         let first = Instant::now();
         let at = resumed.and_then(|resumed| self.session_endpoint(&backend, &resumed));
         let result = self.attempts(down, timer, &backend, &limits, &mut tries, at).await;

@@ -33,6 +33,11 @@ impl Pace {
         Self { bytes_per_second, kept: Vec::new(), passed: 0, paid_until: None, line, timer: Timer::new() }
     }
 
+    /// True when there is a limit.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.bytes_per_second != NonZeroU64::MAX
+    }
+
     /// What has come and not passed.
     pub(crate) fn waiting(&self) -> &[u8] {
         self.kept.get(self.passed..).unwrap_or_default()
@@ -47,6 +52,11 @@ impl Pace {
 
     /// How many of the bytes that wait may pass; pending while none may.
     pub(crate) fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        self.poll_step(cx).map(|step| step.min(self.waiting().len()))
+    }
+
+    /// How many bytes may pass, at least one; pending while none may.
+    pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         if let Some(until) = self.paid_until {
             self.timer.set(until);
             if self.timer.poll(cx).is_pending() {
@@ -55,13 +65,18 @@ impl Pace {
         }
         let step = self.bytes_per_second.get().saturating_mul(STEP.as_millis() as u64) / 1_000;
         let step = usize::try_from(step.max(1)).unwrap_or(usize::MAX);
-        Poll::Ready(step.min(self.waiting().len()))
+        Poll::Ready(step)
+    }
+
+    /// So many of the bytes that wait have passed.
+    pub(crate) fn pass(&mut self, count: usize) {
+        self.passed += count;
+        self.pay(count);
     }
 
     /// So many bytes have passed. They take their time from when the ones before were paid for, so that late timers do
     /// not add up; time without content is lost.
-    pub(crate) fn pass(&mut self, count: usize) {
-        self.passed += count;
+    pub(crate) fn pay(&mut self, count: usize) {
         let now = Instant::now();
         if let Some(line) = &self.line {
             self.paid_until = share(line, now, count, self.bytes_per_second);

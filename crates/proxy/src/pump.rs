@@ -69,6 +69,8 @@ pub(crate) struct Pump {
     no_pipes: bool,
     /// How fast response content may pass; `None`: as fast as it can.
     pace: Option<Box<Pace>>,
+    /// Response content that may pass before the exchange is cut, in bytes.
+    cut_after: Option<NonZeroU64>,
     /// Copies request content for mirrors.
     tap: Option<Box<Tap>>,
     /// Request content bytes taken from the client.
@@ -113,6 +115,7 @@ impl Pump {
             farewell: None,
             no_pipes: false,
             pace: None,
+            cut_after: None,
             tap: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -227,6 +230,17 @@ impl Pump {
         self.pace = Some(Box::new(Pace::new(bytes_per_second, line)));
     }
 
+    /// The exchange is cut when so many bytes of response content have passed.
+    pub(crate) fn set_cut(&mut self, after: NonZeroU64) {
+        self.cut_after = Some(after);
+        self.pace.get_or_insert_with(|| Box::new(Pace::new(NonZeroU64::MAX, None)));
+    }
+
+    /// True when it was cut so.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut_after.is_some_and(|after| self.bytes_out >= after.get())
+    }
+
     /// Request content is copied there.
     pub(crate) fn set_tap(&mut self, mut tap: Tap) {
         // What policies had read is copied first.
@@ -241,7 +255,7 @@ impl Pump {
 
     /// True when response content is slowed down.
     pub(crate) fn is_paced(&self) -> bool {
-        self.pace.is_some()
+        self.pace.as_ref().is_some_and(|pace| pace.is_slow())
     }
 
     /// From here on both directions run until both have ended.
@@ -508,8 +522,19 @@ impl Pump {
                 Poll::Ready(Err(_)) => return Err(gone()),
                 Poll::Pending => break,
             }
+            let left = self.cut_after.map(|after| after.get().saturating_sub(self.bytes_out));
+            if left == Some(0) {
+                // What has passed is to arrive.
+                return match down.poll_flush(cx) {
+                    Poll::Pending => Ok(()),
+                    Poll::Ready(_) => Err(Broken::Client(Cause::FaultInjected.into())),
+                };
+            }
             if !pace.waiting().is_empty() {
-                let Poll::Ready(allowed) = pace.poll_allowed(cx) else { break };
+                let Poll::Ready(mut allowed) = pace.poll_allowed(cx) else { break };
+                if let Some(left) = left.and_then(|left| usize::try_from(left).ok()) {
+                    allowed = allowed.min(left);
+                }
                 let part = pace.waiting().get(..allowed).unwrap_or_default();
                 self.has_moved = true;
                 self.bytes_out += part.len() as u64;

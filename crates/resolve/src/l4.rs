@@ -27,7 +27,7 @@ use crate::report::Report;
 use crate::rules::{Filters, Maker, Reference, weight};
 
 /// The kinds of policies that mean something without requests.
-const KINDS: [&str; 3] = ["proxyProtocol", "tcp", "udp"];
+const KINDS: [&str; 4] = ["fault", "proxyProtocol", "tcp", "udp"];
 
 /// The kinds of routes that a listener takes (Gateway API, by protocol).
 pub(crate) fn route_kinds(door: &Door<'_>) -> &'static [&'static str] {
@@ -58,6 +58,7 @@ pub(crate) fn port_settings(
     for attached in levels[1] {
         let fits = match attached.kind() {
             "tcp" => matches!(protocol, Protocol::Tcp | Protocol::Tls),
+            "fault" => protocol != Protocol::Udp,
             "udp" => protocol == Protocol::Udp,
             "proxyProtocol" => protocol != Protocol::Udp,
             _ => is_http,
@@ -143,7 +144,7 @@ impl<'a> Maker<'a, '_> {
         let attached = Route { kind, doc, parents: route.parents, hostnames: route.hostnames, hosts: &hosts };
         let doors = self.doors.of_route(self.docs, &attached, self.report);
         let Some(written) = route.rules.first() else { return };
-        let mut found = Vec::new();
+        let (mut found, mut behind) = (Vec::new(), Vec::new());
         for reference in &written.backend_refs {
             let reference = Reference {
                 group: &reference.group,
@@ -160,7 +161,9 @@ impl<'a> Maker<'a, '_> {
                 true => None,
                 false => self.position(kind, doc, &reference, name),
             };
+            let level = if backend.is_some() { self.level_of(&reference, doc, name) } else { Level::new() };
             found.push((reference.weight, backend));
+            behind.push(level);
         }
         let broken = doc.broken.then(|| self.broken(doc));
         self.policies.fill(kind, key(doc));
@@ -178,11 +181,14 @@ impl<'a> Maker<'a, '_> {
             let levels = [&door.policies[0], &door.policies[1], &own];
             let (tcp, refused) = connection_settings(kind, door, levels, self.report);
             let (access, not_enforced) = access(door, self.report);
+            let faults = behind.iter().map(|behind| faults(kind, door, levels, behind, self.report));
+            let faults = faults.collect();
             let rule = L4Rule {
                 route: RouteName::new(format!("{}/{}", doc.namespace(), doc.name())),
                 backends,
                 tcp,
                 access,
+                faults,
                 invalid: broken.clone().or(refused).or(not_enforced),
             };
             let hosts = if hosts.is_empty() { [Host::Any].into() } else { hosts.clone() };
@@ -202,7 +208,8 @@ fn connection_settings(
 ) -> (Tcp, Option<Arc<str>>) {
     let mut refused = None;
     for attached in levels[2] {
-        let fits = KINDS.contains(&attached.kind()) && (attached.kind() == "tcp") == (kind != "UDPRoute");
+        let fits = KINDS.contains(&attached.kind())
+            && matches!(attached.kind(), "tcp" | "fault") == (kind != "UDPRoute");
         if !fits {
             let what = format!("`{}` on a {kind}", attached.kind());
             if !attached.kind().is_empty() {
@@ -229,6 +236,41 @@ fn connection_settings(
         refused.get_or_insert_with(|| Arc::clone(reason));
     }
     (tcp, refused)
+}
+
+/// What is broken on purpose. What of it is about requests is told where nobody sees any.
+fn faults(
+    kind: &str,
+    door: &Door<'_>,
+    [gateway, listener, own]: [&Level; 3],
+    behind: &Level,
+    report: &mut Report,
+) -> Box<[Arc<Policy>]> {
+    if door.protocol() == Protocol::Udp {
+        return Box::default();
+    }
+    let mut faults = Vec::new();
+    // What is attached to a whole Gateway may be meant for its other listeners, and what is attached to a port that has
+    // requests as well, for these.
+    let is_meant = door.mesh.is_none_or(|mesh| mesh.is_only_carried);
+    let levels = [(gateway, false), (listener, is_meant), (own, true), (behind, is_meant)];
+    let all = levels.into_iter().flat_map(|(level, is_meant)| level.iter().map(move |one| (one, is_meant)));
+    for (attached, is_meant) in all.filter(|(attached, _)| !attached.is_shadow()) {
+        let Ok(policy) = attached.shared() else { continue };
+        let Policy::Fault(fault) = &**policy else { continue };
+        match fault.needs_requests() {
+            None => faults.push(Arc::clone(policy)),
+            Some(part) if is_meant => {
+                let what = format!("`fault` with `{part}` for a {kind}");
+                let diag = Diag::error(Rule::Policy, attached.at().clone(), what)
+                    .why("nobody sees requests there: connections have `delay`, `reset` and `bandwidth`")
+                    .fix(format!("remove `{part}`"));
+                report.push(diag);
+            }
+            Some(_) => {}
+        }
+    }
+    faults.into()
 }
 
 /// Who may connect to a Service whose connections are carried as they are, and why nobody may when what is asked for cannot

@@ -12,7 +12,7 @@ use rhumb_base::failure::{Cause, Failure, Retry};
 use rhumb_codec::head::{Content, RequestHead, ResponseHead};
 use rhumb_conn::io::Io;
 use rhumb_conn::{Part, h2};
-use rhumb_net::buffer::Buffer;
+use rhumb_net::buffer::{Buffer, SIZE};
 use rhumb_net::timer::Timer;
 use rhumb_plan::Port;
 use rhumb_plan::mesh::Place;
@@ -23,6 +23,7 @@ use crate::downstream::Connection;
 use crate::l4::record::Account;
 use crate::l4::relay::{Carried, RelayEnd, RelayLimits};
 use crate::l4::tcp;
+use crate::pace::Pace;
 use crate::worker::Worker;
 
 /// Content that a stream may have waiting before nothing more is read for it. **Unit**: bytes.
@@ -167,8 +168,8 @@ pub(crate) async fn relay(
     first: &[u8],
     mut may_go_on: impl FnMut() -> bool,
 ) -> RelayEnd {
-    let (mut sent, mut received) =
-        (Sent::default(), Received { held: first.to_vec(), ..Received::default() });
+    let mut sent = Sent { pace: limits.pace(), ..Sent::default() };
+    let mut received = Received { held: first.to_vec(), pace: limits.pace(), ..Received::default() };
     let mut timer = Timer::new();
     limits.set(&mut timer);
     let (of_io, of_stream) = match reads {
@@ -180,7 +181,9 @@ pub(crate) async fn relay(
             return Poll::Ready(RelayEnd::Denied);
         }
         let mut has_moved = false;
+        sent.left = limits.left(sent.moved + received.moved);
         let to_stream = sent.poll(cx, io, stream, &mut has_moved);
+        received.left = limits.left(sent.moved + received.moved);
         let from_stream = received.poll(cx, io, stream, reads, &mut has_moved);
         let (bytes_in, bytes_out) = match reads {
             Reads::Request => (received.moved, sent.moved),
@@ -193,6 +196,11 @@ pub(crate) async fn relay(
             (Ok(true), Ok(true)) => return Poll::Ready(RelayEnd::Closed),
             _ => {}
         }
+        if limits.reset_after.is_some() && limits.left(sent.moved + received.moved) == 0 {
+            // What has passed is on its way, or the peer is in no hurry to take it.
+            let _ = stream.poll_flush(cx);
+            return Poll::Ready(RelayEnd::Fault);
+        }
         if has_moved {
             limits.set(&mut timer);
         }
@@ -201,7 +209,7 @@ pub(crate) async fn relay(
     .await;
     match end {
         RelayEnd::Closed => {}
-        RelayEnd::Denied => {
+        RelayEnd::Denied | RelayEnd::Fault => {
             drop(rhumb_net::socket::reset_on_close(io.socket()));
             stream.abort();
         }
@@ -223,6 +231,9 @@ struct Sent {
     is_closing: bool,
     is_done: bool,
     moved: u64,
+    pace: Option<Box<Pace>>,
+    /// How much may still pass, in bytes.
+    left: u64,
 }
 
 impl Sent {
@@ -250,8 +261,22 @@ impl Sent {
                     Poll::Ready(Ok(())) => {}
                 }
             }
+            let mut step = usize::try_from(self.left).unwrap_or(SIZE).min(SIZE);
+            if let Some(pace) = &mut self.pace {
+                match pace.poll_step(cx) {
+                    Poll::Ready(few) => step = step.min(few),
+                    Poll::Pending => step = 0,
+                }
+            }
             let mut buffer = Buffer::take();
-            match io.poll_read(cx, &mut buffer) {
+            let read = match buffer.get_mut(..step).filter(|room| !room.is_empty()) {
+                Some(room) => io.poll_read(cx, room),
+                None => Poll::Pending,
+            };
+            if let (Some(pace), Poll::Ready(Ok(len))) = (&mut self.pace, &read) {
+                pace.pay(*len);
+            }
+            match read {
                 Poll::Pending => {
                     drop(buffer);
                     // What windows had no room for goes on when they open.
@@ -268,6 +293,7 @@ impl Sent {
                     let bytes = buffer.get(..len).unwrap_or_default();
                     stream.send_data(cx, bytes).map_err(|_| Broke::Stream)?;
                     self.moved += len as u64;
+                    self.left = self.left.saturating_sub(len as u64);
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     stream.send_end(None);
@@ -291,6 +317,9 @@ struct Received {
     is_closing: bool,
     is_done: bool,
     moved: u64,
+    pace: Option<Box<Pace>>,
+    /// How much may still pass, in bytes.
+    left: u64,
 }
 
 impl Received {
@@ -335,6 +364,7 @@ impl Received {
                 }
                 Poll::Ready(Err(_)) => return Err(Broke::Stream),
                 Poll::Ready(Ok(Part::End(_))) => self.is_closing = true,
+                Poll::Ready(Ok(Part::Data(data))) if self.is_held_back() => self.held.extend_from_slice(data),
                 Poll::Ready(Ok(Part::Data(data))) => {
                     let written = match io.poll_write(cx, data) {
                         Poll::Pending => 0,
@@ -352,14 +382,30 @@ impl Received {
         Ok(false)
     }
 
+    /// True when not all that comes may pass at once.
+    fn is_held_back(&self) -> bool {
+        self.pace.is_some() || self.left != u64::MAX
+    }
+
     fn write_held(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<io::Result<()>> {
         while let Some(rest) = self.held.get(self.at..).filter(|rest| !rest.is_empty()) {
-            let written = ready!(io.poll_write(cx, rest))?;
+            let mut step = usize::try_from(self.left).unwrap_or(usize::MAX);
+            if let Some(pace) = &mut self.pace {
+                step = step.min(ready!(pace.poll_step(cx)));
+            }
+            if step == 0 {
+                return Poll::Pending;
+            }
+            let written = ready!(io.poll_write(cx, rest.get(..step).unwrap_or(rest)))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.at += written;
             self.moved += written as u64;
+            self.left = self.left.saturating_sub(written as u64);
+            if let Some(pace) = &mut self.pace {
+                pace.pay(written);
+            }
         }
         (self.held, self.at) = (Vec::new(), 0);
         Poll::Ready(Ok(()))

@@ -17,6 +17,9 @@ use crate::downstream::TlsFacts;
 use crate::l4::relay::{Carried, RelayEnd};
 use crate::worker::Worker;
 
+/// The end of a connection that was broken on purpose.
+pub(crate) const FAULT: &str = "fault_injected";
+
 /// What is known of a connection; written down when this is dropped, also when its task is cut at the end of a drain.
 pub(crate) struct Account {
     worker: Rc<Worker>,
@@ -98,11 +101,13 @@ impl Account {
             RelayEnd::Idle => "idle_timeout",
             RelayEnd::Expired => "max_duration",
             RelayEnd::Denied => "access_denied",
+            RelayEnd::Fault => FAULT,
         };
         match end {
             RelayEnd::Idle => self.notes.insert(Note::IdleTimeout),
             RelayEnd::BackendReset => self.notes.insert(Note::UpstreamReset),
             RelayEnd::ClientReset => self.notes.insert(Note::ClientGone),
+            RelayEnd::Fault => self.notes.insert(Note::FaultReset),
             _ => {}
         }
     }

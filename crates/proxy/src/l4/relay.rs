@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::num::NonZeroU64;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,8 @@ use rhumb_conn::io::Io;
 use rhumb_net::buffer::{Buffer, SIZE};
 use rhumb_net::splice::{Moved, Splice, SpliceError};
 use rhumb_net::timer::Timer;
+
+use crate::pace::Pace;
 
 /// A direction is spliced after so many reads in a row that filled a buffer: until then it is not worth a pipe.
 const FULL_READS: u8 = 2;
@@ -37,15 +40,21 @@ pub(crate) enum RelayEnd {
     Expired,
     /// What has changed does not allow it any more.
     Denied,
+    /// It was broken on purpose.
+    Fault,
 }
 
-/// How long a relay may rest and live. `None` is no limit.
+/// How long a relay may rest and live, and what is to go wrong with it. `None` is no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RelayLimits {
     /// Rest in both directions.
     pub(crate) idle: Option<Duration>,
     /// When it ends, whatever it does.
     pub(crate) until: Option<Instant>,
+    /// How fast each direction passes, in bytes per second.
+    pub(crate) bytes_per_second: Option<NonZeroU64>,
+    /// How much passes before it is reset, in bytes of both directions together.
+    pub(crate) reset_after: Option<NonZeroU64>,
 }
 
 impl RelayLimits {
@@ -56,6 +65,16 @@ impl RelayLimits {
             Some(deadline) => timer.set(deadline),
             None => timer.clear(),
         }
+    }
+
+    /// The pace of one direction.
+    pub(crate) fn pace(self) -> Option<Box<Pace>> {
+        self.bytes_per_second.map(|rate| Box::new(Pace::new(rate, None)))
+    }
+
+    /// What may still pass of what it carries, after `carried` bytes.
+    pub(crate) fn left(self, carried: u64) -> u64 {
+        self.reset_after.map_or(u64::MAX, |after| after.get().saturating_sub(carried))
     }
 
     /// Which one it was.
@@ -119,10 +138,16 @@ async fn run(
 ) -> RelayEnd {
     let mut timer = Timer::new();
     limits.set(&mut timer);
+    (inward.pace, outward.pace) = (limits.pace(), limits.pace());
+    let is_counted = limits.reset_after.is_some();
+    (inward.has_no_pipe, outward.has_no_pipe) =
+        (is_counted || inward.pace.is_some(), is_counted || outward.pace.is_some());
     let end = poll_fn(|cx| {
         let mut has_moved = false;
+        inward.left = limits.left(inward.moved + outward.moved);
         // Whoever does not take what the other side sends may still have sent something itself: that is delivered.
         let sent_in = inward.poll(cx, down, up, carried, &mut has_moved, outward.is_done());
+        outward.left = limits.left(inward.moved + outward.moved);
         let sent_out = outward.poll(cx, up, down, carried, &mut has_moved, inward.is_done());
         let ended = match (sent_in, sent_out) {
             (Err(Gone), _) => Some(RelayEnd::ClientReset),
@@ -137,6 +162,9 @@ async fn run(
         if let Some(end) = ended {
             return Poll::Ready(end);
         }
+        if is_counted && limits.left(inward.moved + outward.moved) == 0 {
+            return Poll::Ready(RelayEnd::Fault);
+        }
         if has_moved {
             limits.set(&mut timer);
         }
@@ -147,6 +175,10 @@ async fn run(
         RelayEnd::Closed | RelayEnd::Expired | RelayEnd::Idle | RelayEnd::Denied => {}
         RelayEnd::ClientReset => drop(rhumb_net::socket::reset_on_close(up.socket())),
         RelayEnd::BackendReset => drop(rhumb_net::socket::reset_on_close(down.socket())),
+        RelayEnd::Fault => {
+            drop(rhumb_net::socket::reset_on_close(up.socket()));
+            drop(rhumb_net::socket::reset_on_close(down.socket()));
+        }
     }
     end
 }
@@ -182,6 +214,10 @@ struct Lane {
     /// The sink takes no more.
     is_refused: bool,
     moved: u64,
+    /// How fast it passes.
+    pace: Option<Box<Pace>>,
+    /// How much may still pass, in bytes.
+    left: u64,
 }
 
 impl Lane {
@@ -267,8 +303,20 @@ impl Lane {
         source: &mut Io,
         carried: &mut Carried,
     ) -> Result<Poll<()>, Gone> {
+        let mut step = SIZE;
+        if let Some(pace) = &mut self.pace {
+            match pace.poll_step(cx) {
+                Poll::Ready(few) => step = few.min(SIZE),
+                Poll::Pending => return Ok(Poll::Pending),
+            }
+        }
         let mut buffer = Buffer::take();
-        match source.poll_read(cx, &mut buffer) {
+        let Some(room) = buffer.get_mut(..step) else { return Ok(Poll::Pending) };
+        let read = source.poll_read(cx, room);
+        if let (Some(pace), Poll::Ready(Ok(len))) = (&mut self.pace, &read) {
+            pace.pay(*len);
+        }
+        match read {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(Ok(0)) => self.flow = Flow::Closing,
             Poll::Ready(Ok(len)) => {
@@ -288,7 +336,13 @@ impl Lane {
 
     fn write(&mut self, cx: &mut Context<'_>, sink: &mut Io) -> Poll<()> {
         let Some(buffer) = &self.held else { return Poll::Ready(()) };
-        let bytes = buffer.get(self.start..self.end).unwrap_or_default();
+        let mut bytes = buffer.get(self.start..self.end).unwrap_or_default();
+        if let Some(few) = usize::try_from(self.left).ok().and_then(|left| bytes.get(..left)) {
+            bytes = few;
+            if bytes.is_empty() {
+                return Poll::Pending;
+            }
+        }
         match sink.poll_write(cx, bytes) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0) | Err(_)) => {
@@ -298,6 +352,7 @@ impl Lane {
             Poll::Ready(Ok(len)) => {
                 self.start += len;
                 self.moved += len as u64;
+                self.left -= len as u64;
             }
         }
         if self.start >= self.end {

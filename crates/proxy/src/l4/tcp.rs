@@ -17,6 +17,7 @@ use rhumb_net::buffer::Buffer;
 use rhumb_plan::Port;
 use rhumb_plan::l4::{Carries, L4, L4Rule};
 use rhumb_policy::Certificate;
+use rhumb_policy::fault::ConnectionFaults;
 use rhumb_telemetry::{Metric, Note, Protocol};
 use rhumb_tls::TlsStream;
 use rhumb_upstream::limit::Permit;
@@ -86,6 +87,41 @@ struct Opened {
     /// Counts it among those of its backend.
     permit: Permit,
     rule: Arc<L4Rule>,
+    /// What goes wrong with it on purpose.
+    faults: ConnectionFaults,
+}
+
+/// How long a connection may rest and live, and what is to go wrong with it.
+fn limits(rule: &L4Rule, account: &Account, faults: ConnectionFaults) -> RelayLimits {
+    RelayLimits {
+        idle: rule.tcp.idle,
+        until: rule.tcp.life.map(|life| account.started() + life),
+        bytes_per_second: faults.bytes_per_second,
+        reset_after: faults.reset_after,
+    }
+}
+
+/// Decides what goes wrong with a connection to the backend of this place, and waits as long as it is told to. One that is
+/// to be reset fails.
+async fn suffer(
+    worker: &Worker,
+    rule: &L4Rule,
+    backend: usize,
+    account: &mut Account,
+) -> Result<ConnectionFaults, Failure> {
+    let faults = rule.faults(backend, &mut worker.rng.borrow_mut());
+    if let Some(delay) = faults.delay {
+        account.notes.insert(Note::FaultDelay);
+        tokio::time::sleep(delay).await;
+    }
+    if faults.resets {
+        account.notes.insert(Note::FaultReset);
+        return Err(Cause::FaultInjected.into());
+    }
+    if faults.bytes_per_second.is_some() {
+        account.notes.insert(Note::FaultBandwidth);
+    }
+    Ok(faults)
 }
 
 async fn open(
@@ -114,9 +150,15 @@ async fn open(
     }
     let local = || io.socket().local_addr().ok();
     match connect(worker, &rule, &mut account, ends, local).await {
-        Ok((up, load, permit)) => Some(Opened { account, down: io, up, first, load, permit, rule }),
+        Ok((up, load, permit, faults)) => {
+            Some(Opened { account, down: io, up, first, load, permit, rule, faults })
+        }
         Err(failure) => {
             account.fail(failure);
+            if failure.cause == Cause::FaultInjected {
+                drop(rhumb_net::socket::reset_on_close(io.socket()));
+                return None;
+            }
             match (&mut io, &first) {
                 (Io::Plain(stream), Some(_)) => hello::alert(stream, Alert::InternalError).await,
                 _ => close(&mut io).await,
@@ -202,13 +244,19 @@ async fn connect(
     account: &mut Account,
     ends: Ends,
     local: impl Fn() -> Option<SocketAddr>,
-) -> Result<(Up, InFlight, Permit), Failure> {
+) -> Result<(Up, InFlight, Permit, ConnectionFaults), Failure> {
     let invalid: Failure = Cause::ConfigurationInvalid.into();
     if rule.invalid.is_some() {
         return Err(invalid);
     }
-    let backend = rule.choose(&mut worker.rng.borrow_mut()).map(Arc::clone).ok_or(invalid)?;
+    let (at, backend) = rule.choose(&mut worker.rng.borrow_mut()).ok_or(invalid)?;
+    let backend = Arc::clone(backend);
     account.backend = Some(Arc::clone(&backend));
+    let faults = match rule.faults.get(at).is_none_or(|faults| faults.is_empty()) {
+        true => ConnectionFaults::default(),
+        // Rare, and not to be paid for by every connection.
+        false => Box::pin(suffer(worker, rule, at, account)).await?,
+    };
     let sides = backend.target.proxy_protocol.and_then(|_| {
         let destination = ends.destination.or_else(&local)?;
         Some((ends.client, destination))
@@ -239,7 +287,7 @@ async fn connect(
                 account.connect = Some(took);
                 // The connection goes on counting; how long it lives says nothing about the endpoint.
                 backend.endpoints.note(&mut load, took, Outcome::Success, nanos);
-                return Ok((up, load, permit));
+                return Ok((up, load, permit, faults));
             }
             Err(failure) => {
                 if failure.cause.facts().side == Side::Backend {
@@ -256,9 +304,8 @@ async fn connect(
 }
 
 async fn carry(opened: Opened) {
-    let Opened { mut account, mut down, mut up, first, load, permit, rule } = opened;
-    let limits =
-        RelayLimits { idle: rule.tcp.idle, until: rule.tcp.life.map(|life| account.started() + life) };
+    let Opened { mut account, mut down, mut up, first, load, permit, rule, faults } = opened;
+    let limits = limits(&rule, &account, faults);
     drop(rule);
     let first = first.map(|first| first.bytes).unwrap_or_default();
     let end = match &mut up {
@@ -285,9 +332,8 @@ pub(crate) async fn connect_inside(
     }
     let ends = Ends { client: connection.peer, destination: None };
     match connect(worker, &rule, account, ends, || None).await? {
-        (Up::Io(up), load, permit) => {
-            let until = rule.tcp.life.map(|life| account.started() + life);
-            Ok((up, RelayLimits { idle: rule.tcp.idle, until }, (load, permit)))
+        (Up::Io(up), load, permit, _) => {
+            Ok((up, limits(&rule, account, ConnectionFaults::default()), (load, permit)))
         }
         // The application is behind this proxy and no other.
         (Up::Stream(_), ..) => Err(Cause::ConfigurationInvalid.into()),
@@ -413,7 +459,7 @@ pub(crate) async fn open_early(
                 };
                 if found == Some(Spoken::Http) { None } else { Some(Err(failure)) }
             }
-            Some(Ok((mut up, load, permit))) => {
+            Some(Ok((mut up, load, permit, faults))) => {
                 let mut first = Vec::new();
                 let mut spoken = has_looked.flatten();
                 while spoken.is_none() && first.is_empty() {
@@ -436,24 +482,26 @@ pub(crate) async fn open_early(
                 }
                 match spoken {
                     Some(Spoken::Http) => None,
-                    _ => Some(Ok((up, load, permit, first, spoken))),
+                    _ => Some(Ok((up, load, permit, faults, first, spoken))),
                 }
             }
         }
     };
-    let (mut up, load, permit, first, spoken) = match opened {
+    let (mut up, load, permit, faults, first, spoken) = match opened {
         None => {
             account.cancel();
             return Early::Requests(stream);
         }
         Some(Err(failure)) => {
             account.fail(failure);
+            if failure.cause == Cause::FaultInjected {
+                drop(rhumb_net::socket::reset_on_close(&stream));
+            }
             return lost;
         }
         Some(Ok(opened)) => opened,
     };
-    let limits =
-        RelayLimits { idle: rule.tcp.idle, until: rule.tcp.life.map(|life| account.started() + life) };
+    let limits = limits(&rule, &account, faults);
     drop(rule);
     let spoken = if first.is_empty() { spoken } else { Some(Spoken::Other) };
     let mut down = Io::Plain(stream);

@@ -261,7 +261,7 @@ impl Hub {
             self.drop_one("no_route");
             return None;
         };
-        let backend = rule.choose(&mut self.worker.rng.borrow_mut()).map(Arc::clone);
+        let backend = rule.choose(&mut self.worker.rng.borrow_mut()).map(|(_, backend)| Arc::clone(backend));
         let Some(backend) = backend else {
             self.drop_one("no_backend");
             return None;
