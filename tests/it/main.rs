@@ -19,6 +19,7 @@ mod lifecycle;
 mod l4;
 mod identity;
 mod mesh;
+mod mesh_control;
 mod monitoring;
 mod oauth;
 mod overload;

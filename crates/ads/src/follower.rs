@@ -206,6 +206,12 @@ impl Follower {
         names.filter_map(|(name, held)| Some((&**name, held.version?, held.content.as_ref())))
     }
 
+    /// What is known of one name: nothing, that there is no such resource, or its content.
+    pub fn known(&self, kind: Kind, name: &str) -> Option<Option<&Bytes>> {
+        let held = self.lanes.get(kind.index())?.names.get(name)?;
+        held.version.map(|_| held.content.as_ref())
+    }
+
     /// Every name that is wanted.
     pub fn wanted(&self, kind: Kind) -> impl Iterator<Item = &str> {
         self.lanes.get(kind.index()).into_iter().flat_map(|lane| lane.names.keys().map(|name| &**name))

@@ -99,4 +99,7 @@ pub struct Address {
     /// The workload (`NAMESPACE/NAME`) whose own address was asked for; empty otherwise.
     #[prost(string, tag = "3")]
     pub workload: String,
+    /// Every service (`NAMESPACE/NAME`) that is found there: a workload may belong to several.
+    #[prost(string, repeated, tag = "4")]
+    pub services: Vec<String>,
 }

@@ -152,6 +152,16 @@ impl Agent {
         follower.held(kind).map(|(name, version, content)| (name.into(), version, content.cloned())).collect()
     }
 
+    /// What is known of one resource: nothing, that there is none, or its content.
+    pub fn known(&self, kind: Kind, name: &str) -> Option<Option<Bytes>> {
+        self.shared.follower().known(kind, name).map(|content| content.cloned())
+    }
+
+    /// True while a control plane is connected.
+    pub fn is_connected(&self) -> bool {
+        self.state.borrow().server.is_some()
+    }
+
     /// The number of wanted resources of which nothing is known yet.
     pub fn unknown(&self) -> usize {
         self.shared.follower().unknown()
@@ -371,10 +381,14 @@ async fn register(shared: Arc<Shared>, channel: Channel, states: watch::Sender<S
             Ok(response) => response.into_inner(),
             Err(status) => return told(&status),
         };
+        let mut is_told = false;
         loop {
             tokio::select! {
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) => {
+                        if !std::mem::replace(&mut is_told, true) {
+                            tracing::info!("registered at the control plane: callers are sent here");
+                        }
                         if !answer.unknown_services.is_empty() {
                             tracing::warn!(services = ?answer.unknown_services, "there are no documents of these services");
                         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rhumb_base::resolv_conf;
-use rhumb_dns::{Addresses, Names, Server, Settings};
+use rhumb_dns::{Addresses, Asking, Names, Server, Settings};
 use rhumb_net::capture::{DEFAULT_MARK, mark_sockets, watch_for_loops};
 use rhumb_plan::mesh;
 use rhumb_telemetry::Registry;
@@ -22,10 +22,17 @@ pub(crate) struct Capture {
     names: Arc<ArcSwap<Names>>,
     in_force: Option<mesh::Capture>,
     server: Option<Server>,
+    /// Who knows names that no document has.
+    asking: Option<Asking>,
     is_marking: bool,
 }
 
 impl Capture {
+    /// Asks for names that no document has, from the first capture on.
+    pub(crate) fn ask(&mut self, asking: Asking) {
+        self.asking = Some(asking);
+    }
+
     /// Takes over what a plan says.
     ///
     /// # Errors
@@ -64,7 +71,8 @@ impl Capture {
                 "answering questions for names"
             );
             let is_v6 = has_default_route(&std::fs::read_to_string(ROUTES_V6).unwrap_or_default());
-            let settings = Settings { port: wanted.dns, nameservers, is_v6 };
+            let asking = self.asking.clone();
+            let settings = Settings { port: wanted.dns, nameservers, is_v6, asking };
             self.server = Some(Server::start(&settings, Arc::clone(&self.names), registry)?);
         }
         self.in_force = Some(wanted.clone());

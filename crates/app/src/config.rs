@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rhumb_balance::Nanos;
 use rhumb_model::{Diag, Doc, DocId, Paint, Spec, render_all};
 use rhumb_plan::{Plan, process::Process};
-use rhumb_resolve::{DnsBackend, Memory, Surroundings};
+use rhumb_resolve::{Advice, DnsBackend, Memory, Surroundings};
 use rhumb_source::{Changed, Files, Input};
 
 use crate::health::unix_now;
@@ -76,8 +76,21 @@ pub(crate) struct Offered {
     pub(crate) docs: Vec<Arc<Doc>>,
     /// Mistakes in them.
     pub(crate) diags: Vec<Diag>,
+    /// What is said beside them.
+    pub(crate) advice: Advice,
     /// Another one for other documents.
     pub(crate) number: u64,
+}
+
+impl Offered {
+    /// True when nothing comes of it that did not come of another one.
+    pub(crate) fn is_the_same(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Arc<Doc>, &Arc<Doc>)| Arc::ptr_eq(a, b);
+        self.docs.len() == other.docs.len()
+            && self.docs.iter().zip(&other.docs).all(same)
+            && self.diags.len() == other.diags.len()
+            && self.advice == other.advice
+    }
 }
 
 /// What a configuration says.
@@ -135,7 +148,14 @@ impl Config {
     /// The same, when it is known which files can have changed since the last time.
     pub(crate) fn read_changed(&mut self, changed: &Changed, previous: Option<&Plan>, now: Nanos) -> Reading {
         let mut loaded = self.files.load_changed(changed);
-        if !self.remote.docs.is_empty() {
+        if self.remote.number > 0 {
+            let mut advice = self.remote.advice.clone();
+            if let Some(called) = &mut advice.called {
+                // What is written here is all there is of it.
+                let services = loaded.docs.iter().filter(|doc| matches!(doc.spec, Spec::Service(_)));
+                called.extend(services.map(|doc| format!("{}/{}", doc.namespace(), doc.name())));
+            }
+            self.memory.advise(advice);
             let own: HashSet<&DocId> = loaded.docs.iter().map(|doc| &*doc.id).collect();
             let others: Vec<_> =
                 self.remote.docs.iter().filter(|doc| !own.contains(&*doc.id)).cloned().collect();

@@ -31,6 +31,7 @@ mod explain;
 mod demo;
 mod control;
 mod remote;
+mod lookups;
 mod diff;
 mod print;
 

@@ -146,6 +146,11 @@ impl Live {
         }
     }
 
+    /// Has captured questions for names that no document has answered by somebody who knows more.
+    pub(crate) fn ask_for_names(&mut self, asking: rhumb_dns::Asking) {
+        self.capture.ask(asking);
+    }
+
     /// The workers.
     pub(crate) fn supervisor(&self) -> &Supervisor {
         &self.supervisor

@@ -21,11 +21,14 @@ use rhumb_agent::{Agent, Connect, Event, Io, Options};
 use rhumb_balance::Nanos;
 use rhumb_base::rng::Rng;
 use rhumb_base::spiffe::{SpiffeId, TrustDomain};
+use rhumb_base::virtual_address::VirtualAddress;
 use rhumb_identity::{
     CONTROL_ACCOUNT, JoinToken, Joining, Keeper, KeeperSettings, SYSTEM_NAMESPACE, system_clock,
 };
 use rhumb_model::kind::mesh::ServiceName;
 use rhumb_model::{Doc, Spec};
+use rhumb_resolve::Advice;
+use rhumb_telemetry::Registry;
 use rhumb_tls::mesh::{Expected, Membership};
 use rhumb_tls::{AsyncTls, ClientTls};
 use serde_json::json;
@@ -35,6 +38,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, Offered, Reading};
 use crate::health::Health;
+use crate::lookups::{self, Asked, Askers, Lookups};
 use crate::reload::{CONTROL_PLANE, Live};
 
 /// How long the first documents are waited for; then what there is begins.
@@ -100,12 +104,12 @@ impl RemoteArgs {
             identity: self.state.join("identity"),
             trust_domain: self.trust_domain.clone(),
             membership: None,
+            lookups: None,
         }))
     }
 }
 
 /// A process that becomes a member of a mesh.
-#[derive(Clone)]
 pub(crate) struct Member {
     /// Control planes, as `HOST:PORT`.
     pub(crate) servers: Vec<String>,
@@ -125,6 +129,8 @@ pub(crate) struct Member {
     pub(crate) trust_domain: TrustDomain,
     /// What is to be kept, when there is one already.
     pub(crate) membership: Option<Membership>,
+    /// Connections of its workload are captured, so services are found when they are called first.
+    pub(crate) lookups: Option<Lookups>,
 }
 
 impl Member {
@@ -189,7 +195,20 @@ impl Member {
             directory,
             trust_domain: membership.trust_domain().clone(),
             membership: Some(membership.clone()),
+            lookups: None,
         }))
+    }
+
+    /// Has what its captured workload calls looked up. `doc` is the Sidecar.
+    pub(crate) fn look_up(&mut self, doc: &Doc, registry: &Registry) -> Option<Askers> {
+        let Spec::Sidecar(spec) = &doc.spec else { return None };
+        spec.capture.as_ref()?;
+        let control = spec.identity.as_ref().and_then(|identity| identity.control.as_ref());
+        let written = control.and_then(|control| control.namespace.as_ref());
+        let namespace = written.map_or_else(|| doc.namespace(), |namespace| namespace.value.as_str());
+        let (lookups, askers) = Lookups::new(namespace, registry);
+        self.lookups = Some(lookups);
+        Some(askers)
     }
 
     /// Gets a certificate and connects. Must be called on a runtime.
@@ -220,6 +239,7 @@ impl Member {
             membership,
             control: control.context("identity of the control plane")?,
             is_kept_by_plan,
+            lookups: self.lookups,
         };
         Remote::start(wanted, keeping).context("TLS to the control plane")
     }
@@ -243,6 +263,8 @@ pub(crate) struct Wanted {
     pub(crate) control: SpiffeId,
     /// The plan in force keeps the membership too.
     pub(crate) is_kept_by_plan: bool,
+    /// What a captured workload asks for.
+    pub(crate) lookups: Option<Lookups>,
 }
 
 /// Documents from a control plane.
@@ -261,6 +283,18 @@ pub(crate) struct Remote {
     is_kept_by_plan: bool,
     /// Keeps the membership, until the plan has it kept.
     keeper: Option<JoinHandle<()>>,
+    /// What a captured workload asks for.
+    lookups: Option<Lookups>,
+}
+
+/// Something to be done about documents of a control plane.
+pub(crate) enum News {
+    /// They have changed.
+    Change(Change),
+    /// The connection came or went.
+    State,
+    /// A captured workload wants something.
+    Asked(Asked),
 }
 
 impl Remote {
@@ -305,21 +339,26 @@ impl Remote {
             number: 0,
             is_kept_by_plan: wanted.is_kept_by_plan,
             keeper: Some(keeper),
+            lookups: wanted.lookups,
         };
+        if let Some(lookups) = &mut remote.lookups {
+            let services = remote.bundles.keys().filter(|(kind, _)| *kind == Kind::Service);
+            lookups.restore(services.map(|(_, name)| name.to_string()));
+        }
         remote.follow_services();
         Ok(remote)
     }
 
-    /// The documents in force.
-    pub(crate) fn documents(&mut self) -> Assembled {
+    /// What is in force.
+    fn documents(&mut self) -> Offered {
         let bundles = self.bundles.clone();
-        self.assemble(&bundles)
+        self.offered(&bundles)
     }
 
-    /// The documents with a change in them.
-    pub(crate) fn with(&mut self, change: &Change) -> Assembled {
+    /// The same with a change in it.
+    fn with(&mut self, change: &Change) -> Offered {
         let bundles = changed(&self.bundles, change);
-        self.assemble(&bundles)
+        self.offered(&bundles)
     }
 
     /// Waits for the first documents, for a while, and reads the configuration with what there is.
@@ -327,7 +366,7 @@ impl Remote {
         let mut reading = first;
         if !self.bundles.is_empty() {
             let offered = self.documents();
-            reading = self.read(config, offered, &reading);
+            reading = read(config, offered, &reading);
         }
         let deadline = tokio::time::Instant::now() + FIRST_DOCUMENTS;
         while self.is_waiting() || reading.errors() > 0 {
@@ -336,7 +375,7 @@ impl Remote {
                 break;
             };
             let offered = self.with(&change);
-            let tried = self.read(config, offered, &reading);
+            let tried = read(config, offered, &reading);
             // What is missing as long as not everything has come is no mistake of this part of it.
             if tried.errors() <= reading.errors() {
                 reading = tried;
@@ -345,24 +384,37 @@ impl Remote {
                 let why = mistakes(&tried.diags.iter().map(ToString::to_string).collect::<Vec<_>>());
                 self.refuse(change, why);
                 let offered = self.documents();
-                reading = self.read(config, offered, &reading);
+                reading = read(config, offered, &reading);
             }
         }
         reading
     }
 
-    /// Reads with other documents; who this process is stays as it was `before`.
-    fn read(&mut self, config: &mut Config, assembled: Assembled, before: &Reading) -> Reading {
-        let offered = self.offered(assembled);
-        config.offer(offered);
-        config.read(Some(&before.plan), Nanos::default())
+    /// Does what is to be done.
+    pub(crate) async fn take_up(&mut self, news: News, live: &mut Live, health: &Health) {
+        match news {
+            News::Change(change) => self.take_over(change, live, health).await,
+            News::State => {}
+            News::Asked(asked) => {
+                if let Some(lookups) = &mut self.lookups {
+                    lookups.look(asked, &self.agent);
+                }
+                return;
+            }
+        }
+        if let Some(lookups) = &mut self.lookups {
+            lookups.settle(&self.agent);
+        }
     }
 
     /// Tries a change, and answers it.
-    pub(crate) async fn take_over(&mut self, change: Change, live: &mut Live, health: &Health) {
+    async fn take_over(&mut self, change: Change, live: &mut Live, health: &Health) {
         let before = self.documents();
-        let after = self.with(&change);
-        let offered = self.offered(after);
+        let offered = self.with(&change);
+        if offered.is_the_same(&before) {
+            // Nothing of what it says is used yet.
+            return self.accept(change);
+        }
         live.offer(offered);
         if live.reload(CONTROL_PLANE).await {
             self.accept(change);
@@ -377,24 +429,56 @@ impl Remote {
             }
         });
         self.refuse(change, why.unwrap_or_default());
-        let offered = self.offered(before);
-        live.offer(offered);
+        live.offer(before);
     }
 
     /// Documents for a configuration.
-    fn offered(&mut self, assembled: Assembled) -> Offered {
+    fn offered(&mut self, bundles: &BTreeMap<(Kind, Box<str>), Bytes>) -> Offered {
+        let assembled = self.assemble(bundles);
         self.number += 1;
-        Offered { docs: assembled.documents, diags: assembled.diags, number: self.number }
+        let of = |wanted| bundles.iter().filter(move |((kind, _), _)| *kind == wanted);
+        let called = self.lookups.as_ref().map(|_| {
+            let services = of(Kind::Service).map(|((_, name), _)| name.to_string());
+            services.collect::<BTreeSet<_>>()
+        });
+        let mut addresses = Vec::new();
+        for (_, content) in of(Kind::Address) {
+            let Some((service, Some(address))) = lookups::service_of(content) else { continue };
+            if let (Some(address), true) = (
+                VirtualAddress::from_ip(address),
+                called.as_ref().is_some_and(|called| called.contains(&service)),
+            ) {
+                addresses.push((service, address));
+            }
+        }
+        let advice = Advice { called, addresses };
+        Offered { docs: assembled.documents, diags: assembled.diags, advice, number: self.number }
     }
 
     /// The next change. **Cancel**: nothing is lost.
-    pub(crate) async fn change(&mut self) -> Change {
+    async fn change(&mut self) -> Change {
         loop {
-            match self.events.recv().await {
-                Some(Event::Change(change)) => return change,
-                Some(Event::State(_)) => {}
+            if let News::Change(change) = self.news().await {
+                return change;
+            }
+        }
+    }
+
+    /// What is to be done next. **Cancel**: nothing is lost.
+    pub(crate) async fn news(&mut self) -> News {
+        let asked = async {
+            match &mut self.lookups {
+                Some(lookups) => lookups.asked().await,
                 None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            event = self.events.recv() => match event {
+                Some(Event::Change(change)) => News::Change(change),
+                Some(Event::State(_)) => News::State,
+                None => std::future::pending().await,
+            },
+            asked = asked => News::Asked(asked),
         }
     }
 
@@ -406,6 +490,9 @@ impl Remote {
     /// A change is in force.
     pub(crate) fn accept(&mut self, change: Change) {
         self.bundles = changed(&self.bundles, &change);
+        if let Some(lookups) = &mut self.lookups {
+            lookups.accept(change.kind, change.items.iter().map(|item| &*item.name));
+        }
         self.agent.accept(change);
         self.follow_services();
     }
@@ -413,6 +500,9 @@ impl Remote {
     /// A change cannot be used.
     pub(crate) fn refuse(&mut self, change: Change, why: String) {
         tracing::error!("a change of the control plane is refused: {why}");
+        if let Some(lookups) = &mut self.lookups {
+            lookups.refuse(change.kind, change.items.iter().map(|item| &*item.name));
+        }
         self.agent.refuse(change, why);
     }
 
@@ -463,7 +553,8 @@ impl Remote {
 
     /// Wants the endpoints of the services that documents in force are about.
     fn follow_services(&mut self) {
-        let documents = self.documents().documents;
+        let bundles = self.bundles.clone();
+        let documents = self.assemble(&bundles).documents;
         let services: BTreeSet<String> = documents
             .iter()
             .filter(|document| &*document.id.kind == "Service")
@@ -477,6 +568,14 @@ impl Remote {
             self.bundles.remove(&(Kind::Endpoints, service.as_str().into()));
         }
         self.services = services;
+        if self.lookups.is_some() {
+            // Which addresses they have is for the control plane to say: it knows all of them.
+            for (_, service) in self.bundles.keys().filter(|(kind, _)| *kind == Kind::Service) {
+                if let Some(name) = lookups::resource_of(service) {
+                    self.agent.want(Kind::Address, &name);
+                }
+            }
+        }
     }
 
     fn assemble(&mut self, bundles: &BTreeMap<(Kind, Box<str>), Bytes>) -> Assembled {
@@ -487,10 +586,16 @@ impl Remote {
     }
 }
 
-/// The next change of a control plane; never without one. **Cancel**: nothing is lost.
-pub(crate) async fn next(remote: &mut Option<Remote>) -> Change {
+/// Reads with other documents; who this process is stays as it was `before`.
+fn read(config: &mut Config, offered: Offered, before: &Reading) -> Reading {
+    config.offer(offered);
+    config.read(Some(&before.plan), Nanos::default())
+}
+
+/// What is to be done next about documents of a control plane; never without one. **Cancel**: nothing is lost.
+pub(crate) async fn next(remote: &mut Option<Remote>) -> News {
     match remote {
-        Some(remote) => remote.change().await,
+        Some(remote) => remote.news().await,
         None => std::future::pending().await,
     }
 }

@@ -120,13 +120,22 @@ async fn control(
     let mut guest = options.guest.clone().map(Guest::new).transpose().context("signals")?;
     let notify = Notify::from_env();
     let descriptors = raise_descriptor_limit();
+    let registry = Registry::new();
+    let mut askers = None;
+    if options.member.is_none()
+        && let Some(sidecar) = &reading.sidecar
+    {
+        let membership = reading.plan.mesh.as_ref().and_then(|mesh| mesh.membership.as_ref());
+        options.member = Member::of_sidecar(sidecar, membership)?;
+        askers = options.member.as_mut().and_then(|member| member.look_up(sidecar, &registry));
+    }
     let shared = Shared {
         current: Current::default(),
-        registry: Registry::new(),
+        registry,
         origin: Instant::now(),
         connections: Arc::default(),
         pressure: Arc::default(),
-        discovery: rhumb_proxy::discovery::Discovery::default(),
+        discovery: askers.as_ref().map(|askers| askers.discovery.clone()).unwrap_or_default(),
         plaintext: Arc::default(),
     };
     let health = Arc::new(Health::new());
@@ -139,12 +148,6 @@ async fn control(
         config = %config.path().display(),
         "rhumb starts"
     );
-    if options.member.is_none()
-        && let Some(sidecar) = &reading.sidecar
-    {
-        let membership = reading.plan.mesh.as_ref().and_then(|mesh| mesh.membership.as_ref());
-        options.member = Member::of_sidecar(sidecar, membership)?;
-    }
     let mut remote = None;
     if let Some(member) = options.member.take() {
         let mut joined = member.join().await?;
@@ -183,6 +186,9 @@ async fn control(
     let (mut supervisor, mut endings) = Supervisor::start(workers, &shared).context("worker threads")?;
     supervisor.inherit(inherited);
     let mut live = Live::new(config, &shared, supervisor, Arc::clone(&health), board, options.partial);
+    if let Some(askers) = askers {
+        live.ask_for_names(askers.asking);
+    }
     live.begin(reading).await?;
     for address in live.supervisor_mut().disinherit() {
         tracing::warn!(%address, "a socket that this process was given is on no listener's address: closed");
@@ -248,9 +254,9 @@ async fn control(
                 }
             },
             () = live.watch.changed() => Some(reload::FILE_CHANGE),
-            change = remote::next(&mut remote) => {
+            news = remote::next(&mut remote) => {
                 if let Some(remote) = &mut remote {
-                    remote.take_over(change, &mut live, &health).await;
+                    remote.take_up(news, &mut live, &health).await;
                 }
                 None
             }
@@ -315,7 +321,7 @@ async fn control(
         loop {
             tokio::select! {
                 () = &mut leaving => break,
-                change = remote.change() => remote.take_over(change, &mut live, &health).await,
+                news = remote.news() => remote.take_up(news, &mut live, &health).await,
                 () = stop(&mut signals, 1) => {
                     tracing::warn!("second signal, nobody is waited for");
                     break;

@@ -151,7 +151,8 @@ impl EndpointSet {
         let mut members: Box<[Member]> = specs
             .into_iter()
             .map(|spec| {
-                let endpoint = match known.get(&(spec.address, spec.hostname.as_deref())) {
+                // One that is reached in another way is another one: nothing goes on to be sent to it in plain text.
+                let endpoint = match known.get(&(spec.address, spec.hostname.as_deref(), spec.tunnel)) {
                     Some(endpoint) => Arc::clone(endpoint),
                     None => Arc::new(Endpoint::new(&spec, mean, now)),
                 };
@@ -240,8 +241,8 @@ impl EndpointSet {
     }
 }
 
-fn key(endpoint: &Endpoint) -> (SocketAddr, Option<&str>) {
-    (endpoint.address(), endpoint.hostname().map(|name| &**name))
+fn key(endpoint: &Endpoint) -> (SocketAddr, Option<&str>, u16) {
+    (endpoint.address(), endpoint.hostname().map(|name| &**name), endpoint.tunnel())
 }
 
 fn mean_latency(latencies: impl Iterator<Item = u64>) -> Option<u64> {

@@ -5,7 +5,7 @@
 //! names would share one, the later takes the next free one ([`Allocation`]).
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IPv4 block that virtual addresses come from (RFC 1112 §4 reserves it, so nobody is reached there).
 pub const BLOCK_V4: &str = "240.240.0.0/16";
@@ -30,6 +30,27 @@ impl VirtualAddress {
     /// In IPv6.
     pub fn v6(self) -> Ipv6Addr {
         Ipv6Addr::new(0xfd72, 0x6875, 0x6d62, 0, 0, 0, 0, self.0)
+    }
+
+    /// The number that both have as their host part, for storage.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
+    /// The one of a number that was stored.
+    pub fn of_number(number: u16) -> Option<Self> {
+        (1..=LIMIT).contains(&usize::from(number)).then_some(Self(number))
+    }
+
+    /// The one that an address is a form of.
+    pub fn from_ip(address: IpAddr) -> Option<Self> {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::from_v4(v4),
+            IpAddr::V6(v6) => match v6.segments() {
+                [0xfd72, 0x6875, 0x6d62, 0, 0, 0, 0, number] => Some(Self(number)),
+                _ => None,
+            },
+        }
     }
 
     /// The one whose IPv4 form this is.
@@ -84,6 +105,25 @@ impl Allocation {
         Some(address)
     }
 
+    /// The address of a name, if it has one.
+    pub fn of(&self, name: &str) -> Option<VirtualAddress> {
+        self.names.get(name).copied()
+    }
+
+    /// Gives a name the address that somebody else has given it. Whoever had that one gets another when it is next
+    /// asked for.
+    pub fn restore(&mut self, name: &str, address: VirtualAddress) {
+        if self.names.get(name) == Some(&address) {
+            return;
+        }
+        if let Some(other) = self.taken.insert(address, name.into()) {
+            self.names.remove(&other);
+        }
+        if let Some(before) = self.names.insert(name.into(), address) {
+            self.taken.remove(&before);
+        }
+    }
+
     /// The name that has an address.
     pub fn name(&self, address: VirtualAddress) -> Option<&str> {
         self.taken.get(&address).map(|name| &**name)
@@ -110,6 +150,22 @@ mod tests {
         assert_eq!(second.name(address), Some("default/orders"));
         assert_eq!(VirtualAddress::from_v4(address.v4()), Some(address));
         assert_eq!(address.v6().octets()[14..], address.v4().octets()[2..]);
+    }
+
+    #[test]
+    fn an_address_that_was_given_elsewhere_displaces_who_had_it() {
+        let mut all = Allocation::default();
+        let (a, b) = (all.assign("ns/a").unwrap(), all.assign("ns/b").unwrap());
+        all.restore("ns/c", a);
+        assert_eq!((all.name(a), all.of("ns/c"), all.of("ns/a")), (Some("ns/c"), Some(a), None));
+        assert_ne!(all.assign("ns/a"), Some(a));
+        all.restore("ns/c", b);
+        assert_eq!((all.name(a), all.name(b), all.of("ns/b")), (None, Some("ns/c"), None));
+        for form in [IpAddr::V4(b.v4()), IpAddr::V6(b.v6()), IpAddr::V6(b.v4().to_ipv6_mapped())] {
+            assert_eq!(VirtualAddress::from_ip(form), Some(b));
+        }
+        assert_eq!(VirtualAddress::of_number(b.number()), Some(b));
+        assert_eq!(VirtualAddress::of_number(0), None);
     }
 
     #[test]

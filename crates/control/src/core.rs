@@ -47,6 +47,8 @@ pub struct Core {
     library: Library,
     members: Members,
     virtuals: Virtuals,
+    /// Services by the address that their documents give them.
+    cluster_addresses: HashMap<IpAddr, Arc<str>>,
     revision: u64,
     /// The number of versions that follow from workloads, which have no revision.
     clock: u64,
@@ -139,6 +141,7 @@ impl Core {
             library: Library::default(),
             members: Members::default(),
             virtuals: Virtuals::default(),
+            cluster_addresses: HashMap::new(),
             revision: 0,
             clock,
             entries: HashMap::new(),
@@ -198,6 +201,17 @@ impl Core {
             let (kind, is_there) = (key.kind.clone(), document.is_some());
             let before = selector(self.library.get(&key)).map(<[_]>::to_vec);
             let is_selector_changed = before.as_deref() != selector(document.as_ref());
+            let (had, has) = (cluster_address(self.library.get(&key)), cluster_address(document.as_ref()));
+            if had != has {
+                moved.addresses.extend(had.into_iter().chain(has));
+                let is_its = |had: &IpAddr| self.cluster_addresses.get(had).is_some_and(|of| **of == *key.path());
+                if let Some(had) = had.filter(is_its) {
+                    self.cluster_addresses.remove(&had);
+                }
+                if let Some(has) = has {
+                    self.cluster_addresses.insert(has, key.path().into());
+                }
+            }
             for trace in self.library.set(&key, document) {
                 dirty.extend(self.traces.get(&trace).into_iter().flatten().cloned());
             }
@@ -503,17 +517,22 @@ impl Core {
     /// What is behind an address, or behind a name such as `orders.shop` or `orders.shop.svc.cluster.local`.
     fn address(&self, name: &str) -> (Option<Bytes>, BTreeSet<Trace>) {
         let mut traces = BTreeSet::from([Trace::All("Mesh", "".into())]);
-        let found = match name.parse::<IpAddr>() {
-            Ok(address) => match self.virtuals.at(address) {
-                Some(service) => Some((service.to_string(), String::new())),
-                None => {
-                    let workload = self.members.at(address).next();
-                    workload.map(|workload| {
-                        let service = self.members.services_of(workload).first();
-                        (service.map(ToString::to_string).unwrap_or_default(), workload.to_string())
-                    })
+        let mut workload = String::new();
+        let services: Vec<String> = match name.parse::<IpAddr>() {
+            Ok(address) => {
+                let as_whole = self.virtuals.at(address);
+                let as_whole =
+                    as_whole.or_else(|| self.cluster_addresses.get(&address).map(|service| &**service));
+                match as_whole {
+                    Some(service) => vec![service.to_owned()],
+                    None => {
+                        let workloads = || self.members.at(address);
+                        workload = workloads().next().map(ToString::to_string).unwrap_or_default();
+                        let all = workloads().flat_map(|workload| self.members.services_of(workload));
+                        all.map(ToString::to_string).collect::<BTreeSet<_>>().into_iter().collect()
+                    }
                 }
-            },
+            }
             Err(_) => {
                 let mut labels = name.trim_end_matches('.').splitn(3, '.');
                 let (service, namespace) = (labels.next().unwrap_or(""), labels.next().unwrap_or(""));
@@ -522,15 +541,20 @@ impl Core {
                 let is_ours = rest == "svc" || rest.strip_prefix("svc.").is_some_and(|rest| *rest == *domain);
                 let key = Key::new("Service", namespace, service);
                 traces.insert(Trace::Document(key.clone()));
-                (is_ours && self.library.get(&key).is_some()).then(|| (key.path(), String::new()))
+                let found = is_ours && self.library.get(&key).is_some();
+                found.then(|| key.path()).into_iter().collect()
             }
         };
-        let content = found.map(|(service, workload)| {
-            if let Some((namespace, name)) = split(&service) {
+        for service in &services {
+            if let Some((namespace, name)) = split(service) {
                 traces.insert(Trace::Document(Key::new("Service", namespace, name)));
             }
+        }
+        let is_found = !services.is_empty() || !workload.is_empty();
+        let content = is_found.then(|| {
+            let service = services.first().cloned().unwrap_or_default();
             let virtual_addresses = self.virtuals.of(&service).iter().map(ToString::to_string).collect();
-            Address { service, virtual_addresses, workload }.encode_to_vec().into()
+            Address { service, virtual_addresses, workload, services }.encode_to_vec().into()
         });
         (content, traces)
     }
@@ -589,6 +613,14 @@ impl Core {
 fn selector(document: Option<&Arc<Document>>) -> Option<&[(Box<str>, Box<str>)]> {
     match &document?.role {
         Role::Service(service) => Some(&service.selector),
+        _ => None,
+    }
+}
+
+/// The address that a Service has where it comes from.
+fn cluster_address(document: Option<&Arc<Document>>) -> Option<IpAddr> {
+    match &document?.role {
+        Role::Service(service) => service.address,
         _ => None,
     }
 }

@@ -4,6 +4,7 @@
 //! `parentRefs` and `targetRefs` say what it is attached to, fields that end in `Ref` or `Refs` what it needs.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -88,6 +89,8 @@ pub struct Service {
     pub selector: Vec<(Box<str>, Box<str>)>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
+    /// The address that it has where it comes from (`clusterIP`).
+    pub address: Option<IpAddr>,
 }
 
 /// A port of a service.
@@ -270,6 +273,7 @@ fn service(spec: &Value) -> Service {
     Service {
         selector: pairs(&spec["selector"], |value| Some(text(value))),
         ports: spec["ports"].as_array().into_iter().flatten().map(port).collect(),
+        address: text(&spec["clusterIP"]).parse().ok(),
     }
 }
 

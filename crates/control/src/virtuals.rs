@@ -1,73 +1,40 @@
 //! Addresses that stand for services: what an application connects to when it asks for a service by name.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::net::IpAddr;
 
-/// The first two octets of virtual IPv4 addresses: of 240.0.0.0/4, which nobody routes (RFC 1112 §4).
-const V4: [u8; 2] = [240, 240];
+use rhumb_base::virtual_address::{Allocation, VirtualAddress};
 
-/// The first segments of virtual IPv6 addresses (RFC 4193).
-const V6: [u16; 4] = [0xfd52, 0x6875, 0x6d62, 0x5653];
-
-/// Which service has which number.
+/// Which service has which virtual address.
 #[derive(Debug, Default)]
 pub struct Virtuals {
-    numbers: HashMap<Arc<str>, u16>,
-    services: HashMap<u16, Arc<str>>,
+    given: Allocation,
 }
 
 impl Virtuals {
     /// What was assigned before.
     pub fn restore(&mut self, service: &str, number: u16) {
-        let service: Arc<str> = service.into();
-        if number != 0 && self.services.insert(number, service.clone()).is_none() {
-            self.numbers.insert(service, number);
+        if let Some(address) = VirtualAddress::of_number(number) {
+            self.given.restore(service, address);
         }
     }
 
     /// The number of a service, and whether it was assigned by this call. It follows from the name where it can, so
     /// that two control planes that know nothing of each other mostly agree. Nothing when all are taken.
     pub fn assign(&mut self, service: &str) -> Option<(u16, bool)> {
-        if let Some(number) = self.numbers.get(service) {
-            return Some((*number, false));
-        }
-        let spread = rhumb_ads::Version::of(0, service.as_bytes()).hash;
-        let first = u16::try_from(spread % u64::from(u16::MAX - 1)).unwrap_or(0);
-        let number = (0..u16::MAX - 1)
-            .map(|step| {
-                let number = (u32::from(first) + u32::from(step)) % u32::from(u16::MAX - 1) + 1;
-                u16::try_from(number).unwrap_or(1)
-            })
-            .find(|number| !self.services.contains_key(number))?;
-        let service: Arc<str> = service.into();
-        self.services.insert(number, service.clone());
-        self.numbers.insert(service, number);
-        Some((number, true))
+        let known = self.given.of(service);
+        let address = known.or_else(|| self.given.assign(service))?;
+        Some((address.number(), known.is_none()))
     }
 
     /// The addresses of a service.
     pub fn of(&self, service: &str) -> Vec<IpAddr> {
-        let Some(number) = self.numbers.get(service) else { return Vec::new() };
-        let [high, low] = number.to_be_bytes();
-        let [a, b, c, d] = V6;
-        let v4 = Ipv4Addr::new(V4[0], V4[1], high, low);
-        vec![v4.into(), Ipv6Addr::new(a, b, c, d, 0, 0, 0, *number).into()]
+        let address = self.given.of(service);
+        address.map_or_else(Vec::new, |address| vec![address.v4().into(), address.v6().into()])
     }
 
     /// The service of an address.
-    pub fn at(&self, address: IpAddr) -> Option<&Arc<str>> {
-        let number = match address {
-            IpAddr::V4(v4) => match v4.octets() {
-                [a, b, high, low] if [a, b] == V4 => u16::from_be_bytes([high, low]),
-                _ => return None,
-            },
-            IpAddr::V6(v6) => match v6.segments() {
-                [a, b, c, d, 0, 0, 0, number] if [a, b, c, d] == V6 => number,
-                _ => return None,
-            },
-        };
-        self.services.get(&number)
+    pub fn at(&self, address: IpAddr) -> Option<&str> {
+        self.given.name(VirtualAddress::from_ip(address)?)
     }
 }
 
@@ -87,7 +54,7 @@ mod tests {
             let addresses = virtuals.of(name);
             assert_eq!(addresses.len(), 2);
             for address in addresses {
-                assert_eq!(&**virtuals.at(address).unwrap(), name);
+                assert_eq!(virtuals.at(address), Some(&**name));
             }
         }
         assert!(virtuals.at("10.0.0.1".parse().unwrap()).is_none());

@@ -22,11 +22,13 @@ pub(crate) enum Reply {
     Here(Box<Message>),
     /// The name servers know.
     Elsewhere,
+    /// It may be a service that is not in the table.
+    Perhaps(Box<str>),
 }
 
-/// Looks a question up. `is_v6` tells whether connections over IPv6 can be made from here at all: where they cannot, an
+/// Looks a question up. `is_complete` tells whether there is nobody who knows more names. `is_v6` tells whether connections over IPv6 can be made from here at all: where they cannot, an
 /// address that cannot be used only costs programs time.
-pub(crate) fn answer(query: &Message, names: &Names, is_v6: bool) -> Reply {
+pub(crate) fn answer(query: &Message, names: &Names, is_v6: bool, is_complete: bool) -> Reply {
     if query.metadata.message_type != MessageType::Query {
         return here(query, ResponseCode::FormErr, Vec::new());
     }
@@ -60,6 +62,9 @@ pub(crate) fn answer(query: &Message, names: &Names, is_v6: bool) -> Reply {
             }
             None => here(query, ResponseCode::NXDomain, Vec::new()),
         };
+    }
+    if !is_complete && names.may_be_service(name) {
+        return Reply::Perhaps(name.into());
     }
     if names.is_own(name) {
         return here(query, ResponseCode::NXDomain, Vec::new());
@@ -144,9 +149,9 @@ mod tests {
         let mut query = Message::query();
         query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
         let asked = Message::from_vec(&query.to_vec().unwrap()).unwrap();
-        match answer(&asked, names, is_v6) {
+        match answer(&asked, names, is_v6, true) {
             Reply::Here(message) => Some(Message::from_vec(&message.to_vec().unwrap()).unwrap()),
-            Reply::Elsewhere => None,
+            Reply::Elsewhere | Reply::Perhaps(_) => None,
         }
     }
 
@@ -201,9 +206,9 @@ mod tests {
             |(kind, code)| {
                 let mut message = Message::new(7, kind, code);
                 message.add_query(Query::query(Name::from_ascii("orders.").unwrap(), RecordType::A));
-                match answer(&message, &names, true) {
+                match answer(&message, &names, true, true) {
                     Reply::Here(message) => message.metadata.response_code,
-                    Reply::Elsewhere => ResponseCode::NoError,
+                    Reply::Elsewhere | Reply::Perhaps(_) => ResponseCode::NoError,
                 }
             },
         );

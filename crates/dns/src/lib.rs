@@ -13,7 +13,9 @@
 pub mod names;
 mod answer;
 mod forward;
+pub mod asking;
 pub mod server;
 
+pub use asking::{Asking, Question, Told};
 pub use names::{Addresses, Names};
 pub use server::{Server, Settings};

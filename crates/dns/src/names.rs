@@ -46,6 +46,19 @@ impl Names {
         self.zones.iter().any(|zone| name.ends_with(&**zone) || name == zone.trim_start_matches('.'))
     }
 
+    /// True for a name that a service can have, whether it is in the table or not: its own, with its namespace, and that in
+    /// a zone of the mesh.
+    pub fn may_be_service(&self, name: &str) -> bool {
+        let in_zone = self.zones.iter().find_map(|zone| name.strip_suffix(&**zone));
+        let labels = in_zone.or_else(|| name.strip_suffix(".svc")).unwrap_or(name);
+        let is_whole = in_zone.is_some() || labels.len() < name.len();
+        match labels.split('.').count() {
+            1 => !is_whole && !labels.is_empty(),
+            2 => labels.split('.').all(|label| !label.is_empty()),
+            _ => false,
+        }
+    }
+
     /// The name of an address.
     pub fn name_of(&self, address: IpAddr) -> Option<&str> {
         self.names.get(&address).map(|name| &**name)
@@ -64,4 +77,30 @@ impl Names {
 
 fn normal(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_a_service_can_have_are_told_from_others() {
+        let mut names = Names::default();
+        names.own_zone("svc.cluster.local");
+        for (name, may_be) in [
+            ("orders", true),
+            ("orders.shop", true),
+            ("orders.shop.svc", true),
+            ("orders.shop.svc.cluster.local", true),
+            ("orders.svc.cluster.local", false),
+            ("a.orders.shop.svc.cluster.local", false),
+            ("svc.cluster.local", false),
+            ("api.example.com", false),
+            ("api.example.com.shop.svc.cluster.local", false),
+            (".shop", false),
+            ("", false),
+        ] {
+            assert_eq!(names.may_be_service(name), may_be, "{name}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::answer::{Reply, answer, refuse};
+use crate::asking::{Asking, MAX_ASKED, Told};
 use crate::forward::{Forwarder, framed, read_framed};
 use crate::names::Names;
 
@@ -42,6 +43,8 @@ pub struct Settings {
     pub nameservers: Vec<IpAddr>,
     /// Whether programs here can connect over IPv6.
     pub is_v6: bool,
+    /// Who knows names that are not in the table.
+    pub asking: Option<Asking>,
 }
 
 /// A running server; it ends when this is dropped.
@@ -78,6 +81,8 @@ impl Server {
             is_v6: settings.is_v6,
             forwarder: Forwarder::new(nameservers),
             forwards: Semaphore::new(MAX_FORWARDED),
+            asking: settings.asking.clone(),
+            asked: Semaphore::new(MAX_ASKED),
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             counts: Counts::new(registry),
         });
@@ -146,11 +151,23 @@ impl Sockets {
     }
 }
 
+/// What to do about a question.
+enum Decision {
+    /// To give this answer.
+    Answer(Vec<u8>),
+    /// To ask name servers.
+    Forward,
+    /// To ask whoever knows more names.
+    Ask(Box<str>),
+}
+
 struct Hub {
     names: Arc<ArcSwap<Names>>,
     is_v6: bool,
     forwarder: Forwarder,
     forwards: Semaphore,
+    asking: Option<Asking>,
+    asked: Semaphore,
     connections: Arc<Semaphore>,
     counts: Counts,
 }
@@ -180,14 +197,15 @@ impl Hub {
                 self.counts.unreadable.add(1);
                 continue;
             };
-            match self.decide(&query, from.port()) {
-                Some(answer) => reply(&socket, answer, from).await,
-                None => {
+            match self.decide(&query, from.port(), self.asking.is_none()) {
+                Decision::Answer(answer) => reply(&socket, answer, from).await,
+                undecided => {
                     let (hub, socket) = (Arc::clone(&self), Arc::clone(&socket));
                     let question = buf.get(..len).unwrap_or_default().to_vec();
                     // Bounded by the permits that it asks for first.
                     tokio::spawn(async move {
-                        let answer = hub.forward(&query, &question, Transport::Datagram).await;
+                        let way = (from.port(), Transport::Datagram);
+                        let answer = hub.find_out(undecided, &query, &question, way).await;
                         reply(&socket, answer, from).await;
                     });
                 }
@@ -230,31 +248,67 @@ impl Hub {
                 self.counts.unreadable.add(1);
                 break;
             };
-            let answer = match self.decide(&query, from.port()) {
-                Some(answer) => answer,
-                None => self.forward(&query, &question, Transport::Connection).await,
+            let answer = match self.decide(&query, from.port(), self.asking.is_none()) {
+                Decision::Answer(answer) => answer,
+                undecided => {
+                    let way = (from.port(), Transport::Connection);
+                    self.find_out(undecided, &query, &question, way).await
+                }
             };
             tokio::time::timeout(IDLE, stream.write_all(&framed(&answer)?)).await??;
         }
         Ok(())
     }
 
-    /// The answer, or nothing when name servers are to be asked.
-    fn decide(&self, query: &Message, port: u16) -> Option<Vec<u8>> {
-        match answer(query, &self.names.load(), self.is_v6) {
+    /// What to do about a question. `is_complete`: the table has all names, as far as anybody knows.
+    fn decide(&self, query: &Message, port: u16, is_complete: bool) -> Decision {
+        match answer(query, &self.names.load(), self.is_v6, is_complete) {
             Reply::Here(message) => {
                 self.counts.here.add(1);
-                Some(encoded(&message))
+                Decision::Answer(encoded(&message))
             }
+            Reply::Perhaps(name) => Decision::Ask(name),
             Reply::Elsewhere if self.forwarder.is_own(port) => {
                 self.counts.loops.add(1);
                 tracing::warn!(
                     "questions of this process for names come back to it: it needs CAP_NET_RAW to mark them, or a user of its \
                      own that `rhumb intercept --exclude-users` names"
                 );
-                Some(encoded(&refuse(query, ResponseCode::Refused)))
+                Decision::Answer(encoded(&refuse(query, ResponseCode::Refused)))
             }
-            Reply::Elsewhere => None,
+            Reply::Elsewhere => Decision::Forward,
+        }
+    }
+
+    /// The answer to a question that others are asked about.
+    async fn find_out(
+        &self,
+        decision: Decision,
+        query: &Message,
+        question: &[u8],
+        (port, transport): (u16, Transport),
+    ) -> Vec<u8> {
+        let name = match decision {
+            Decision::Answer(answer) => return answer,
+            Decision::Forward => return self.forward(query, question, transport).await,
+            Decision::Ask(name) => name,
+        };
+        let is_own = self.names.load().is_own(&name);
+        let told = match (&self.asking, self.asked.try_acquire()) {
+            (Some(asking), Ok(_permit)) => asking.ask(name).await,
+            _ => None,
+        };
+        if told.is_none() {
+            self.counts.too_many_asked.add(1);
+        }
+        if is_own && told != Some(Told::Looked) {
+            // That there is no such name would be kept; that it is not known is asked again.
+            self.counts.failed.add(1);
+            return encoded(&refuse(query, ResponseCode::ServFail));
+        }
+        match self.decide(query, port, true) {
+            Decision::Answer(answer) => answer,
+            Decision::Forward | Decision::Ask(_) => self.forward(query, question, transport).await,
         }
     }
 
@@ -298,6 +352,7 @@ struct Counts {
     loops: Counter,
     unreadable: Counter,
     too_many_forwards: Counter,
+    too_many_asked: Counter,
     too_many_connections: Counter,
 }
 
@@ -311,6 +366,7 @@ impl Counts {
             failed: questions("failed"),
             loops: questions("loop"),
             unreadable: questions("unreadable"),
+            too_many_asked: limit(Limit::MeshQuestions),
             too_many_forwards: limit(Limit::DnsForwards),
             too_many_connections: limit(Limit::DnsConnections),
         }
@@ -365,12 +421,20 @@ mod tests {
     }
 
     fn start(nameservers: &[SocketAddr]) -> (Server, Arc<Registry>) {
+        start_asking(nameservers, None, Arc::default())
+    }
+
+    fn start_asking(
+        nameservers: &[SocketAddr],
+        asking: Option<Asking>,
+        table: Arc<ArcSwap<Names>>,
+    ) -> (Server, Arc<Registry>) {
         let mut names = Names::default();
         names.insert("orders", Addresses { v4: Some(Ipv4Addr::new(240, 240, 0, 9)), v6: None });
         let registry = Registry::new();
-        let settings = Settings { port: 0, nameservers: Vec::new(), is_v6: false };
-        let names = Arc::new(ArcSwap::from_pointee(names));
-        (Server::start_with(&settings, nameservers, names, &registry).unwrap(), registry)
+        let settings = Settings { port: 0, nameservers: Vec::new(), is_v6: false, asking };
+        table.store(Arc::new(names));
+        (Server::start_with(&settings, nameservers, table, &registry).unwrap(), registry)
     }
 
     fn question(name: &str) -> Vec<u8> {
@@ -406,6 +470,42 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_not_in_the_table_is_looked_for_first() {
+        let (asking, mut questions) = Asking::new();
+        let table = Arc::<ArcSwap<Names>>::default();
+        let (server, registry) = start_asking(&[name_server()], Some(asking), Arc::clone(&table));
+        let known = Arc::clone(&table);
+        std::thread::spawn(move || {
+            while let Some(question) = questions.blocking_recv() {
+                let told = match &*question.name {
+                    "stock.shop.svc.cluster.local" => {
+                        let mut names = Names::clone(&known.load());
+                        let v4 = Some(Ipv4Addr::new(240, 240, 0, 10));
+                        names.insert(&question.name, Addresses { v4, v6: None });
+                        known.store(Arc::new(names));
+                        Told::Looked
+                    }
+                    "none.shop.svc.cluster.local" | "example.com" => Told::Looked,
+                    _ => Told::Away,
+                };
+                let _ = question.answer.send(told);
+            }
+        });
+        let mut names = Names::clone(&table.load());
+        names.own_zone("svc.cluster.local");
+        table.store(Arc::new(names));
+        let at = server.addresses()[0];
+        assert_eq!(address(&ask(at, "stock.shop.svc.cluster.local.")), "240.240.0.10");
+        assert_eq!(address(&ask(at, "example.com.")), "192.0.2.7");
+        // Nobody can be asked: others may know it, unless it can only be ours.
+        assert_eq!(address(&ask(at, "example.org.")), "192.0.2.7");
+        let code = |name| ask(at, name).metadata.response_code;
+        assert_eq!(code("none.shop.svc.cluster.local."), ResponseCode::NXDomain);
+        assert_eq!(code("away.shop.svc.cluster.local."), ResponseCode::ServFail);
+        assert_eq!(registry.counter(Metric::LimitHits, &[Limit::MeshQuestions.name()]).value(), 0);
+    }
+
+    #[test]
     fn one_connection_carries_several_questions() {
         let (server, _) = start(&[name_server()]);
         let mut stream = std::net::TcpStream::connect(server.addresses()[0]).unwrap();
@@ -437,7 +537,7 @@ mod tests {
         let registry = Registry::new();
         let server = std::iter::repeat_with(|| {
             let at = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-            let settings = Settings { port: at.port(), nameservers: Vec::new(), is_v6: false };
+            let settings = Settings { port: at.port(), nameservers: Vec::new(), is_v6: false, asking: None };
             Server::start_with(&settings, &[at], Arc::default(), &registry)
         });
         // A port that is free for one socket need not be for the others.

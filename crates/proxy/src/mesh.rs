@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rhumb_base::virtual_address::VirtualAddress;
 use rhumb_codec::head::{Method, RequestHead};
 use rhumb_conn::io::Io;
 use rhumb_plan::Port;
@@ -313,6 +314,10 @@ fn captured(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: Sock
     if let Some(name) = mesh.addresses.get(&destination) {
         return outbound(worker, name, stream, ends, member);
     }
+    let is_virtual = VirtualAddress::from_ip(destination.ip()).is_some();
+    if !worker.discovery.is_asked() && is_virtual {
+        return refuse(worker, port, &stream, "no_service");
+    }
     let is_allowed = mesh.egress.allows(destination.ip());
     if !worker.discovery.is_asked() && (is_allowed || !mesh.egress.has_names()) {
         return leave(worker, port, stream, ends, destination, is_allowed, member);
@@ -335,6 +340,10 @@ fn captured(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: Sock
         };
         match known {
             Some(name) => outbound(&worker, name, stream, ends, member),
+            // Nobody is there but who the mesh leads there.
+            None if VirtualAddress::from_ip(destination.ip()).is_some() => {
+                refuse(&worker, &port, &stream, "no_service");
+            }
             None => {
                 let mut is_allowed = answer == Answer::Allowed || mesh.egress.allows(destination.ip());
                 if !is_allowed && mesh.egress.has_names() {
@@ -410,6 +419,12 @@ fn destination(worker: &Worker, port: &Port, stream: &TcpStream, peer: SocketAdd
     None
 }
 
+/// Ends a connection at once: an orderly end would look like an answer.
+fn refuse(worker: &Worker, port: &Port, stream: &TcpStream, reason: &str) {
+    worker.metrics.borrow_mut().add(Metric::ConnectionsRefused, &[port.name.as_str(), reason], 1);
+    let _ = rhumb_net::socket::reset_on_close(stream);
+}
+
 /// A connection that leads out of the mesh.
 fn leave(
     worker: &Rc<Worker>,
@@ -432,9 +447,7 @@ fn leave(
         return;
     }
     tracing::info!(%destination, "a connection out of the mesh is refused (`egress: deny`)");
-    worker.metrics.borrow_mut().add(Metric::ConnectionsRefused, &[port.name.as_str(), "egress_denied"], 1);
-    // A reset says at once that nobody is there; an orderly end would look like an answer.
-    let _ = rhumb_net::socket::reset_on_close(&stream);
+    refuse(worker, port, &stream, "egress_denied");
 }
 
 /// A connection to the workload that no proxy has made.
@@ -448,10 +461,7 @@ fn captured_inbound(
     let Some(destination) = destination(worker, port, &stream, peer) else { return };
     let plan = worker.plan();
     let Some(mesh) = &plan.mesh else { return };
-    let refuse = |reason: &str| {
-        worker.metrics.borrow_mut().add(Metric::ConnectionsRefused, &[port.name.as_str(), reason], 1);
-        let _ = rhumb_net::socket::reset_on_close(&stream);
-    };
+    let refuse = |reason: &str| refuse(worker, port, &stream, reason);
     if !mesh.is_permissive {
         tracing::debug!(%peer, "plain text to the workload is refused");
         return refuse("plaintext");

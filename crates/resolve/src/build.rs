@@ -89,6 +89,11 @@ impl Memory {
         resolved
     }
 
+    /// Takes what a control plane says beside documents, for what is resolved from here on.
+    pub fn advise(&mut self, advice: mesh::Advice) {
+        self.mesh.advice = Arc::new(advice);
+    }
+
     /// The same as [`Self::notice`] for documents that stand for those of the mesh.
     fn notice_mesh(&mut self, docs: &[Arc<Doc>], changes: &mut Changes) {
         let (before, after): (HashSet<usize>, HashSet<usize>) =
@@ -108,7 +113,9 @@ impl Memory {
         let around = (around.has_ipv6, around.workers);
         // Without a plan in force there is nothing that policies and backends could go on with.
         if self.around != Some(around) || is_first {
+            let advice = Arc::clone(&self.mesh.advice);
             *self = Self { around: Some(around), ..Self::default() };
+            self.mesh.advice = advice;
         }
         // Documents come file by file: most of them stand where they stood.
         let same = |(a, b): &(&Arc<Doc>, &Arc<Doc>)| Arc::ptr_eq(a, b);

@@ -33,4 +33,5 @@ mod build;
 
 pub use backends::{DnsBackend, DnsKind, DnsName};
 pub use build::{Memory, Resolved, resolve};
+pub use mesh::Advice;
 pub use settings::Surroundings;

@@ -6,13 +6,14 @@
 //! so that what did not change is not compiled again.
 
 use foldhash::{HashMap, HashMapExt, HashSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use rhumb_base::name::ListenerName;
 use rhumb_base::spiffe::TrustDomain;
-use rhumb_base::virtual_address::{self, Allocation};
+use rhumb_base::virtual_address::{self, Allocation, VirtualAddress};
 use rhumb_model::decode::List;
 use rhumb_model::kind::filter::FilterAction;
 use rhumb_model::kind::mesh::{
@@ -110,9 +111,20 @@ impl Expanded {
     }
 }
 
+/// What a control plane says about services beside their documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advice {
+    /// Services, as `NAMESPACE/NAME`, of which everything is here that callers obey; of others there is only where they are,
+    /// because routes lead to them. A captured workload calls these; nothing: all.
+    pub called: Option<BTreeSet<String>>,
+    /// Virtual addresses that it has given to services.
+    pub addresses: Vec<(String, VirtualAddress)>,
+}
+
 /// What stands for documents of the mesh, by its text.
 #[derive(Default)]
 pub(crate) struct Memory {
+    pub(crate) advice: Arc<Advice>,
     made: HashMap<Box<str>, Arc<Doc>>,
     /// By `NAMESPACE/NAME`. Kept, so that a service keeps its address although others come and go.
     virtual_addresses: Allocation,
@@ -155,6 +167,7 @@ struct Maker<'d> {
     before: HashMap<Box<str>, Arc<Doc>>,
     made: HashMap<Box<str>, Arc<Doc>>,
     virtual_addresses: Allocation,
+    advice: Arc<Advice>,
     out: Expanded,
 }
 
@@ -178,6 +191,7 @@ impl Memory {
             before,
             made: HashMap::new(),
             virtual_addresses: std::mem::take(&mut self.virtual_addresses),
+            advice: Arc::clone(&self.advice),
             out: Expanded::default(),
         };
         maker.collect(docs);
@@ -299,7 +313,7 @@ impl<'d> Maker<'d> {
                 add(&mut outbound, name);
             }
             if let Some(capture) = &sidecar.spec.capture {
-                for service in self.services.values().copied() {
+                for service in self.services.values().copied().filter(|service| self.is_called(service)) {
                     for port in &service.spec.ports {
                         let name =
                             (service.doc.namespace().into(), service.doc.name().into(), port.port.number());
@@ -350,10 +364,14 @@ impl<'d> Maker<'d> {
             zones.push(own.into());
         }
         let mut capture = plan::Capture { dns, names: Vec::new(), zones };
-        let mut services: Vec<_> = self.services.values().copied().collect();
+        let mut services: Vec<_> =
+            self.services.values().copied().filter(|service| self.is_called(service)).collect();
         services.sort_unstable_by_key(|service| (service.doc.namespace(), service.doc.name()));
         let known: HashSet<String> = services.iter().map(|service| virtual_name(service.doc)).collect();
         self.virtual_addresses.retain(|name| known.contains(name));
+        for (name, address) in self.advice.addresses.iter().filter(|(name, _)| known.contains(name)) {
+            self.virtual_addresses.restore(name, *address);
+        }
         for service in services {
             let (name, namespace) = (service.doc.name(), service.doc.namespace());
             let (v4, v6) = match service.spec.virtual_address() {
@@ -385,6 +403,11 @@ impl<'d> Maker<'d> {
             capture.names.extend(names.into_iter().map(|name| (name.into(), v4, v6)));
         }
         self.out.capture = Some(capture);
+    }
+
+    /// True when a captured workload calls the service as it is here.
+    fn is_called(&self, service: &Entry<'d, Service>) -> bool {
+        self.advice.called.as_ref().is_none_or(|called| called.contains(&virtual_name(service.doc)))
     }
 
     fn any(&self) -> IpAddr {

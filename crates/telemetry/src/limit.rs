@@ -93,7 +93,9 @@ limits! {
     DnsConnections = "dns_connections", "", "64",
         "TCP connections with captured questions for names. One more is closed at once.";
     MeshQuestions = "mesh_questions", "", "256, 5s each",
-        "Captured connections that wait to be told where they lead. One more is taken for one that leads out of the mesh.";
+        "Captured connections, or questions for names, that wait to be told where they lead. One more is taken for one that leads out of the mesh.";
+    MeshLookups = "mesh_lookups", "", "4096 found, 1024 at a time",
+        "Services that a captured workload has called and no document of it names. One more is not looked up.";
     ReplayTotal = "replay_total", "", "16Mi per worker",
         "Request content that is kept to be sent again, of all requests. One more is not kept, and not tried again.";
     PolicyKeys = "policy_keys", "Policies rateLimit, quota, concurrency: keys", "65536",
