@@ -20,6 +20,7 @@ mod l4;
 mod identity;
 mod mesh;
 mod mesh_control;
+mod mesh_load;
 mod monitoring;
 mod oauth;
 mod overload;

@@ -73,7 +73,14 @@ impl Site {
     }
 
     /// An application and its sidecar; both begin with nothing but a token.
-    fn start(&self, machine: &Machine, name: &str, account: &str, options: &[&str], application: &Command) -> Member {
+    fn start(
+        &self,
+        machine: &Machine,
+        name: &str,
+        account: &str,
+        options: &[&str],
+        application: &Command,
+    ) -> Member {
         let home = self.path(name);
         std::fs::create_dir_all(&home).unwrap();
         let mut create = Rhumb::command();
@@ -198,7 +205,12 @@ fn a_captured_workload_reaches_services_that_it_has_not_declared_the_first_time_
         done.output.contains("no_endpoint").then_some(())
     });
 
-    // Started again without a control plane it has what it used before.
+    // Started again without a control plane it has what it used before, as soon as that is on its disk.
+    let saved = web.home.join("state/documents/resources");
+    wait::until("what it uses is saved", || {
+        let saved = std::fs::read(&saved).unwrap_or_default();
+        saved.windows(11).any(|name| name == b"nobody.shop").then_some(())
+    });
     site.kill_control();
     drop(web);
     let again = site.start_again(&machine, "web", "web", &["--capture"], &rest());

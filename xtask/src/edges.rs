@@ -27,7 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("plan", &["base", "codec", "telemetry", "tls", "route", "policy", "balance", "upstream"]),
     ("source", &["base", "model", "conn", "tls"]),
     // policy: the tokens of service accounts.
-    ("identity", &["base", "policy", "tls"]),
+    ("identity", &["base", "net", "policy", "tls"]),
     (
         "proxy",
         &[

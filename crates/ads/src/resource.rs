@@ -62,6 +62,9 @@ pub struct Endpoint {
     /// The port of its proxy's tunnel; 0 is the usual one.
     #[prost(uint32, tag = "10")]
     pub tunnel: u32,
+    /// How callers ask it whether it is well, as JSON (`spec.health` of its Workload). Empty behind a proxy, which asks.
+    #[prost(string, tag = "11")]
+    pub health: String,
 }
 
 /// A port of an endpoint.

@@ -32,6 +32,9 @@ struct SavedItem {
     version: String,
     #[prost(bytes = "bytes", tag = "4")]
     content: Bytes,
+    /// There is no such resource, which is worth knowing too: nobody waits for it.
+    #[prost(bool, tag = "5")]
+    absent: bool,
 }
 
 /// What the last process used. Nothing when there is nothing that can be read: the control plane has it too.
@@ -48,7 +51,8 @@ pub(crate) fn load(directory: &Path) -> Vec<(Kind, Item)> {
     let item = |saved: SavedItem| {
         let kind = Kind::of_url(&saved.type_url)?;
         let version = saved.version.parse().ok()?;
-        Some((kind, Item { name: saved.name.into(), version, content: Some(saved.content) }))
+        let content = (!saved.absent).then_some(saved.content);
+        Some((kind, Item { name: saved.name.into(), version, content }))
     };
     saved.items.into_iter().filter_map(item).collect()
 }
@@ -68,15 +72,16 @@ fn read(path: &Path) -> io::Result<Option<Saved>> {
 
 /// What is to be written.
 pub(crate) fn encode(items: impl Iterator<Item = (Kind, Item)>) -> Vec<u8> {
-    let item = |(kind, item): (Kind, Item)| {
-        Some(SavedItem {
-            type_url: kind.url().to_owned(),
-            name: item.name.into(),
-            version: item.version.to_string(),
-            content: item.content?,
-        })
+    let item = |(kind, item): (Kind, Item)| SavedItem {
+        type_url: kind.url().to_owned(),
+        name: item.name.into(),
+        version: item.version.to_string(),
+        absent: item.content.is_none(),
+        content: item.content.unwrap_or_default(),
     };
-    Saved { items: items.filter_map(item).collect() }.encode_to_vec()
+    // Names that somebody asked for and that are none are asked for again.
+    let is_kept = |(kind, item): &(Kind, Item)| *kind != Kind::Address || item.content.is_some();
+    Saved { items: items.filter(is_kept).map(item).collect() }.encode_to_vec()
 }
 
 /// Writes it, as a whole or not at all. There are secrets in it: it is for this user only.
@@ -106,9 +111,9 @@ mod tests {
         let content = Bytes::from_static(b"x");
         let item = Item { name: "a".into(), version: Version::of(3, &content), content: Some(content) };
         let gone = Item { name: "b".into(), version: Version::absent(3), content: None };
-        let items = [(Kind::Service, item.clone()), (Kind::Own, gone)];
+        let items = [(Kind::Service, item.clone()), (Kind::Own, gone.clone()), (Kind::Address, gone.clone())];
         save(&directory, &encode(items.into_iter())).unwrap();
-        assert_eq!(load(&directory), [(Kind::Service, item)]);
+        assert_eq!(load(&directory), [(Kind::Service, item), (Kind::Own, gone)]);
         let mode = fs::metadata(directory.join(NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

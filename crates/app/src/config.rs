@@ -121,6 +121,7 @@ impl Config {
 
     /// Has documents beside those of files, from the next reading on.
     pub(crate) fn offer(&mut self, offered: Offered) {
+        self.files.may_be_empty();
         self.remote = offered;
     }
 
@@ -150,10 +151,13 @@ impl Config {
         let mut loaded = self.files.load_changed(changed);
         if self.remote.number > 0 {
             let mut advice = self.remote.advice.clone();
-            if let Some(called) = &mut advice.called {
-                // What is written here is all there is of it.
-                let services = loaded.docs.iter().filter(|doc| matches!(doc.spec, Spec::Service(_)));
-                called.extend(services.map(|doc| format!("{}/{}", doc.namespace(), doc.name())));
+            // What is written here is all there is of it, and where it is, too.
+            for doc in loaded.docs.iter().filter(|doc| matches!(doc.spec, Spec::Service(_))) {
+                let service = format!("{}/{}", doc.namespace(), doc.name());
+                advice.placed.remove(&service);
+                if let Some(called) = &mut advice.called {
+                    called.insert(service);
+                }
             }
             self.memory.advise(advice);
             let own: HashSet<&DocId> = loaded.docs.iter().map(|doc| &*doc.id).collect();

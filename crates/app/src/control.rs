@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rhumb_base::spiffe::TrustDomain;
 use rhumb_control::control::Control;
+use rhumb_control::roll::Roll;
 use rhumb_identity::{Authority, Issuer, Lifetimes, system_clock};
 use rhumb_net::handover::Inherited;
 use rhumb_plan::Current;
@@ -25,6 +26,9 @@ use crate::run::Door;
 use crate::signal::{Signal, Signals};
 
 mod port;
+
+/// The file of registered workloads, in the directory of the documents.
+const WORKLOADS: &str = "workloads";
 
 /// How long connections of proxies may take to end.
 const END: Duration = Duration::from_secs(5);
@@ -96,12 +100,16 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     let (stop, stopped) = oneshot::channel();
     let (ended, mut end) = oneshot::channel();
     let hub = Arc::clone(control.hub());
+    let roll = Roll::at(options.directory.join(WORKLOADS));
+    roll.restore(&hub, Instant::now());
     let serving = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.context("runtime of the control plane").and_then(|runtime| {
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let stopped = async { drop(stopped.await) };
+                let registered = Arc::clone(&hub);
+                tokio::spawn(async move { roll.keep(&registered).await });
                 port::serve(listener, hub, issuer, stopped).await
             })
         });

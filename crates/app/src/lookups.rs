@@ -188,8 +188,8 @@ impl Lookups {
             self.found.insert(service.clone());
             for kind in [Kind::Service, Kind::Endpoints] {
                 agent.want(kind, service);
-                let is_here = agent.known(kind, service).is_some()
-                    || self.refused.contains(&(kind, service.clone()));
+                let is_here =
+                    agent.known(kind, service).is_some() || self.refused.contains(&(kind, service.clone()));
                 is_all_here &= is_here;
             }
         }

@@ -32,6 +32,8 @@ mod demo;
 mod control;
 mod remote;
 mod lookups;
+mod places;
+mod vitals;
 mod diff;
 mod print;
 

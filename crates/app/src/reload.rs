@@ -26,6 +26,7 @@ use crate::health::{Attempt, Health, unix_now};
 use crate::identity::Members;
 use crate::logs;
 use crate::names::{Board, FIRST_ANSWERS, Names};
+use crate::places::Places;
 use crate::supervisor::{BindError, Supervisor};
 use crate::ward;
 
@@ -54,6 +55,7 @@ pub(crate) struct Live {
     health: Arc<Health>,
     logs: Vec<Arc<AccessLog>>,
     names: Names,
+    places: Places,
     capture: Capture,
     members: Members,
     origin: Instant,
@@ -121,7 +123,7 @@ impl Live {
         supervisor: Supervisor,
         health: Arc<Health>,
         board: Board,
-        partial: bool,
+        (capture, partial): (Capture, bool),
     ) -> Self {
         Self {
             config: Some(config),
@@ -133,7 +135,8 @@ impl Live {
             health,
             logs: Vec::new(),
             names: Names::new(shared.origin, board),
-            capture: Capture::default(),
+            places: Places::new(shared.origin),
+            capture,
             members: Members::new(&shared.registry),
             origin: shared.origin,
             process: None,
@@ -146,9 +149,9 @@ impl Live {
         }
     }
 
-    /// Has captured questions for names that no document has answered by somebody who knows more.
-    pub(crate) fn ask_for_names(&mut self, asking: rhumb_dns::Asking) {
-        self.capture.ask(asking);
+    /// Where services are that are not placed by documents.
+    pub(crate) fn places_mut(&mut self) -> &mut Places {
+        &mut self.places
     }
 
     /// The workers.
@@ -307,6 +310,7 @@ impl Live {
             tracing::warn!("some names are not resolved yet: their backends have no endpoints until then");
         }
 
+        self.places.settle(&plan);
         // Whether an endpoint is used at first is not for its first requests to find out.
         ward::tick(&plan, self.origin);
         if let Some(mesh) = &plan.mesh

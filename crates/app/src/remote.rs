@@ -27,12 +27,12 @@ use rhumb_identity::{
 };
 use rhumb_model::kind::mesh::ServiceName;
 use rhumb_model::{Doc, Spec};
+use rhumb_plan::Current;
 use rhumb_resolve::Advice;
 use rhumb_telemetry::Registry;
 use rhumb_tls::mesh::{Expected, Membership};
 use rhumb_tls::{AsyncTls, ClientTls};
 use serde_json::json;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -40,6 +40,7 @@ use crate::config::{Config, Offered, Reading};
 use crate::health::Health;
 use crate::lookups::{self, Asked, Askers, Lookups};
 use crate::reload::{CONTROL_PLANE, Live};
+use crate::vitals;
 
 /// How long the first documents are waited for; then what there is begins.
 pub(crate) const FIRST_DOCUMENTS: Duration = Duration::from_secs(10);
@@ -285,6 +286,8 @@ pub(crate) struct Remote {
     keeper: Option<JoinHandle<()>>,
     /// What a captured workload asks for.
     lookups: Option<Lookups>,
+    /// Tells the control plane whether the application can serve.
+    telling: Option<JoinHandle<()>>,
 }
 
 /// Something to be done about documents of a control plane.
@@ -340,6 +343,7 @@ impl Remote {
             is_kept_by_plan: wanted.is_kept_by_plan,
             keeper: Some(keeper),
             lookups: wanted.lookups,
+            telling: None,
         };
         if let Some(lookups) = &mut remote.lookups {
             let services = remote.bundles.keys().filter(|(kind, _)| *kind == Kind::Service);
@@ -374,6 +378,10 @@ impl Remote {
                 tracing::warn!(state = %self.state(), "not everything has come from the control plane: going on with what there is");
                 break;
             };
+            if self.is_placed(&change) {
+                self.accept(change);
+                continue;
+            }
             let offered = self.with(&change);
             let tried = read(config, offered, &reading);
             // What is missing as long as not everything has come is no mistake of this part of it.
@@ -407,8 +415,41 @@ impl Remote {
         }
     }
 
+    /// Hands on where services are, before the first configuration is in force.
+    pub(crate) fn place_all(&self, live: &mut Live) {
+        for ((kind, service), content) in self.bundles.iter().filter(|_| self.is_kept_by_plan) {
+            if *kind == Kind::Endpoints
+                && let Err(error) = live.places_mut().place(service, Some(content))
+            {
+                tracing::warn!(service, %error, "the endpoints that were saved cannot be read");
+            }
+        }
+    }
+
+    /// True for a change of where services are, which takes no other plan. What is to be asked whether it is well, does.
+    fn is_placed(&self, change: &Change) -> bool {
+        let is_asked = |content: Option<&Bytes>| content.is_some_and(is_asked);
+        let before = |name: &str| self.bundles.get(&(Kind::Endpoints, name.into()));
+        self.is_kept_by_plan
+            && change.kind == Kind::Endpoints
+            && !change
+                .items
+                .iter()
+                .any(|item| is_asked(item.content.as_ref()) || is_asked(before(&item.name)))
+    }
+
     /// Tries a change, and answers it.
     async fn take_over(&mut self, change: Change, live: &mut Live, health: &Health) {
+        if self.is_placed(&change) {
+            let places = live.places_mut();
+            let placed =
+                change.items.iter().try_for_each(|item| places.place(&item.name, item.content.as_ref()));
+            places.readdress();
+            return match placed {
+                Ok(()) => self.accept(change),
+                Err(error) => self.refuse(change, error.to_string()),
+            };
+        }
         let before = self.documents();
         let offered = self.with(&change);
         if offered.is_the_same(&before) {
@@ -418,6 +459,8 @@ impl Remote {
         live.offer(offered);
         if live.reload(CONTROL_PLANE).await {
             self.accept(change);
+            let bundles = &self.bundles;
+            live.places_mut().retain(|service| bundles.contains_key(&(Kind::Endpoints, service.into())));
             return;
         }
         let attempt = health.last_attempt();
@@ -451,7 +494,13 @@ impl Remote {
                 addresses.push((service, address));
             }
         }
-        let advice = Advice { called, addresses };
+        let services = assembled.documents.iter().filter(|document| &*document.id.kind == "Service");
+        let services = services.filter(|_| self.is_kept_by_plan);
+        let services = services.map(|document| format!("{}/{}", document.namespace(), document.name()));
+        let is_asked =
+            |service: &String| bundles.get(&(Kind::Endpoints, service.as_str().into())).is_some_and(is_asked);
+        let placed = services.filter(|service| !is_asked(service));
+        let advice = Advice { called, addresses, placed: placed.collect() };
         Offered { docs: assembled.documents, diags: assembled.diags, advice, number: self.number }
     }
 
@@ -493,8 +542,11 @@ impl Remote {
         if let Some(lookups) = &mut self.lookups {
             lookups.accept(change.kind, change.items.iter().map(|item| &*item.name));
         }
+        let is_about_documents = !self.is_placed(&change);
         self.agent.accept(change);
-        self.follow_services();
+        if is_about_documents {
+            self.follow_services();
+        }
     }
 
     /// A change cannot be used.
@@ -506,20 +558,24 @@ impl Remote {
         self.agent.refuse(change, why);
     }
 
-    /// The workload takes requests: others may be told.
-    pub(crate) fn register(&mut self) {
+    /// The proxy takes requests: others are told when the application does too.
+    pub(crate) fn register(&mut self, current: &Current) {
         if self.is_kept_by_plan
             && let Some(keeper) = self.keeper.take()
         {
             keeper.abort();
         }
-        if let Some(registration) = &self.registration {
-            self.agent.register(registration.clone());
+        if let Some(registration) = self.registration.clone() {
+            let telling = vitals::tell(Arc::clone(&self.agent), registration, current.clone());
+            self.telling = Some(tokio::task::spawn_local(telling));
         }
     }
 
     /// The workload is about to end: done when nobody sends it anything any more. Changes have to be taken over meanwhile.
-    pub(crate) fn withdrawal(&self) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn withdrawal(&mut self) -> impl Future<Output = ()> + use<> {
+        if let Some(telling) = self.telling.take() {
+            telling.abort();
+        }
         let (agent, is_registered) = (Arc::clone(&self.agent), self.registration.is_some());
         async move {
             if !is_registered {
@@ -581,7 +637,8 @@ impl Remote {
     fn assemble(&mut self, bundles: &BTreeMap<(Kind, Box<str>), Bytes>) -> Assembled {
         let of_documents = |kind: Kind| matches!(kind, Kind::Own | Kind::Service | Kind::Gateway);
         let documents = bundles.iter().filter(|((kind, _), _)| of_documents(*kind)).map(|(_, bytes)| bytes);
-        let workloads = workloads(bundles);
+        // Who has no identity of its own has them as documents, and is told that it cannot call them.
+        let workloads = workloads(bundles, |set| !self.is_kept_by_plan || is_asked(set));
         self.assembly.assemble(documents.chain(&workloads))
     }
 }
@@ -669,13 +726,20 @@ struct Place {
     locality: String,
     mtls: i32,
     tunnel: u32,
+    health: String,
+}
+
+/// True when some of the endpoints of a service are to be asked whether they are well.
+fn is_asked(content: &Bytes) -> bool {
+    let set = EndpointSet::decode(content.clone()).unwrap_or_default();
+    set.endpoints.iter().any(|endpoint| !endpoint.health.is_empty())
 }
 
 /// Endpoints as Workload documents, in bundles of one each.
-fn workloads(bundles: &BTreeMap<(Kind, Box<str>), Bytes>) -> Vec<Bytes> {
+fn workloads(bundles: &BTreeMap<(Kind, Box<str>), Bytes>, is_wanted: impl Fn(&Bytes) -> bool) -> Vec<Bytes> {
     let mut places: BTreeMap<String, Place> = BTreeMap::new();
     for ((kind, service), bytes) in bundles {
-        if *kind != Kind::Endpoints {
+        if *kind != Kind::Endpoints || !is_wanted(bytes) {
             continue;
         }
         let Ok(set) = EndpointSet::decode(bytes.clone()) else { continue };
@@ -693,6 +757,7 @@ fn workloads(bundles: &BTreeMap<(Kind, Box<str>), Bytes>) -> Vec<Bytes> {
             place.account = endpoint.identity.rsplit("/sa/").next().unwrap_or_default().to_owned();
             (place.address, place.weight) = (endpoint.address, endpoint.weight);
             (place.locality, place.mtls, place.tunnel) = (endpoint.locality, endpoint.mtls, endpoint.tunnel);
+            place.health = endpoint.health;
         }
     }
     places.into_iter().filter_map(|(id, place)| document(&id, &place)).collect()
@@ -719,6 +784,9 @@ fn document(id: &str, place: &Place) -> Option<Bytes> {
     if !place.locality.is_empty() {
         spec["locality"] = json!(place.locality);
     }
+    if let Ok(health) = serde_json::from_str::<serde_json::Value>(&place.health) {
+        spec["health"] = health;
+    }
     if place.tunnel != 0 {
         spec["tunnelPort"] = json!(place.tunnel);
     }
@@ -737,9 +805,7 @@ fn over(tls: ClientTls) -> Connect {
     Arc::new(move |server| {
         let (server, tls) = (server.to_owned(), tls.clone());
         Box::pin(async move {
-            let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&*server).await?.collect();
-            let stream = TcpStream::connect(addresses.as_slice()).await?;
-            stream.set_nodelay(true)?;
+            let stream = rhumb_net::connect::connect_to_host(&server).await?;
             let ip = stream.peer_addr()?.ip();
             let stream = AsyncTls::connect(stream, &tls, ip).await.map_err(std::io::Error::other)?;
             Ok(Box::new(stream) as Box<dyn Io>)
@@ -772,7 +838,7 @@ mod tests {
     fn a_workload_of_two_services_is_one_document() {
         let bundles: BTreeMap<_, _> =
             [set("orders", vec![endpoint("http", 80)]), set("admin", vec![endpoint("adm", 81)])].into();
-        let all = workloads(&bundles);
+        let all = workloads(&bundles, |_| true);
         assert_eq!(all.len(), 1);
         let documents = Documents::decode(all[0].clone()).unwrap().documents;
         let value: serde_json::Value = serde_json::from_slice(&documents[0].json).unwrap();
@@ -787,7 +853,7 @@ mod tests {
 
     #[test]
     fn who_is_unwell_or_leaves_is_left_out_unless_nobody_else_is_there() {
-        let count = |endpoints| workloads(&[set("orders", endpoints)].into()).len();
+        let count = |endpoints| workloads(&[set("orders", endpoints)].into(), |_| true).len();
         let unwell = |name: &str| Endpoint { workload: name.to_owned(), unhealthy: true, ..endpoint("", 80) };
         let leaves = Endpoint { draining: true, ..endpoint("", 80) };
         assert_eq!(count(vec![endpoint("", 80), unwell("shop/x")]), 1);

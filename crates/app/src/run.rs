@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rhumb_balance::Nanos;
+use rhumb_dns::Asking;
 use rhumb_net::handover::Inherited;
 use rhumb_plan::Current;
 use rhumb_plan::process::DEFAULT_ADMIN;
@@ -23,6 +24,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admin::token::Issued;
 use crate::admin::{self, Admin};
+use crate::capture::Capture;
 use crate::cli::Exit;
 use crate::config::{Config, Reading, paint};
 use crate::gauges;
@@ -129,6 +131,13 @@ async fn control(
         options.member = Member::of_sidecar(sidecar, membership)?;
         askers = options.member.as_mut().and_then(|member| member.look_up(sidecar, &registry));
     }
+    let mut capture = Capture::default();
+    if let Some(askers) = &askers {
+        capture.ask(askers.asking.clone());
+        // What this process asks of the control plane is captured too, and its questions for names have to be answered.
+        let wanted = reading.plan.mesh.as_ref().and_then(|mesh| mesh.capture.as_ref());
+        capture.take_over(wanted, &registry).context("captured questions for names")?;
+    }
     let shared = Shared {
         current: Current::default(),
         registry,
@@ -185,9 +194,10 @@ async fn control(
     }
     let (mut supervisor, mut endings) = Supervisor::start(workers, &shared).context("worker threads")?;
     supervisor.inherit(inherited);
-    let mut live = Live::new(config, &shared, supervisor, Arc::clone(&health), board, options.partial);
-    if let Some(askers) = askers {
-        live.ask_for_names(askers.asking);
+    let mut live =
+        Live::new(config, &shared, supervisor, Arc::clone(&health), board, (capture, options.partial));
+    if let Some(remote) = &remote {
+        remote.place_all(&mut live);
     }
     live.begin(reading).await?;
     for address in live.supervisor_mut().disinherit() {
@@ -204,7 +214,7 @@ async fn control(
     let _pid_file = options.pid_file.as_deref().map(PidFile::write).transpose().context("PID file")?;
     health.enter(Phase::Ready);
     if let Some(remote) = &mut remote {
-        remote.register();
+        remote.register(&shared.current);
     }
     for port in shared.current.load().all_ports() {
         let tls = match &port.l4 {
@@ -237,6 +247,7 @@ async fn control(
     let mut watchdog = notify.watchdog().map(tokio::time::interval);
     let mut successor: Option<Upgrade> = None;
     let mut put_off = None;
+    let answers = askers.map(|askers| Answers::begin(askers.asking));
     let taken_over = loop {
         let cause = tokio::select! {
             signal = signals.next() => match signal {
@@ -329,6 +340,7 @@ async fn control(
             }
         }
     }
+    drop(answers);
     let Some(mut guest) = guest else {
         return drain(&mut live, &health, &shared.registry, &mut signals, &mut endings, false).await;
     };
@@ -337,6 +349,22 @@ async fn control(
     // Nobody is left who could answer: no load balancer has to notice, and what its clients have asked is lost already.
     drain(&mut live, &health, &shared.registry, &mut signals, &mut endings, true).await?;
     Ok(Exit::Guest(ended.code))
+}
+
+/// Questions for names are answered as long as this is there.
+struct Answers(Asking);
+
+impl Answers {
+    fn begin(asking: Asking) -> Self {
+        asking.open(true);
+        Self(asking)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.0.open(false);
+    }
 }
 
 /// The end of the application; never without one. **Cancel**: nothing is lost.

@@ -189,11 +189,12 @@ fn begin(
     // A tenth more or less.
     let pause = check.interval.mul_f64(0.9 + f64::from(rng.below(200)) / 1000.0);
     let (registry, weak) = (Arc::clone(registry), Rc::downgrade(checkup));
-    let address = checkup.endpoint.address();
+    let endpoint = Arc::clone(&checkup.endpoint);
     let begun = Instant::now();
     let task = tokio::task::spawn_local(async move {
         let _slot = slot;
-        let result = active::check(&check, &backend.target, address).await;
+        let (target, address) = backend.way(&endpoint);
+        let result = active::check(&check, target, address).await;
         let Some(checkup) = weak.upgrade() else { return };
         let word = if result.is_ok() { "pass" } else { "fail" };
         registry.counter(Metric::HealthChecks, &[backend.name.as_str(), word]).add(1);

@@ -204,7 +204,8 @@ impl Core {
             let (had, has) = (cluster_address(self.library.get(&key)), cluster_address(document.as_ref()));
             if had != has {
                 moved.addresses.extend(had.into_iter().chain(has));
-                let is_its = |had: &IpAddr| self.cluster_addresses.get(had).is_some_and(|of| **of == *key.path());
+                let is_its =
+                    |had: &IpAddr| self.cluster_addresses.get(had).is_some_and(|of| **of == *key.path());
                 if let Some(had) = had.filter(is_its) {
                     self.cluster_addresses.remove(&had);
                 }

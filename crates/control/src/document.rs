@@ -132,6 +132,8 @@ pub struct Workload {
     pub weight: Option<u32>,
     /// `strict`, `permissive` or `none`; empty when it is not said.
     pub mtls: Box<str>,
+    /// How it is asked whether it is well, as JSON; empty when it is not.
+    pub health: Box<str>,
 }
 
 /// Settings of the mesh that endpoints depend on.
@@ -292,6 +294,7 @@ fn workload(spec: &Value, labels: &Value) -> Workload {
         },
         weight: spec["weight"].as_u64().and_then(|weight| u32::try_from(weight).ok()),
         mtls: text(&spec["mtls"]),
+        health: spec["health"].as_object().map(|_| spec["health"].to_string().into()).unwrap_or_default(),
     }
 }
 

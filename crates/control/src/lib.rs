@@ -2,7 +2,8 @@
 //!
 //! [`core`] is all of it without I/O: documents, workloads and streams of proxies in, responses out, and at any time the
 //! answer to who uses a change ([`audience`]). [`library`] makes bundles of documents, [`members`] endpoints of workloads,
-//! [`virtuals`] gives services addresses. [`hub`] puts it behind a lock and [`serve`] on the wire.
+//! [`virtuals`] gives services addresses. [`hub`] puts it behind a lock and [`serve`] on the wire; [`roll`] remembers who
+//! was registered.
 //!
 //! Knows no TLS and no HTTP for people: `app` brings both. Does not know what documents mean beyond the references in
 //! them ([`document`]).
@@ -20,5 +21,6 @@ pub mod audience;
 pub mod core;
 pub mod store;
 pub mod hub;
+pub mod roll;
 pub mod serve;
 pub mod control;

@@ -35,6 +35,8 @@ pub struct Members {
     addresses: HashMap<IpAddr, BTreeSet<Arc<str>>>,
     /// Addresses by workload.
     address_of: HashMap<Arc<str>, IpAddr>,
+    /// Counts changes of who is registered.
+    generation: u64,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,11 @@ pub enum Refused {
 }
 
 impl Members {
+    /// Another number when other workloads are registered, or say something else.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The services of a workload.
     pub fn services_of(&self, workload: &str) -> &[Arc<str>] {
         self.services.get(workload).map_or(&[], Vec::as_slice)
@@ -161,6 +168,7 @@ impl Members {
 
     /// A Workload's document or registration changed.
     pub fn workload_changed(&mut self, id: &Arc<str>, library: &Library) -> Moved {
+        self.generation += 1;
         let mut moved = Moved::default();
         let before = self.services.remove(id).unwrap_or_default();
         let after = self.belongs_to(id, library);
@@ -295,6 +303,10 @@ impl Members {
             draining: false,
             unhealthy: registered.is_some_and(|registered| registered.unhealthy),
             tunnel: registered.map_or(0, |registered| registered.tunnel),
+            health: match (mtls, written) {
+                (Mtls::None, Some(written)) => written.health.to_string(),
+                _ => String::new(),
+            },
         })
     }
 

@@ -1,5 +1,7 @@
 //! Names that are not in the table: whoever knows more is asked, and the table is looked at again.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -32,17 +34,26 @@ pub enum Told {
 #[derive(Clone, Debug)]
 pub struct Asking {
     questions: mpsc::Sender<Question>,
+    is_open: Arc<AtomicBool>,
 }
 
 impl Asking {
-    /// With the end that whoever knows more reads from.
+    /// With the end that whoever knows more reads from. Nobody is asked until it is [opened](Self::open).
     pub fn new() -> (Self, mpsc::Receiver<Question>) {
         let (questions, receiver) = mpsc::channel(MAX_ASKED);
-        (Self { questions }, receiver)
+        (Self { questions, is_open: Arc::default() }, receiver)
+    }
+
+    /// Whoever knows more answers from here on, or does so no longer.
+    pub fn open(&self, is_open: bool) {
+        self.is_open.store(is_open, Ordering::Relaxed);
     }
 
     /// Has a name looked for; nothing when a bound kept it from being.
     pub(crate) async fn ask(&self, name: Box<str>) -> Option<Told> {
+        if !self.is_open.load(Ordering::Relaxed) {
+            return Some(Told::Away);
+        }
         let (answer, answered) = oneshot::channel();
         self.questions.try_send(Question { name, answer }).ok()?;
         let told = tokio::time::timeout(MAX_WAIT, answered).await.ok()?;

@@ -472,6 +472,7 @@ mod tests {
     #[test]
     fn a_name_that_is_not_in_the_table_is_looked_for_first() {
         let (asking, mut questions) = Asking::new();
+        asking.open(true);
         let table = Arc::<ArcSwap<Names>>::default();
         let (server, registry) = start_asking(&[name_server()], Some(asking), Arc::clone(&table));
         let known = Arc::clone(&table);

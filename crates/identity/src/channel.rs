@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +11,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rhumb_tls::{AsyncTls, ClientTls};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 /// How long a connection may take to be made, TLS included.
@@ -56,9 +55,7 @@ pub(crate) async fn over_tls(server: &str, tls: ClientTls) -> Result<Channel, to
     connect(Connector(Arc::new(move || {
         let (server, tls) = (Arc::clone(&server), tls.clone());
         Box::pin(async move {
-            let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&*server).await?.collect();
-            let stream = TcpStream::connect(addresses.as_slice()).await?;
-            stream.set_nodelay(true)?;
+            let stream = rhumb_net::connect::connect_to_host(&server).await?;
             let ip = stream.peer_addr()?.ip();
             let stream = AsyncTls::connect(stream, &tls, ip).await?;
             Ok(TokioIo::new(Box::new(stream) as Box<dyn Io>))

@@ -10,9 +10,33 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::timer::Timer;
+
+/// Opens a connection to `HOST:PORT`: to the first of its addresses that takes one. For what a process asks of others of the
+/// mesh itself; it is let through where connections are captured, as all of its sockets.
+///
+/// # Errors
+/// Those of the last address.
+pub async fn connect_to_host(server: &str) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host(server).await? {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        crate::capture::mark(&socket);
+        match socket.connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
 
 /// Opens a connection within `timeout`, for which the timers of this thread must be [driven](crate::timer::drive).
 /// Dropping the future closes the socket.

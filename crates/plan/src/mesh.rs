@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rhumb_tls::mesh::{Bundle, Expected, Membership, Svid};
 use rhumb_upstream::Target;
 
@@ -24,6 +25,8 @@ pub struct Mesh {
     pub inbound_ports: HashMap<u16, Arc<str>>,
     /// Names of services in `outbound` by the addresses that connections of the workload are made to.
     pub addresses: HashMap<SocketAddr, Arc<str>>,
+    /// The same for endpoints that come from elsewhere than the plan.
+    pub places: Arc<Addresses>,
     /// What `rhumb intercept` brings here, when it is asked for.
     pub capture: Option<Capture>,
     /// Where connections may go that lead to no service.
@@ -118,7 +121,23 @@ pub struct Way {
     pub expected: Expected,
     /// The name that its proxies are asked for.
     pub server_name: Box<str>,
+    /// Its endpoints come from elsewhere than the plan: whoever has them fills the cell of the backend, and `expected`.
+    pub placed: Option<Placed>,
 }
+
+/// A port of a service whose endpoints come from elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The service, as `NAMESPACE/NAME`.
+    pub service: Box<str>,
+    /// The name of the port; empty when it has none.
+    pub port: Box<str>,
+    /// Its number.
+    pub number: u16,
+}
+
+/// Names of services by addresses of their workloads, which come and go without another plan.
+pub type Addresses = ArcSwap<HashMap<SocketAddr, Arc<str>>>;
 
 /// A port of a service.
 #[derive(Clone)]
@@ -199,6 +218,11 @@ pub enum Place {
 }
 
 impl Mesh {
+    /// The name of the service that connections to an address are for.
+    pub fn at(&self, address: &SocketAddr) -> Option<Arc<str>> {
+        self.addresses.get(address).cloned().or_else(|| self.places.load().get(address).cloned())
+    }
+
     /// The service of a place.
     pub fn service(&self, place: &Place) -> Option<&Service> {
         match place {

@@ -311,8 +311,8 @@ fn captured(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: Sock
     let ends = Ends { client: peer, destination: Some(destination) };
     let plan = worker.plan();
     let Some(mesh) = &plan.mesh else { return };
-    if let Some(name) = mesh.addresses.get(&destination) {
-        return outbound(worker, name, stream, ends, member);
+    if let Some(name) = mesh.at(&destination) {
+        return outbound(worker, &name, stream, ends, member);
     }
     let is_virtual = VirtualAddress::from_ip(destination.ip()).is_some();
     if !worker.discovery.is_asked() && is_virtual {
@@ -335,11 +335,11 @@ fn captured(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: Sock
         let plan = worker.plan();
         let Some(mesh) = &plan.mesh else { return };
         let known = match &answer {
-            Answer::Service(name) => mesh.outbound.get_key_value(name).map(|(name, _)| name),
-            _ => mesh.addresses.get(&destination),
+            Answer::Service(name) => mesh.outbound.get_key_value(name).map(|(name, _)| Arc::clone(name)),
+            _ => mesh.at(&destination),
         };
         match known {
-            Some(name) => outbound(&worker, name, stream, ends, member),
+            Some(name) => outbound(&worker, &name, stream, ends, member),
             // Nobody is there but who the mesh leads there.
             None if VirtualAddress::from_ip(destination.ip()).is_some() => {
                 refuse(&worker, &port, &stream, "no_service");

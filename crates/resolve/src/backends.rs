@@ -443,7 +443,7 @@ impl<'a> Backends<'a> {
         }
         let settings = settings?;
         if let Some(mesh) = mesh
-            && !mesh.tunnels.is_empty()
+            && (!mesh.tunnels.is_empty() || mesh.placed.is_some())
             && self.membership.is_none()
         {
             report.push(self.without_identity(doc));
@@ -461,7 +461,8 @@ impl<'a> Backends<'a> {
         (&name, protocol, settings.as_ref().map(|settings| settings.digest)).hash(&mut hasher);
         if let Some(mesh) = mesh {
             let domain = self.membership.map(|membership| membership.trust_domain().to_string());
-            (spoken, &mesh.server_name, &mesh.identities, domain).hash(&mut hasher);
+            let placed = mesh.placed.as_ref().map(|placed| (&placed.port, placed.number));
+            (spoken, &mesh.server_name, &mesh.identities, domain, placed).hash(&mut hasher);
         }
         let pool_key = hasher.finish();
         (connect_timeout, idle_timeout, algorithm, proxy_protocol_of(spec), limits).hash(&mut hasher);
@@ -503,7 +504,17 @@ impl<'a> Backends<'a> {
                         tunnel: 0,
                     })
                 });
-                let specs = fixed.iter().cloned().chain(found).collect();
+                // Whoever fills it knows them, and what is right until then is what was.
+                let is_placed = mesh.is_some_and(|mesh| mesh.placed.is_some());
+                let placed = set.members().iter().filter(|_| is_placed).map(|member| EndpointSpec {
+                    address: member.endpoint().address(),
+                    hostname: member.endpoint().hostname().cloned(),
+                    weight: member.weight(),
+                    zone: member.zone().map(Arc::from),
+                    priority: member.priority(),
+                    tunnel: member.endpoint().tunnel(),
+                });
+                let specs = fixed.iter().cloned().chain(found).chain(placed).collect();
                 before.endpoints.next(specs, algorithm, self.around.now)
             }
         };
@@ -562,7 +573,12 @@ impl<'a> Backends<'a> {
         if let Some(before) = before
             && let Some(way) = &before.mesh
         {
-            let way = Way { plain, expected: way.expected.clone(), server_name: way.server_name.clone() };
+            let way = Way {
+                plain,
+                expected: way.expected.clone(),
+                server_name: way.server_name.clone(),
+                placed: mesh.placed.clone(),
+            };
             return Some((Target { tls: before.target.tls.clone(), ..target }, way));
         }
         let ids = mesh.identities.iter().filter_map(|id| SpiffeId::parse(id).ok());
@@ -580,7 +596,8 @@ impl<'a> Backends<'a> {
                 return None;
             }
         };
-        Some((Target { tls, ..target }, Way { plain, expected, server_name: mesh.server_name.clone() }))
+        let (server_name, placed) = (mesh.server_name.clone(), mesh.placed.clone());
+        Some((Target { tls, ..target }, Way { plain, expected, server_name, placed }))
     }
 
     /// The place of the Service that a Backend stands for.

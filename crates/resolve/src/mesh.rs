@@ -16,6 +16,7 @@ use rhumb_base::spiffe::TrustDomain;
 use rhumb_base::virtual_address::{self, Allocation, VirtualAddress};
 use rhumb_model::decode::List;
 use rhumb_model::kind::filter::FilterAction;
+use rhumb_model::kind::health::HealthCheck;
 use rhumb_model::kind::mesh::{
     DEFAULT_TRUST_DOMAIN, Egress, Mesh, MeshMtls, Outside, Sidecar, SidecarIdentity, default_tunnel_port,
 };
@@ -79,6 +80,8 @@ pub(crate) struct MeshBackend {
     pub(crate) identities: Vec<Box<str>>,
     /// The ports of proxies, by the address of the Workload; those without one have none.
     pub(crate) tunnels: HashMap<SocketAddr, u16>,
+    /// Endpoints and identities come from elsewhere.
+    pub(crate) placed: Option<plan::Placed>,
 }
 
 /// What documents of the mesh come to.
@@ -119,6 +122,8 @@ pub struct Advice {
     pub called: Option<BTreeSet<String>>,
     /// Virtual addresses that it has given to services.
     pub addresses: Vec<(String, VirtualAddress)>,
+    /// Services, as `NAMESPACE/NAME`, whose endpoints do not come as documents.
+    pub placed: BTreeSet<String>,
 }
 
 /// What stands for documents of the mesh, by its text.
@@ -215,16 +220,6 @@ impl<'d> Maker<'d> {
                     self.services.insert(key(doc), Entry { doc, spec });
                 }
                 Spec::Workload(spec) if !doc.broken => {
-                    if let Some(health) = &spec.health {
-                        let diag = Diag::warning(
-                            Rule::NoEffect,
-                            doc.origin(health.span),
-                            "Workloads are not asked whether they are well",
-                        )
-                        .why("endpoints are judged by the calls that they serve")
-                        .fix("remove `health`");
-                        self.out.diags.push(diag);
-                    }
                     self.workloads.entry(doc.namespace()).or_default().push(Entry { doc, spec });
                 }
                 Spec::Mesh(spec) => match self.mesh {
@@ -498,9 +493,18 @@ impl<'d> Maker<'d> {
             server_name: self.server_name(name).into(),
             identities: Vec::new(),
             tunnels: HashMap::new(),
+            placed: None,
         };
         let mut endpoints = String::new();
-        for workload in self.workloads_of(service) {
+        let is_placed = self.advice.placed.contains(&virtual_name(service.doc));
+        if is_placed {
+            mesh.placed = Some(plan::Placed {
+                service: virtual_name(service.doc).into(),
+                port: port.name.as_ref().map_or("", |name| name.as_str()).into(),
+                number: name.2,
+            });
+        }
+        for workload in self.workloads_of(service).into_iter().filter(|_| !is_placed) {
             let Some(target) = target(port, workload.spec) else {
                 if let Some(TargetPort::Name(target)) = port.target_port.as_deref() {
                     let what =
@@ -531,6 +535,7 @@ impl<'d> Maker<'d> {
                 }
             }
         }
+        let health = self.health_of(service, is_placed);
         mesh.identities.sort_unstable();
         let is_empty = endpoints.is_empty();
         if is_empty {
@@ -539,18 +544,57 @@ impl<'d> Maker<'d> {
         }
         let mut ways: Vec<_> = mesh.tunnels.iter().collect();
         ways.sort_unstable();
-        let note = format!("{} {:?} {ways:?}", mesh.server_name, mesh.identities);
+        let note =
+            format!("{} {:?} {ways:?} {:?} {:?}", mesh.server_name, mesh.identities, mesh.placed, health);
         let text = format!("endpoints:{endpoints}\n  protocol: {protocol}\n# {note}");
         let own = backend_name(&name.1, name.2);
         self.push_with("Backend", &name.0, &own, &text, service.doc, |spec| {
-            if let Spec::Backend(backend) = spec
-                && is_empty
-            {
+            let Spec::Backend(backend) = spec else { return };
+            if is_empty {
                 let backend = Arc::make_mut(backend);
                 backend.endpoints = List::of(Vec::new(), backend.span);
             }
+            if health.is_some() {
+                Arc::make_mut(backend).health = health;
+            }
         });
         self.out.backends.insert((name.0.clone(), own.into()), mesh);
+    }
+
+    /// How callers ask the Workloads of a Service whether they are well: those without a proxy, which would know.
+    fn health_of(&mut self, service: Entry<'d, Service>, is_placed: bool) -> Option<HealthCheck> {
+        if is_placed {
+            return None;
+        }
+        let workloads = self.workloads_of(service);
+        let has_no_proxy = |workload: &Entry<'d, Workload>| {
+            workload.spec.mtls.as_ref().is_some_and(|mtls| **mtls == WorkloadMtls::None)
+        };
+        let first =
+            workloads.iter().find(|workload| has_no_proxy(workload) && workload.spec.health.is_some())?;
+        if let Some(other) = workloads.iter().find(|workload| !has_no_proxy(workload)) {
+            let at = first.spec.health.as_ref().map_or(first.doc.span, |health| health.span);
+            let what = format!(
+                "the Workloads of Service `{}` are not asked whether they are well",
+                service.doc.name()
+            );
+            let diag = Diag::warning(Rule::NoEffect, first.doc.origin(at), what)
+                .why("one of them has a proxy, which asks its application itself; callers ask where no Workload has one")
+                .fix("remove `health`, or give those without a proxy a Service of their own")
+                .related(other.doc.origin(other.doc.span), "one with a proxy");
+            self.out.diags.push(diag);
+            return None;
+        }
+        first.spec.health.clone()
+    }
+
+    /// How the proxy of this workload asks its application whether it is well.
+    fn own_health(&self) -> Option<HealthCheck> {
+        let sidecar = self.sidecar?;
+        let named = sidecar.spec.workload.as_ref().and_then(|own| own.name.as_ref());
+        let name = named.map_or_else(|| sidecar.doc.name(), |name| name.value.as_str());
+        let own = self.workloads.get(sidecar.doc.namespace())?.iter().find(|own| own.doc.name() == name)?;
+        own.spec.health.clone()
     }
 
     /// The Workloads that serve a Service.
@@ -599,6 +643,7 @@ impl<'d> Maker<'d> {
     /// What is served here.
     fn inbound(&mut self) {
         let Some(sidecar) = self.sidecar else { return };
+        let own_health = self.own_health();
         for inbound in &sidecar.spec.inbound {
             let namespace = inbound.service.namespace().unwrap_or_else(|| sidecar.doc.namespace());
             let service =
@@ -636,9 +681,14 @@ impl<'d> Maker<'d> {
             let protocol = if carried == Carried::Http2 { "h2c" } else { "http/1" };
             // A proxy beside its application: nobody else could serve in its place, and a restart is no reason to wait.
             let text = format!(
-                "endpoints: [\"{target}\"]\n  protocol: {protocol}\n  outlierDetection: {{enabled: false}}"
+                "endpoints: [\"{target}\"]\n  protocol: {protocol}\n  outlierDetection: {{enabled: false}}\n# {:?}",
+                own_health
             );
-            self.push("Backend", &name.0, &own, &text, service.doc);
+            self.push_with("Backend", &name.0, &own, &text, service.doc, |spec| {
+                if let (Spec::Backend(backend), Some(health)) = (spec, &own_health) {
+                    Arc::make_mut(backend).health = Some(health.clone());
+                }
+            });
             let section = port.name.as_ref().map(|name| Box::from(name.as_str()));
             if carried != Carried::Tcp {
                 self.door(&name, &own, section.clone(), Side::Inbound, Carries::Requests, service.doc);
@@ -999,10 +1049,17 @@ pub(crate) fn sockets(
 }
 
 /// The mesh as the data path has it.
-pub(crate) fn plan(mesh: &Expanded, own: Own, ports: Vec<(&MeshDoor, Arc<Port>)>) -> Option<Arc<plan::Mesh>> {
+pub(crate) fn plan(
+    mesh: &Expanded,
+    own: Own,
+    ports: Vec<(&MeshDoor, Arc<Port>)>,
+    previous: Option<&Plan>,
+) -> Option<Arc<plan::Mesh>> {
     if !mesh.is_member() {
         return None;
     }
+    let before = previous.and_then(|plan| plan.mesh.as_ref());
+    let places = before.map(|before| Arc::clone(&before.places)).unwrap_or_default();
     let mut plan = plan::Mesh {
         egress: mesh.egress.clone(),
         is_permissive: mesh.is_permissive,
@@ -1011,6 +1068,7 @@ pub(crate) fn plan(mesh: &Expanded, own: Own, ports: Vec<(&MeshDoor, Arc<Port>)>
         keeping: own.keeping,
         app_socket: own.app_socket,
         addresses: mesh.addresses.iter().cloned().collect(),
+        places,
         capture: mesh.capture.clone(),
         ..plan::Mesh::default()
     };

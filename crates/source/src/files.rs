@@ -26,6 +26,8 @@ pub struct Files {
     listeners: Vec<Box<str>>,
     /// Documents that are in no file.
     made: Option<Made>,
+    /// Documents come from elsewhere too.
+    may_be_empty: bool,
 }
 
 /// Documents that somebody made, as if they stood in a file of the working directory.
@@ -92,6 +94,7 @@ impl Files {
             distinct: Distinct::default(),
             listeners: Vec::new(),
             made: None,
+            may_be_empty: false,
         }
     }
 
@@ -105,11 +108,17 @@ impl Files {
 
     /// The same configuration, not read yet.
     pub fn anew(&self) -> Self {
-        let again = Self::new(self.path.clone());
+        let mut again = Self::new(self.path.clone());
+        again.may_be_empty = self.may_be_empty;
         match &self.made {
             Some(made) => again.with(&made.last.path.display().to_string(), Arc::clone(&made.text)),
             None => again,
         }
+    }
+
+    /// Documents come from elsewhere too: a directory without any is as good as another.
+    pub fn may_be_empty(&mut self) {
+        self.may_be_empty = true;
     }
 
     /// The path.
@@ -159,7 +168,7 @@ impl Files {
             reader.directory(&self.path, &names);
         } else {
             let mut before = before.into_iter().peekable();
-            match list(&self.path, &mut loaded.diags) {
+            match list(&self.path, self.may_be_empty, &mut loaded.diags) {
                 None => read(self.path.as_path().into(), before.next().unwrap_or_default(), false),
                 Some(names) => {
                     for name in &names {
@@ -377,7 +386,7 @@ pub fn adapt(path: &Path) -> (Vec<Node>, Vec<Diag>) {
     let mut reader = Reader::default();
     let mut diags = Vec::new();
     let mut sources = Vec::new();
-    let paths: Vec<Arc<Path>> = match list(path, &mut diags) {
+    let paths: Vec<Arc<Path>> = match list(path, false, &mut diags) {
         None => vec![path.into()],
         Some(names) => names.into_iter().map(|name| path.join(name).into()).collect(),
     };
@@ -404,13 +413,13 @@ fn surroundings<'a>(path: &Path, reader: &'a mut Reader) -> Surroundings<'a> {
 }
 
 /// The names of the configuration files in a directory, in order; nothing when the path is none.
-fn list(path: &Path, diags: &mut Vec<Diag>) -> Option<Vec<String>> {
+fn list(path: &Path, may_be_empty: bool, diags: &mut Vec<Diag>) -> Option<Vec<String>> {
     if !path.is_dir() {
         return None;
     }
     let at = || Origin::file(&path.display().to_string());
     Some(match configuration_files(path) {
-        Ok(names) if names.is_empty() => {
+        Ok(names) if names.is_empty() && !may_be_empty => {
             diags.push(
                 Diag::warning(Rule::NoEffect, at(), "no configuration in this directory")
                     .why("files whose names end with `.yaml`, `.yml` or `.json` are read"),
