@@ -244,8 +244,23 @@ _rhumb() {
             rhumb__subcmd__help__subcmd__demo,service)
                 cmd="rhumb__subcmd__help__subcmd__demo__subcmd__service"
                 ;;
+            rhumb__subcmd__help__subcmd__token,admin)
+                cmd="rhumb__subcmd__help__subcmd__token__subcmd__admin"
+                ;;
             rhumb__subcmd__help__subcmd__token,create)
                 cmd="rhumb__subcmd__help__subcmd__token__subcmd__create"
+                ;;
+            rhumb__subcmd__help__subcmd__token__subcmd__admin,create)
+                cmd="rhumb__subcmd__help__subcmd__token__subcmd__admin__subcmd__create"
+                ;;
+            rhumb__subcmd__help__subcmd__token__subcmd__admin,list)
+                cmd="rhumb__subcmd__help__subcmd__token__subcmd__admin__subcmd__list"
+                ;;
+            rhumb__subcmd__help__subcmd__token__subcmd__admin,revoke)
+                cmd="rhumb__subcmd__help__subcmd__token__subcmd__admin__subcmd__revoke"
+                ;;
+            rhumb__subcmd__token,admin)
+                cmd="rhumb__subcmd__token__subcmd__admin"
                 ;;
             rhumb__subcmd__token,create)
                 cmd="rhumb__subcmd__token__subcmd__create"
@@ -253,11 +268,47 @@ _rhumb() {
             rhumb__subcmd__token,help)
                 cmd="rhumb__subcmd__token__subcmd__help"
                 ;;
+            rhumb__subcmd__token__subcmd__admin,create)
+                cmd="rhumb__subcmd__token__subcmd__admin__subcmd__create"
+                ;;
+            rhumb__subcmd__token__subcmd__admin,help)
+                cmd="rhumb__subcmd__token__subcmd__admin__subcmd__help"
+                ;;
+            rhumb__subcmd__token__subcmd__admin,list)
+                cmd="rhumb__subcmd__token__subcmd__admin__subcmd__list"
+                ;;
+            rhumb__subcmd__token__subcmd__admin,revoke)
+                cmd="rhumb__subcmd__token__subcmd__admin__subcmd__revoke"
+                ;;
+            rhumb__subcmd__token__subcmd__admin__subcmd__help,create)
+                cmd="rhumb__subcmd__token__subcmd__admin__subcmd__help__subcmd__create"
+                ;;
+            rhumb__subcmd__token__subcmd__admin__subcmd__help,help)
+                cmd="rhumb__subcmd__token__subcmd__admin__subcmd__help__subcmd__help"
+                ;;
+            rhumb__subcmd__token__subcmd__admin__subcmd__help,list)
+                cmd="rhumb__subcmd__token__subcmd__admin__subcmd__help__subcmd__list"
+                ;;
+            rhumb__subcmd__token__subcmd__admin__subcmd__help,revoke)
+                cmd="rhumb__subcmd__token__subcmd__admin__subcmd__help__subcmd__revoke"
+                ;;
+            rhumb__subcmd__token__subcmd__help,admin)
+                cmd="rhumb__subcmd__token__subcmd__help__subcmd__admin"
+                ;;
             rhumb__subcmd__token__subcmd__help,create)
                 cmd="rhumb__subcmd__token__subcmd__help__subcmd__create"
                 ;;
             rhumb__subcmd__token__subcmd__help,help)
                 cmd="rhumb__subcmd__token__subcmd__help__subcmd__help"
+                ;;
+            rhumb__subcmd__token__subcmd__help__subcmd__admin,create)
+                cmd="rhumb__subcmd__token__subcmd__help__subcmd__admin__subcmd__create"
+                ;;
+            rhumb__subcmd__token__subcmd__help__subcmd__admin,list)
+                cmd="rhumb__subcmd__token__subcmd__help__subcmd__admin__subcmd__list"
+                ;;
+            rhumb__subcmd__token__subcmd__help__subcmd__admin,revoke)
+                cmd="rhumb__subcmd__token__subcmd__help__subcmd__admin__subcmd__revoke"
                 ;;
             *)
                 ;;
@@ -598,7 +649,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__control)
-            opts="-h --directory --listen --authority --trust-domain --admin --admin-token-file --log-level --log-format --help"
+            opts="-h --directory --listen --authority --trust-domain --admin --admin-token-file --admin-directory --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -625,6 +676,10 @@ _rhumb() {
                     return 0
                     ;;
                 --admin-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-directory)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1432,8 +1487,64 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help__subcmd__token)
-            opts="create"
+            opts="create admin"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__token__subcmd__admin)
+            opts="create list revoke"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__token__subcmd__admin__subcmd__create)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__token__subcmd__admin__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__token__subcmd__admin__subcmd__revoke)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1678,7 +1789,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__run)
-            opts="-c -h --config --admin-token-file --pid-file --partial --control --gateway --join-token-file --state --trust-domain --log-level --log-format --help"
+            opts="-c -h --config --admin-token-file --admin-directory --pid-file --partial --control --gateway --join-token-file --state --trust-domain --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1693,6 +1804,10 @@ _rhumb() {
                     return 0
                     ;;
                 --admin-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-directory)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1750,7 +1865,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__sidecar)
-            opts="-c -h --config --service --port --upstream --capture --namespace --workload --service-account --address --tunnel --certificate --key --bundle --control --join-token-file --state --admin-token-file --log-level --log-format --help"
+            opts="-c -h --config --service --port --upstream --capture --namespace --workload --service-account --address --tunnel --certificate --key --bundle --control --join-token-file --state --admin-token-file --admin-directory --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1824,6 +1939,10 @@ _rhumb() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --admin-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log-level)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1870,12 +1989,182 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__token)
-            opts="-h --help create help"
+            opts="-h --help create admin help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__admin)
+            opts="-h --help create list revoke help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__admin__subcmd__create)
+            opts="-h --role --name --life --admin --admin-token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --role)
+                    COMPREPLY=($(compgen -W "viewer editor admin" -- "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --life)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__admin__subcmd__help)
+            opts="create list revoke help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__admin__subcmd__help__subcmd__create)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__admin__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__admin__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__admin__subcmd__help__subcmd__revoke)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__admin__subcmd__list)
+            opts="-o -h --format --admin --admin-token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__admin__subcmd__revoke)
+            opts="-h --admin --admin-token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1914,8 +2203,64 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__token__subcmd__help)
-            opts="create help"
+            opts="create admin help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__help__subcmd__admin)
+            opts="create list revoke"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__help__subcmd__admin__subcmd__create)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__help__subcmd__admin__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__token__subcmd__help__subcmd__admin__subcmd__revoke)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -44,7 +44,7 @@ complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "history" -d 'List the r
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "diff" -d 'Show what differs between two revisions'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "rollback" -d 'Go back to an earlier revision'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "issuer" -d 'Run the certificate authority of a mesh'
-complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "token" -d 'Make join tokens, with which workloads join the mesh'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "token" -d 'Make join tokens, with which workloads join the mesh, and tokens for the admin API'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "cert" -d 'Look at the certificates of a mesh, and change them'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "version" -d 'Print the version'
@@ -52,6 +52,7 @@ complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "completion" -d 'Print a
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -s c -l config -d 'Configuration: a file, or a directory of *.yaml, *.yml and *.json files. Default: rhumb.yaml, then the directory rhumb, then /etc/rhumb' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist. Default: a file of this user\'s runtime directory, found by the other verbs by themselves' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l admin-directory -d 'Directory of named tokens and of the audit log. Default: that of the service\'s state (systemd), or that of the token' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l pid-file -d 'File that tells the id of the process that serves; written when it is ready, by its successor too' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l control -d 'Control plane that documents come from too, as HOST:PORT; several to fail over to' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l gateway -d 'Gateway of the control plane that this process is, as NAMESPACE/NAME. Its identity is the service account of that name' -r
@@ -107,6 +108,7 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l control -d 'Cont
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l join-token-file -d 'File with the join token for the first certificate' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l state -d 'Directory of key, certificate and the last documents' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l admin-directory -d 'Directory of named tokens and of the audit log. Default: that of the service\'s state (systemd), or that of the token' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
@@ -137,6 +139,7 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l authority -d 'Di
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l trust-domain -d 'Trust domain of the mesh' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin -d 'Admin listener: where people and tools ask' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist. Default: a file of this user\'s runtime directory, found by the other verbs by themselves' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-directory -d 'Directory of named tokens and of the audit log. Default: `admin` beside the documents' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
@@ -193,15 +196,22 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l log-level -d 'Wha
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create help" -f -a "create" -d 'Make a token and print it'
-complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -f -a "create" -d 'Make a join token and print it'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -f -a "admin" -d 'Tokens for the admin API of a running process'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l namespace -d 'Namespace of the workload' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l service-account -d 'Service account of the workload' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l life -d 'How long it is good; at most as long as an SVID lives' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l authority -d 'Directory of the certificate authority' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help'
-complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "create" -d 'Make a token and print it'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -s h -l help -d 'Print help'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -f -a "create" -d 'Make a token and print it; it is not shown again'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -f -a "list" -d 'List tokens'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -f -a "revoke" -d 'Take a token back; sessions that were begun with it end'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "create" -d 'Make a join token and print it'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "admin" -d 'Tokens for the admin API of a running process'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -f -a "show" -d 'Tell what is in the files of a proxy, or in a file of certificates'
@@ -278,13 +288,14 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_su
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help" -f -a "diff" -d 'Show what differs between two revisions'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help" -f -a "rollback" -d 'Go back to an earlier revision'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help" -f -a "issuer" -d 'Run the certificate authority of a mesh'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help" -f -a "token" -d 'Make join tokens, with which workloads join the mesh'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help" -f -a "token" -d 'Make join tokens, with which workloads join the mesh, and tokens for the admin API'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help" -f -a "cert" -d 'Look at the certificates of a mesh, and change them'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help" -f -a "demo" -d 'Run a gateway with sample backends, to look around'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help" -f -a "version" -d 'Print the version'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help" -f -a "completion" -d 'Print a completion script for a shell'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "create" -d 'Make a token and print it'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "create" -d 'Make a join token and print it'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "admin" -d 'Tokens for the admin API of a running process'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "show" -d 'Tell what is in the files of a proxy, or in a file of certificates'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "authority" -d 'Tell which roots there are, and what happens next'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "rotate" -d 'Begin a rotation of the root; it ends by itself, after two lives of an SVID'

@@ -1,6 +1,7 @@
 //! The binary over real sockets. `cargo xtask test` builds it and installs the independent peers.
 
 mod access;
+mod admin_api;
 mod auth;
 mod cli;
 mod config;

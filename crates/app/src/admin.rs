@@ -1,17 +1,19 @@
 //! The admin listener: probes, metrics, and what the process knows about itself.
 //!
 //! It lives on the control runtime, not on the workers: a slow reader of `/config` costs no request anything. Who may
-//! ask for what is [`guard`]'s table. Everything is read only but `/drain`.
+//! ask for what is [`guard`]'s table for the pages, and [`v1`]'s description for the API.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
+
+use anyhow::Context;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,19 +31,32 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::health::{Health, Phase};
 use crate::names::Board;
 use crate::signal::Signal;
+use audit::Audit;
+use credentials::{Credentials, Who};
 use door::{Door, Peer};
 use guard::Access;
+use problem::Problem;
+use shelf::Shelf;
 use token::Issued;
 
-pub(crate) mod api;
+mod audit;
 pub(crate) mod client;
+pub(crate) mod credentials;
 mod door;
 mod endpoints;
 mod guard;
+mod problem;
+pub(crate) mod role;
+pub(crate) mod shelf;
 pub(crate) mod token;
+pub(crate) mod v1;
 
 /// What the answers are made of.
 pub(crate) struct Admin {
+    /// `gateway`, `sidecar` or `control`.
+    pub(crate) kind: &'static str,
+    /// Documents in force, where they are in no store.
+    pub(crate) shelf: Shelf,
     /// The state of the process.
     pub(crate) health: Arc<Health>,
     /// Metrics.
@@ -68,10 +83,56 @@ pub(crate) struct Admin {
     pub(crate) control: Option<Arc<Control>>,
 }
 
-/// What answers: the sources of the answers, and the secret that opens what is not open to all.
+/// What answers: the sources of the answers, who may have them, and what was done.
 struct Desk {
     admin: Admin,
-    token: Issued,
+    credentials: Credentials,
+    audit: Audit,
+}
+
+/// Where the admin listener keeps what it needs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places {
+    /// The file that has, or gets, the token of the process.
+    pub(crate) token: Option<PathBuf>,
+    /// Where named tokens and the audit log are. Default: beside what else outlives the process (`$STATE_DIRECTORY`), or
+    /// beside the token.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+impl Places {
+    /// Makes or reads what opens the listener on `port`, and opens the audit log; the last of it tells whether the file of
+    /// the token goes with this process.
+    ///
+    /// # Errors
+    /// When a file that was named cannot be used.
+    pub(crate) fn open(self, port: u16) -> anyhow::Result<(Credentials, Audit, Arc<AtomicBool>)> {
+        let token = match &self.token {
+            Some(file) => Issued::at(file).context("admin token")?,
+            None => Issued::make(port).context("admin token")?,
+        };
+        let owns_token = token.ownership();
+        let is_named = self.directory.is_some();
+        let state =
+            || std::env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let beside = || {
+            let parent = token.path.as_deref()?.parent()?;
+            Some(if parent.as_os_str().is_empty() { ".".into() } else { parent.to_owned() })
+        };
+        let directory = self.directory.or_else(state).or_else(beside);
+        let directory = directory.filter(|directory| {
+            let made = token::private_directory(directory);
+            if let Err(error) = &made {
+                tracing::warn!(%error, directory = %directory.display(), "named tokens and the audit log are kept in memory only");
+            }
+            made.is_ok() || is_named
+        });
+        let file =
+            |name: &str| directory.as_ref().map(|directory| directory.join(format!("admin-{port}.{name}")));
+        let credentials = Credentials::new(token, file("tokens.json")).context("named tokens")?;
+        let audit = Audit::open(file("audit.jsonl").as_deref());
+        Ok((credentials, audit, owns_token))
+    }
 }
 
 /// The version that the binary says it is.
@@ -88,19 +149,19 @@ rhumb admin listener
 /config     the compiled configuration                    (token)
 /endpoints  endpoints of each backend, state and load     (token)
 /drain      POST: stop taking traffic, finish, end        (token)
-/api/v1/    documents, revisions, diff, rollback, proxies (token; in a control plane)
+/api/v1/    everything, for programs: see openapi.json    (token)
 ";
 
-/// Answers on `socket` until the process ends; `token` opens what is not open to all.
-pub(crate) async fn serve(socket: TcpListener, admin: Admin, token: Issued) {
-    let service = router(Arc::new(Desk { admin, token })).into_make_service_with_connect_info::<Peer>();
+/// Answers on `socket` until the process ends, to those who have credentials where these are needed.
+pub(crate) async fn serve(socket: TcpListener, admin: Admin, credentials: Credentials, audit: Audit) {
+    let desk = Arc::new(Desk { admin, credentials, audit });
+    let service = router(desk).into_make_service_with_connect_info::<Peer>();
     if let Err(error) = axum::serve(Door::new(socket), service).await {
         tracing::error!(%error, "admin listener ended");
     }
 }
 
 fn router(desk: Arc<Desk>) -> Router {
-    let api = desk.admin.control.clone().map_or_else(Router::new, api::router);
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/livez", get(|| async { "ok\n" }))
@@ -111,11 +172,10 @@ fn router(desk: Arc<Desk>) -> Router {
         .route("/config", get(config))
         .route("/endpoints", get(endpoint_states))
         .route("/drain", post(drain))
-        .merge(api)
-        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page; / lists them") })
+        .merge(v1::router(&desk))
+        .fallback(|| async { Problem::no_such_page("there is no such page; / lists them") })
         .method_not_allowed_fallback(|| async {
-            problem(
-                StatusCode::METHOD_NOT_ALLOWED,
+            Problem::method_not_allowed(
                 "this page takes other methods: most take GET and HEAD, `/drain` takes POST",
             )
         })
@@ -127,12 +187,22 @@ fn router(desk: Arc<Desk>) -> Router {
 async fn check(
     State(desk): State<Arc<Desk>>,
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    match desk.refusal(peer, &request) {
-        Some(refusal) => refusal,
-        None => next.run(request).await,
+    match desk.admit(peer, &request) {
+        Ok(who) => {
+            if let Some(who) = who {
+                request.extensions_mut().insert(who);
+            }
+            next.run(request).await
+        }
+        Err(refusal) => {
+            let (who, problem) = *refusal;
+            let (method, path) = (request.method(), request.uri().path());
+            desk.note(who.as_ref(), peer, method, path, problem.status, Some(problem.code));
+            problem.into_response()
+        }
     }
 }
 
@@ -158,13 +228,8 @@ async fn config(State(desk): State<Arc<Desk>>) -> Response {
     page(&rhumb_plan::dump(&desk.admin.current.load()))
 }
 
-/// Orders the drain that SIGTERM begins too. A second request changes nothing: no signal of this kind is a second one.
 async fn drain(State(desk): State<Arc<Desk>>) -> Response {
-    if desk.admin.health.order_drain() {
-        tracing::info!("drain ordered through the admin listener");
-        // Without a receiver the process is ending.
-        let _ = desk.admin.orders.send(Signal::Stop);
-    }
+    desk.admin.begin_drain();
     (StatusCode::ACCEPTED, page(&desk.admin.status())).into_response()
 }
 
@@ -174,33 +239,43 @@ async fn endpoint_states(State(desk): State<Arc<Desk>>) -> Response {
 }
 
 impl Desk {
-    /// The answer to a request that is not let in.
-    fn refusal(&self, peer: SocketAddr, request: &Request) -> Option<Response> {
+    /// Who asks, if they may.
+    fn admit(&self, peer: SocketAddr, request: &Request) -> Result<Option<Who>, Box<(Option<Who>, Problem)>> {
         let field = |name| request.headers().get(name);
-        let token = field(header::AUTHORIZATION).map(|value| self.token.token.opens(value.as_bytes()));
         // A Host that is not text is no address.
         let host = field(header::HOST).map(|value| value.to_str().unwrap_or("?"));
         let path = request.uri().path();
-        let (what, challenge) = match guard::access(path, peer.ip(), host, token) {
-            Access::Granted => return None,
+        let who = match field(header::AUTHORIZATION) {
+            Some(value) => match self.credentials.of_field(value.as_bytes(), peer.ip()) {
+                Ok(who) => Some(who),
+                Err(refused) => {
+                    tracing::warn!(%peer, path, "admin request with wrong credentials refused");
+                    return Err(Box::new((None, v1::refusal(refused))));
+                }
+            },
+            // What it is worth is up to who is logged in; one that ended opens nothing.
+            None => v1::cookie_of(request.headers()).and_then(|cookie| self.credentials.of_session(cookie)),
+        };
+        match guard::access(path, request.method(), peer.ip(), host, who.as_ref().map(|who| who.role)) {
+            Access::Granted => Ok(who),
             Access::HostRefused => {
                 tracing::warn!(%peer, ?host, "admin request for another host refused");
                 let detail = "without a token, ask by IP address or localhost";
-                return Some(problem(StatusCode::MISDIRECTED_REQUEST, detail));
+                Err(Box::new((who, Problem::host_refused(detail))))
             }
-            Access::TokenMissing => ("this needs a token", r#"Bearer realm="rhumb""#),
-            Access::TokenWrong => {
-                tracing::warn!(%peer, path, "admin request with a wrong token refused");
-                ("this is not the token", r#"Bearer realm="rhumb", error="invalid_token""#)
+            Access::RoleMissing(role) => {
+                let detail = format!("this is for the role {}", role.as_str());
+                Err(Box::new((who, Problem::role_insufficient(detail))))
             }
-        };
-        let file = self.token.path.as_ref().map(|path| path.display().to_string());
-        let file = file.unwrap_or_else(|| "the file that --admin-token-file names".to_owned());
-        let detail = format!("{what}: send `Authorization: Bearer TOKEN` with the content of {file}");
-        let mut response = problem(StatusCode::UNAUTHORIZED, &detail);
-        // RFC 6750 §3.
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        Some(response)
+            Access::TokenMissing => {
+                let file = self.credentials.process_file();
+                let file = file.unwrap_or_else(|| "the file that --admin-token-file names".to_owned());
+                let detail = format!(
+                    "this needs a token: send `Authorization: Bearer TOKEN` with the content of {file}"
+                );
+                Err(Box::new((None, Problem::credentials_missing(detail))))
+            }
+        }
     }
 }
 
@@ -253,14 +328,4 @@ fn page(value: &Value) -> Response {
     let mut text = format!("{value:#}");
     text.push('\n');
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
-}
-
-/// An error (RFC 9457).
-fn problem(status: StatusCode, detail: &str) -> Response {
-    let text = json!({
-        "title": status.canonical_reason().unwrap_or_default(),
-        "status": status.as_u16(),
-        "detail": detail,
-    });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], format!("{text}\n")).into_response()
 }

@@ -106,7 +106,7 @@ pub(crate) struct Reading {
     /// Equal when nothing that was read has changed.
     pub(crate) digest: u64,
     /// Documents.
-    pub(crate) documents: usize,
+    pub(crate) docs: Vec<Arc<Doc>>,
     /// Backends whose endpoints are found by name.
     pub(crate) names: Vec<DnsBackend>,
     /// What this process is the proxy of.
@@ -182,9 +182,9 @@ impl Config {
             diags,
             inputs: loaded.inputs,
             digest: loaded.digest,
-            documents: loaded.docs.len(),
             names: resolved.dns,
             sidecar: loaded.docs.iter().find(|doc| matches!(doc.spec, Spec::Sidecar(_))).cloned(),
+            docs: loaded.docs,
         }
     }
 }
@@ -206,7 +206,7 @@ impl Reading {
         let counted =
             |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         [
-            counted(self.documents, "document"),
+            counted(self.docs.len(), "document"),
             counted(self.plan.all_ports().count(), "port"),
             counted(rules, "rule"),
             counted(self.plan.backends.len(), "backend"),

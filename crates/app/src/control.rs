@@ -17,7 +17,8 @@ use rhumb_telemetry::{Metric, Registry};
 use tokio::runtime::LocalOptions;
 use tokio::sync::oneshot;
 
-use crate::admin::Admin;
+use crate::admin::shelf::Shelf;
+use crate::admin::{Admin, Places};
 use crate::cli::Exit;
 use crate::health::{Health, Phase};
 use crate::identity::register_issuer;
@@ -41,6 +42,8 @@ pub(crate) struct Options {
     pub(crate) admin: SocketAddr,
     /// The file that has, or gets, the admin token.
     pub(crate) token_file: Option<PathBuf>,
+    /// Where named tokens and the audit log are kept; with the documents, unless something else is said.
+    pub(crate) admin_directory: Option<PathBuf>,
     /// Where proxies connect.
     pub(crate) listen: SocketAddr,
     /// Where the certificate authority is; made when it is not there.
@@ -72,6 +75,8 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     let registry = Registry::new();
     observe(&control, &registry);
     let admin = Admin {
+        kind: "control",
+        shelf: Shelf::default(),
         health: Arc::clone(&health),
         current: Current::default(),
         registry: Arc::clone(&registry),
@@ -117,7 +122,9 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         let _ = ended.send(served);
     });
     let serving = serving.context("thread of the control plane")?;
-    let mut door = Door::open(options.admin, &mut Inherited::default(), options.token_file, admin)?;
+    let directory = options.admin_directory.or_else(|| Some(options.directory.join("admin")));
+    let places = Places { token: options.token_file, directory };
+    let mut door = Door::open(options.admin, &mut Inherited::default(), places, admin)?;
     door.serve()?;
     health.enter(Phase::Ready);
     tracing::info!(revision = control.revision(), %address, directory = %options.directory.display(), "control plane is ready");

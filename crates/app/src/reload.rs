@@ -20,6 +20,7 @@ use rhumb_telemetry::{AccessLog, Metric, Registry};
 use rhumb_upstream::dns::InvalidSystem;
 
 use crate::access_log;
+use crate::admin::shelf::Shelf;
 use crate::capture::Capture;
 use crate::config::{Config, Offered, Reading};
 use crate::health::{Attempt, Health, unix_now};
@@ -67,6 +68,7 @@ pub(crate) struct Live {
     began: Instant,
     revision: u64,
     retired: Vec<Arc<Plan>>,
+    shelf: Shelf,
     /// Says when to read again.
     pub(crate) watch: Watch,
 }
@@ -145,6 +147,7 @@ impl Live {
             began: Instant::now(),
             revision: 0,
             retired: Vec::new(),
+            shelf: Shelf::default(),
             watch: Watch::new(),
         }
     }
@@ -152,6 +155,11 @@ impl Live {
     /// Where services are that are not placed by documents.
     pub(crate) fn places_mut(&mut self) -> &mut Places {
         &mut self.places
+    }
+
+    /// Shows documents that come into force to who looks there.
+    pub(crate) fn show_on(&mut self, shelf: Shelf) {
+        self.shelf = shelf;
     }
 
     /// The workers.
@@ -295,7 +303,7 @@ impl Live {
 
     async fn take_over(&mut self, reading: Reading) -> Result<(), Refused> {
         let summary = reading.summary();
-        let Reading { mut plan, process, digest, names, .. } = reading;
+        let Reading { mut plan, process, digest, names, docs, .. } = reading;
         let fresh_logs = self.open_logs(&process).map_err(Refused::AccessLog)?;
         let wanted: BTreeSet<SocketAddr> = plan.ports.iter().map(|port| port.address).collect();
         let wanted_udp: BTreeSet<SocketAddr> = plan.udp_ports.iter().map(|port| port.address).collect();
@@ -325,6 +333,7 @@ impl Live {
         let old = self.current.load();
         self.current.swap(Arc::new(plan));
         self.retire(old);
+        self.shelf.put(docs);
         self.names.settle(following);
         if let Some(logs) = fresh_logs {
             self.supervisor.log_to(&logs);

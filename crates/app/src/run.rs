@@ -22,8 +22,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::admin::token::Issued;
-use crate::admin::{self, Admin};
+use crate::admin::shelf::Shelf;
+use crate::admin::{self, Admin, Places};
 use crate::capture::Capture;
 use crate::cli::Exit;
 use crate::config::{Config, Reading, paint};
@@ -61,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) config: PathBuf,
     /// The file that has, or gets, the admin token; `None` chooses one.
     pub(crate) token_file: Option<PathBuf>,
+    /// Where named tokens and the audit log are kept; `None` chooses a place.
+    pub(crate) admin_directory: Option<PathBuf>,
     /// The file that tells the id of the process that serves.
     pub(crate) pid_file: Option<PathBuf>,
     /// Take over what is right of a configuration with mistakes.
@@ -169,7 +171,11 @@ async fn control(
     }
     let board = Board::default();
     board.report_to(&shared.registry);
+    let is_sidecar = reading.sidecar.is_some() || guest.is_some();
+    let shelf = Shelf::default();
     let admin = Admin {
+        kind: if is_sidecar { "sidecar" } else { "gateway" },
+        shelf: shelf.clone(),
         health: Arc::clone(&health),
         current: shared.current.clone(),
         registry: Arc::clone(&shared.registry),
@@ -185,7 +191,11 @@ async fn control(
     };
     gauges::register(&shared, workers);
     let mut door = match process.admin {
-        Some(address) => Door::open(address, &mut inherited, options.token_file.clone(), admin)?,
+        Some(address) => {
+            let places =
+                Places { token: options.token_file.clone(), directory: options.admin_directory.clone() };
+            Door::open(address, &mut inherited, places, admin)?
+        }
         None => Door::none(),
     };
     // Whoever asks while the rest starts is told that it starts; with a predecessor, that one answers until it lets go.
@@ -199,6 +209,7 @@ async fn control(
     if let Some(remote) = &remote {
         remote.place_all(&mut live);
     }
+    live.show_on(shelf);
     live.begin(reading).await?;
     for address in live.supervisor_mut().disinherit() {
         tracing::warn!(%address, "a socket that this process was given is on no listener's address: closed");
@@ -496,7 +507,7 @@ fn reopen(live: &Live) {
 /// The admin listener: bound, and perhaps answering.
 pub(crate) struct Door {
     socket: Option<TcpListener>,
-    admin: Option<(Admin, Option<PathBuf>)>,
+    admin: Option<(Admin, Places)>,
     task: Option<JoinHandle<()>>,
     /// Whether the token's file goes with this process.
     owns_token: Arc<AtomicBool>,
@@ -512,7 +523,7 @@ impl Door {
     pub(crate) fn open(
         address: SocketAddr,
         inherited: &mut Inherited,
-        token_file: Option<PathBuf>,
+        places: Places,
         admin: Admin,
     ) -> anyhow::Result<Self> {
         let is_usual = address.to_string() == DEFAULT_ADMIN;
@@ -524,25 +535,21 @@ impl Door {
             }
             Err(error) => return Err(error).with_context(|| format!("admin listener {address}")),
         };
-        Ok(Self { socket: Some(socket), admin: Some((admin, token_file)), ..Self::none() })
+        Ok(Self { socket: Some(socket), admin: Some((admin, places)), ..Self::none() })
     }
 
     /// Makes or reads the token, and answers from here on.
     pub(crate) fn serve(&mut self) -> anyhow::Result<()> {
-        let (Some(socket), Some((admin, token_file))) = (&self.socket, self.admin.take()) else {
+        let (Some(socket), Some((admin, places))) = (&self.socket, self.admin.take()) else {
             return Ok(());
         };
         let second =
             socket.try_clone().and_then(tokio::net::TcpListener::from_std).context("admin listener")?;
         let address = socket.local_addr().context("admin listener")?;
-        let token = match &token_file {
-            Some(file) => Issued::at(file).context("admin token")?,
-            None => Issued::make(address.port()).context("admin token")?,
-        };
-        let token_file = token.path.as_ref().map(|path| path.display().to_string());
-        tracing::info!(%address, token_file, "admin listener");
-        self.owns_token = token.ownership();
-        self.task = Some(tokio::spawn(admin::serve(second, admin, token)));
+        let (credentials, audit, owns_token) = places.open(address.port())?;
+        tracing::info!(%address, token_file = credentials.process_file(), "admin listener");
+        self.owns_token = owns_token;
+        self.task = Some(tokio::spawn(admin::serve(second, admin, credentials, audit)));
         Ok(())
     }
 

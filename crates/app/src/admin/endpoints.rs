@@ -1,30 +1,33 @@
 //! Endpoints as they are, as JSON.
 
 use rhumb_balance::{Check, Endpoint, EndpointSet, Endpoints, Gate, Nanos, Phase, State, Tally, Why};
-use rhumb_plan::Plan;
+use rhumb_plan::{Backend, Plan};
 use serde_json::{Map, Value, json};
 
 use crate::names::Board;
 
 /// The endpoints of each backend as they are.
 pub(crate) fn endpoints(plan: &Plan, now: Nanos, names: &Board) -> Value {
-    let backends = plan.backends.iter().map(|backend| {
-        let set = backend.endpoints.load();
-        let tally = backend.endpoints.tally();
-        json!({
-            "backend": backend.name.as_str(),
-            "algorithm": set.algorithm().as_str(),
-            "panicking": tally.is_panicking,
-            "requests": backend.endpoints.settings().max_requests.map(|limit| json!({
-                "inFlight": tally.requests, "limit": limit, "refused": tally.refused,
-            })),
-            "ejections": ejections(&tally),
-            "endpoints": members(&backend.endpoints, &set, &tally, now),
-            "omitted": set.omitted(),
-            "names": names.of(&backend.name),
-        })
-    });
+    let backends = plan.backends.iter().map(|one| backend(one, now, names));
     json!({ "revision": plan.revision, "backends": backends.collect::<Vec<_>>() })
+}
+
+/// The endpoints of one backend as they are.
+pub(super) fn backend(backend: &Backend, now: Nanos, names: &Board) -> Value {
+    let set = backend.endpoints.load();
+    let tally = backend.endpoints.tally();
+    json!({
+        "backend": backend.name.as_str(),
+        "algorithm": set.algorithm().as_str(),
+        "panicking": tally.is_panicking,
+        "requests": backend.endpoints.settings().max_requests.map(|limit| json!({
+            "inFlight": tally.requests, "limit": limit, "refused": tally.refused,
+        })),
+        "ejections": ejections(&tally),
+        "endpoints": members(&backend.endpoints, &set, &tally, now),
+        "omitted": set.omitted(),
+        "names": names.of(&backend.name),
+    })
 }
 
 /// How often which evidence has put an endpoint out.

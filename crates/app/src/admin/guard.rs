@@ -3,13 +3,20 @@
 //! | path | from this machine | from elsewhere |
 //! |---|---|---|
 //! | `/livez`, `/readyz` | open | open |
-//! | `/metrics`, `/version`, `/` | open | token |
-//! | everything else | token | token |
+//! | `/metrics`, `/version`, `/` | open | viewer |
+//! | `/status`, `/config`, `/endpoints` | viewer | viewer |
+//! | `/drain` | admin | admin |
+//! | `/api/v1/…` | what its description says | |
+//! | everything else | viewer | viewer |
 //!
 //! A request without a token must name an IP address or `localhost` as its host: a page in a browser on this machine
 //! cannot use a name of its own that it lets point here (DNS rebinding).
 
 use std::net::IpAddr;
+
+use axum::http::Method;
+
+use super::role::Role;
 
 /// What is asked of a request before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,19 +25,23 @@ pub(crate) enum Access {
     Granted,
     /// It lacks the token: 401.
     TokenMissing,
-    /// It came with a wrong token: 401.
-    TokenWrong,
+    /// Who asks has not this role: 403.
+    RoleMissing(Role),
     /// It is for another host: 421 (RFC 9110 §15.5.20).
     HostRefused,
 }
 
-/// Decides. `token` is `None` when the request has none, otherwise whether it is the right one; `host` is the value of
-/// the Host field.
-pub(crate) fn access(path: &str, peer: IpAddr, host: Option<&str>, token: Option<bool>) -> Access {
-    match token {
-        Some(true) => return Access::Granted,
-        Some(false) => return Access::TokenWrong,
-        None => {}
+/// Decides. `role` is that of who asks, if anybody has shown who they are; `host` is the value of the Host field.
+pub(crate) fn access(
+    path: &str,
+    method: &Method,
+    peer: IpAddr,
+    host: Option<&str>,
+    role: Option<Role>,
+) -> Access {
+    let needed = if path == "/drain" && method != Method::OPTIONS { Role::Admin } else { Role::Viewer };
+    if let Some(role) = role {
+        return if role >= needed || is_api(path) { Access::Granted } else { Access::RoleMissing(needed) };
     }
     if host.is_some_and(|host| !is_address(host)) {
         return Access::HostRefused;
@@ -38,9 +49,15 @@ pub(crate) fn access(path: &str, peer: IpAddr, host: Option<&str>, token: Option
     let is_open = match path {
         "/livez" | "/readyz" => true,
         "/metrics" | "/version" | "/" => peer.to_canonical().is_loopback(),
+        // How one says who one is; the rest of it is looked at where it is described.
+        "/api/v1/login" => true,
         _ => false,
     };
     if is_open { Access::Granted } else { Access::TokenMissing }
+}
+
+fn is_api(path: &str) -> bool {
+    path.starts_with("/api/v1/")
 }
 
 /// True for an IP address or `localhost`, with or without a port.
@@ -61,24 +78,31 @@ mod tests {
         let here = "127.0.0.1".parse().unwrap();
         let here_mapped = "::ffff:127.0.0.1".parse().unwrap();
         let there = "192.0.2.1".parse().unwrap();
-        for (path, peer, host, token, expected) in [
+        let viewer = Some(Role::Viewer);
+        for (path, peer, host, role, expected) in [
             ("/livez", here, Some("localhost:9901"), None, Access::Granted),
             ("/readyz", there, Some("192.0.2.9:9901"), None, Access::Granted),
             ("/metrics", here, Some("127.0.0.1:9901"), None, Access::Granted),
             ("/metrics", here_mapped, Some("[::1]:9901"), None, Access::Granted),
             ("/metrics", there, Some("192.0.2.9:9901"), None, Access::TokenMissing),
-            ("/metrics", there, Some("192.0.2.9:9901"), Some(true), Access::Granted),
+            ("/metrics", there, Some("192.0.2.9:9901"), viewer, Access::Granted),
             ("/config", here, Some("localhost"), None, Access::TokenMissing),
-            ("/config", here, Some("localhost"), Some(false), Access::TokenWrong),
-            ("/config", here, Some("localhost"), Some(true), Access::Granted),
+            ("/config", here, Some("localhost"), viewer, Access::Granted),
+            ("/drain", here, Some("localhost"), viewer, Access::RoleMissing(Role::Admin)),
+            ("/drain", here, Some("localhost"), Some(Role::Editor), Access::RoleMissing(Role::Admin)),
+            ("/drain", here, Some("localhost"), Some(Role::Admin), Access::Granted),
             ("/anything", here, None, None, Access::TokenMissing),
+            ("/api/v1/login", here, None, None, Access::Granted),
+            ("/api/v1/process", here, None, None, Access::TokenMissing),
+            ("/api/v1/anything", here, None, None, Access::TokenMissing),
             ("/livez", here, None, None, Access::Granted),
             ("/metrics", here, Some("evil.example:9901"), None, Access::HostRefused),
+            ("/api/v1/login", here, Some("evil.example:9901"), None, Access::HostRefused),
             ("/livez", here, Some("localhost.evil.example"), None, Access::HostRefused),
-            ("/metrics", here, Some("rhumb.internal"), Some(true), Access::Granted),
-            ("/metrics", here, Some("rhumb.internal"), Some(false), Access::TokenWrong),
+            ("/metrics", here, Some("rhumb.internal"), viewer, Access::Granted),
         ] {
-            assert_eq!(access(path, peer, host, token), expected, "{path} {peer} {host:?} {token:?}");
+            let method = if path == "/drain" { Method::POST } else { Method::GET };
+            assert_eq!(access(path, &method, peer, host, role), expected, "{path} {peer} {host:?} {role:?}");
         }
     }
 }

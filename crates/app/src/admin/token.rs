@@ -36,7 +36,7 @@ impl Token {
             let count = rustix::rand::getrandom(&mut *rest, rustix::rand::GetRandomFlags::empty())?;
             rest = &mut rest[count..];
         }
-        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+        Ok(Self(hex(&bytes).into()))
     }
 
     /// The token in `path`, which ends at the first line break.
@@ -58,37 +58,48 @@ impl Token {
     /// # Errors
     /// What the operating system says.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
-        let mut fresh = path.as_os_str().to_owned();
-        fresh.push(format!(".{}", std::process::id()));
-        let fresh = PathBuf::from(fresh);
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&fresh)
-            .and_then(|mut file| file.write_all(format!("{}\n", self.0).as_bytes()))
-            .and_then(|()| fs::rename(&fresh, path));
-        if written.is_err() {
-            // Whatever was left behind is of no use to anybody.
-            let _ = fs::remove_file(&fresh);
-        }
-        written
+        write_private(path, &format!("{}\n", self.0))
+    }
+
+    /// True when `given` is this token. Takes as long for every wrong one of a length.
+    pub(crate) fn is(&self, given: &str) -> bool {
+        let (given, own) = (given.as_bytes(), self.0.as_bytes());
+        given.len() == own.len()
+            && given.iter().zip(own).fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)))
+                == 0
     }
 
     /// The value of an `Authorization` field that carries it (RFC 6750 §2.1).
     pub(crate) fn authorization(&self) -> String {
         format!("Bearer {}", self.0)
     }
+}
 
-    /// True when the value of an `Authorization` field carries it. Takes as long for every wrong value of a length.
-    pub(crate) fn opens(&self, authorization: &[u8]) -> bool {
-        let Some((scheme, given)) = authorization.split_at_checked("Bearer ".len()) else { return false };
-        let (given, own) = (given.trim_ascii(), self.0.as_bytes());
-        scheme.eq_ignore_ascii_case(b"Bearer ")
-            && given.len() == own.len()
-            && given.iter().zip(own).fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)))
-                == 0
+/// Hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a text to `path`, readable by its owner only; a file that is there is replaced whole.
+///
+/// # Errors
+/// What the operating system says.
+pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(format!(".{}", std::process::id()));
+    let fresh = PathBuf::from(fresh);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&fresh)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&fresh, path));
+    if written.is_err() {
+        // Whatever was left behind is of no use to anybody.
+        let _ = fs::remove_file(&fresh);
     }
+    written
 }
 
 /// A token and the file that tells it.
@@ -98,6 +109,8 @@ pub(crate) struct Issued {
     pub(crate) token: Token,
     /// Where it is; `None` when no file could have it, so that nobody knows it.
     pub(crate) path: Option<PathBuf>,
+    /// It has as many random bits as one that is made here; one of a user's may be guessed.
+    pub(crate) is_made_here: bool,
     /// The file is removed with this value.
     is_ours: Arc<AtomicBool>,
 }
@@ -113,12 +126,14 @@ impl Issued {
         for dir in directories() {
             let path = dir.join(file_name(port));
             match private_directory(&dir).and_then(|()| token.write(&path)) {
-                Ok(()) => return Ok(Self { token, path: Some(path), is_ours: ours(true) }),
+                Ok(()) => {
+                    return Ok(Self { token, path: Some(path), is_made_here: true, is_ours: ours(true) });
+                }
                 Err(error) => tracing::debug!(%error, "no admin token at {}", path.display()),
             }
         }
         tracing::warn!("no place for the admin token: name one with --admin-token-file");
-        Ok(Self { token, path: None, is_ours: ours(false) })
+        Ok(Self { token, path: None, is_made_here: true, is_ours: ours(false) })
     }
 
     /// The token in a file that the user named; a new one is written there when there is no such file.
@@ -128,11 +143,13 @@ impl Issued {
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         match Token::read(path) {
-            Ok(token) => Ok(Self { token, path: Some(path.to_owned()), is_ours: ours(false) }),
+            Ok(token) => {
+                Ok(Self { token, path: Some(path.to_owned()), is_made_here: false, is_ours: ours(false) })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let token = Token::random()?;
                 token.write(path).map_err(named)?;
-                Ok(Self { token, path: Some(path.to_owned()), is_ours: ours(true) })
+                Ok(Self { token, path: Some(path.to_owned()), is_made_here: true, is_ours: ours(true) })
             }
             Err(error) => Err(named(error)),
         }
@@ -184,7 +201,7 @@ fn directories() -> Vec<PathBuf> {
 }
 
 /// Makes the directory when it is not there; refuses one in which others could put files.
-fn private_directory(dir: &Path) -> io::Result<()> {
+pub(super) fn private_directory(dir: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -206,19 +223,11 @@ mod tests {
     #[test]
     fn only_the_token_opens() {
         let token = Token("0123456789".into());
-        for (value, opens) in [
-            ("Bearer 0123456789", true),
-            ("bearer  0123456789 ", true),
-            ("Bearer 0123456788", false),
-            ("Bearer 012345678", false),
-            ("Bearer ", false),
-            ("Basic 0123456789", false),
-            ("0123456789", false),
-            ("", false),
-        ] {
-            assert_eq!(token.opens(value.as_bytes()), opens, "{value}");
+        for (given, opens) in [("0123456789", true), ("0123456788", false), ("012345678", false), ("", false)]
+        {
+            assert_eq!(token.is(given), opens, "{given}");
         }
-        assert!(token.opens(token.authorization().as_bytes()));
+        assert_eq!(token.authorization(), "Bearer 0123456789");
         assert!(!format!("{token:?}").contains("0123"));
     }
 
@@ -234,7 +243,7 @@ mod tests {
         {
             let issued = Issued::at(&path).unwrap();
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-            assert!(Token::read(&path).unwrap().opens(issued.token.authorization().as_bytes()));
+            assert_eq!(Token::read(&path).unwrap().0, issued.token.0);
         }
         assert!(!path.exists(), "a token that was made here goes with its process");
         let issued = Issued::at(&path).unwrap();

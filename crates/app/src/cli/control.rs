@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// user's runtime directory, found by the other verbs by themselves
     #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
+    /// Directory of named tokens and of the audit log. Default: `admin` beside the documents
+    #[arg(long, value_name = "DIR", env = "RHUMB_ADMIN_DIRECTORY")]
+    admin_directory: Option<PathBuf>,
     #[command(flatten)]
     logs: LogArgs,
 }
@@ -56,6 +59,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         directory: args.directory,
         admin: args.admin,
         token_file: args.admin_token_file,
+        admin_directory: args.admin_directory,
         listen: args.listen,
         authority: args.authority,
         trust_domain: args.trust_domain,

@@ -135,6 +135,7 @@ Below are the log and one line for each request.
     let options = Options {
         config: file.path(),
         token_file: None,
+        admin_directory: None,
         pid_file: None,
         partial: false,
         origin: None,

@@ -11,8 +11,8 @@ use rhumb_plan::process::DEFAULT_ADMIN;
 use serde_json::{Value, json};
 
 use super::Exit;
-use crate::admin::api::{AUTHOR, NO_NAMESPACE};
 use crate::admin::client::{self, Extra};
+use crate::admin::v1::{AUTHOR, NO_NAMESPACE};
 use crate::config::paint;
 use crate::diff::diff as line_diff;
 use crate::print;
@@ -190,7 +190,7 @@ pub(crate) fn apply(args: &ApplyArgs) -> anyhow::Result<Exit> {
     }
     if args.dry_run {
         let content = json!({ "documents": documents });
-        let answer = args.at.change("POST", "/api/v1/documents?dryRun", &args.follow, &content)?;
+        let answer = args.at.change("POST", "/api/v1/documents?dryRun=true", &args.follow, &content)?;
         let Some(answer) = answer else { return Ok(Exit::Invalid) };
         print::out(&differences(&answer["differences"]))?;
         return Ok(Exit::Ok);
@@ -377,11 +377,11 @@ impl Follow {
 
 impl At {
     /// The content of an answer; nothing when it is a refusal, which is told.
-    fn ask(&self, method: &str, path: &str, extra: &Extra) -> anyhow::Result<Option<Value>> {
+    pub(super) fn ask(&self, method: &str, path: &str, extra: &Extra) -> anyhow::Result<Option<Value>> {
         let (status, text) =
             client::request(method, self.admin, path, self.admin_token_file.as_deref(), extra)?;
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
-        if status == 200 {
+        if (200..300).contains(&status) {
             return Ok(Some(value));
         }
         if status == 404 && value["code"].is_null() {
@@ -492,7 +492,7 @@ fn author() -> String {
 }
 
 /// Text as a part of a path or query (RFC 3986 §2.3).
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let one = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
         other => format!("%{other:02X}"),
@@ -500,7 +500,7 @@ fn escaped(text: &str) -> String {
     text.bytes().map(one).collect()
 }
 
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),

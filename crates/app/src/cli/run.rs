@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// user's runtime directory, found by the other verbs by themselves
     #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
+    /// Directory of named tokens and of the audit log. Default: that of the service's state (systemd), or that of the token
+    #[arg(long, value_name = "DIR", env = "RHUMB_ADMIN_DIRECTORY")]
+    admin_directory: Option<PathBuf>,
     /// File that tells the id of the process that serves; written when it is ready, by its successor too
     #[arg(long, value_name = "FILE", env = "RHUMB_PID_FILE")]
     pid_file: Option<PathBuf>,
@@ -59,6 +62,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let options = Options {
         config,
         token_file: args.admin_token_file,
+        admin_directory: args.admin_directory,
         pid_file: args.pid_file,
         partial: args.partial,
         origin: Some(Origin::of_this_process()),

@@ -86,6 +86,9 @@ pub(crate) struct Args {
     /// File with the token that opens the admin listener; written when it does not exist
     #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
+    /// Directory of named tokens and of the audit log. Default: that of the service's state (systemd), or that of the token
+    #[arg(long, value_name = "DIR", env = "RHUMB_ADMIN_DIRECTORY")]
+    admin_directory: Option<PathBuf>,
     #[command(flatten)]
     logs: LogArgs,
     /// The application and its arguments
@@ -196,6 +199,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let options = Options {
         config,
         token_file: args.admin_token_file,
+        admin_directory: args.admin_directory,
         pid_file: None,
         partial: false,
         origin: None,

@@ -1,0 +1,312 @@
+//! The admin API, as programs and browsers use it.
+
+use crate::gate::{Gate, json};
+use rhumb_testkit::client::Client;
+use rhumb_testkit::message::Message;
+use rhumb_testkit::process::{Finished, Rhumb, finish, python};
+use rhumb_testkit::wait;
+use serde_json::{Value, json as value};
+use std::process::Command;
+
+/// A request to the admin listener, with fields and content.
+fn ask(rhumb: &Rhumb, method: &str, path: &str, fields: &str, content: Option<&Value>) -> Message {
+    let content = content.map(Value::to_string);
+    let length = content.as_ref().map_or_else(String::new, |content| {
+        format!("Content-Type: application/json\r\nContent-Length: {}\r\n", content.len())
+    });
+    let content = content.unwrap_or_default();
+    Client::connect(rhumb.admin_address()).exchange(format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}{length}\r\n{content}"
+    ))
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+fn owner(rhumb: &Rhumb) -> String {
+    bearer(std::fs::read_to_string(rhumb.admin_token()).expect("a token").trim())
+}
+
+/// A token with a role.
+fn token(rhumb: &Rhumb, name: &str, role: &str) -> String {
+    let made =
+        ask(rhumb, "POST", "/api/v1/tokens", &owner(rhumb), Some(&value!({ "name": name, "role": role })));
+    assert_eq!(made.status(), 201, "{made:?}");
+    json(&made)["token"].as_str().expect("a token").to_owned()
+}
+
+fn code(message: &Message) -> String {
+    json(message)["code"].as_str().unwrap_or_default().to_owned()
+}
+
+fn verb(rhumb: &Rhumb, args: &[&str]) -> Finished {
+    let mut command = Rhumb::command();
+    command.args(args).args(["--admin", &rhumb.admin_address().to_string()]);
+    command.arg("--admin-token-file").arg(rhumb.admin_token());
+    finish(command)
+}
+
+#[test]
+fn the_process_tells_what_it_runs_and_where_that_was_written() {
+    let gate = Gate::with(|config| {
+        config.route("name: all, match: {path: '/*'}, to: peer").route(
+            "name: some, match: {host: api.test, path: /v1}, requestHeaders: {set: {x-a: b}}, to: peer",
+        )
+    });
+    let get = |path: &str| json(&gate.rhumb.admin(&format!("/api/v1{path}")));
+    let process = get("/process");
+    assert_eq!((&process["kind"], &process["state"]), (&value!("gateway"), &value!("ready")));
+    assert_eq!(process["documents"]["owner"], "files");
+    let routes = get("/routes");
+    let names: Vec<_> =
+        routes["items"].as_array().expect("a list").iter().map(|route| &route["route"]).collect();
+    assert_eq!(names, ["default/all", "default/some"]);
+    let some = &routes["items"][1];
+    assert_eq!(some["hostnames"], value!(["api.test"]));
+    assert_eq!(some["kind"], "HTTPRoute");
+    assert!(some["origin"].as_str().expect("an origin").contains(".yaml:"), "{some}");
+    assert!(some["policies"][0]["from"].as_str().expect("an origin").contains("filters[0]"), "{some}");
+    let first = get("/routes?limit=1");
+    assert_eq!((first["items"].as_array().expect("a list").len(), &first["total"]), (1, &value!(2)));
+    let next = first["next"].as_str().expect("more");
+    assert_eq!(get(&format!("/routes?cursor={next}"))["items"][0]["route"], "default/some");
+    assert_eq!(get("/routes?q=API.test")["total"], 1);
+    assert_eq!(get("/backends")["items"][0]["endpoints"][0]["state"], "healthy");
+    assert_eq!(get("/health"), value!({ "level": "ok", "checks": [] }));
+    let documents = get("/documents?kind=HTTPRoute&name=some");
+    assert_eq!(documents["owner"], "files");
+    assert_eq!(documents["documents"][0]["document"]["metadata"]["name"], "some");
+    assert_eq!(get("/documents/HTTPRoute/default/some")["kind"], "HTTPRoute");
+
+    // What files own is changed where the files are.
+    let documents = value!({ "documents": [] });
+    let refused = ask(&gate.rhumb, "POST", "/api/v1/documents", &owner(&gate.rhumb), Some(&documents));
+    assert_eq!((refused.status(), code(&refused).as_str()), (409, "owned_by_files"));
+    let elsewhere = gate.rhumb.admin("/api/v1/revisions");
+    assert_eq!((elsewhere.status(), code(&elsewhere).as_str()), (404, "not_in_this_process"));
+
+    // Questions change nothing.
+    let answer = ask(
+        &gate.rhumb,
+        "POST",
+        "/api/v1/explain",
+        &owner(&gate.rhumb),
+        Some(&value!({ "method": "GET", "url": format!("http://api.test:{}/v1", gate.proxy.port()) })),
+    );
+    assert_eq!(json(&answer)["rule"]["route"], "default/some", "{answer:?}");
+    let wrong = value!({ "yaml": "routes:\n- match: {path: /a}\n  tu: x\n" });
+    let answer = ask(&gate.rhumb, "POST", "/api/v1/validate", &owner(&gate.rhumb), Some(&wrong));
+    let told = &json(&answer)["diagnostics"][0];
+    assert_eq!(
+        (&told["code"], &told["line"], &told["fix"]),
+        (&value!("unknown-field"), &value!(3), &value!("did you mean `to`?"))
+    );
+    let file = value!({ "yaml": "routes:\n- match: {path: /a}\n  respond: {body: 'file:/etc/hostname'}\n" });
+    let answer = ask(&gate.rhumb, "POST", "/api/v1/validate", &owner(&gate.rhumb), Some(&file));
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    assert!(
+        host.trim().is_empty() || !answer.text().contains(host.trim()),
+        "files are not read for who asks"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told_with_what_to_do() {
+    let gate = Gate::with(|config| {
+        config
+            .backend(
+                "gone",
+                "endpoints: ['127.0.0.1:1'], health: {path: /, interval: 50ms, unhealthyThreshold: 1}",
+            )
+            .route("match: {path: '/*'}, to: gone")
+    });
+    let health = wait::until("the failing backend is told", || {
+        let health = json(&gate.rhumb.admin("/api/v1/health"));
+        (health["level"] == "critical").then_some(health)
+    });
+    let found = &health["checks"][0];
+    assert_eq!(
+        (&found["code"], &found["about"]["name"]),
+        (&value!("backend_down"), &value!("default/gone")),
+        "{health}"
+    );
+    assert!(found["docs"].as_str().is_some_and(|page| page.ends_with(".md")));
+    assert_eq!(json(&gate.rhumb.admin("/api/v1/overview"))["level"], "critical");
+
+    gate.rhumb.write_text("routes: 5\n");
+    gate.rhumb.signal(rustix::process::Signal::HUP);
+    wait::until("the refused configuration is told", || {
+        let health = json(&gate.rhumb.admin("/api/v1/health"));
+        let mut codes = health["checks"].as_array()?.iter().map(|found| found["code"].clone());
+        codes.any(|code| code == "configuration_refused").then_some(())
+    });
+}
+
+#[test]
+fn who_must_not_cannot_and_it_is_written_down() {
+    let gate = Gate::new();
+    let rhumb = &gate.rhumb;
+    let tokens = [
+        ("viewer", token(rhumb, "v", "viewer")),
+        ("editor", token(rhumb, "e", "editor")),
+        ("admin", token(rhumb, "a", "admin")),
+    ];
+    let openapi = json(&rhumb.admin("/api/v1/openapi.json"));
+    let rank = |role: &str| {
+        ["none", "viewer", "editor", "admin"].iter().position(|other| *other == role).expect("a role")
+    };
+    for (path, operations) in openapi["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let needed = operation["x-role"].as_str().expect("a role");
+            let target = path
+                .replace("{name}", "nothing")
+                .replace("{kind}", "x")
+                .replace("{namespace}", "x")
+                .replace("{revision}", "1");
+            // The end of the process, and streams, are looked at elsewhere.
+            if ["/api/v1/drain", "/api/v1/watch", "/api/v1/tap", "/api/v1/trace"].contains(&path.as_str())
+                && needed != "admin"
+            {
+                continue;
+            }
+            let content = (method == "post").then(|| value!({}));
+            let method = method.to_uppercase();
+            if needed != "none" {
+                let nobody = ask(rhumb, &method, &target, "", content.as_ref());
+                assert_eq!(
+                    (nobody.status(), code(&nobody).as_str()),
+                    (401, "credentials_missing"),
+                    "{method} {path}"
+                );
+            }
+            for (role, token) in &tokens {
+                if path == "/api/v1/drain" && *role == "admin" {
+                    continue;
+                }
+                let answer = ask(rhumb, &method, &target, &bearer(token), content.as_ref());
+                let is_refused = answer.status() == 403;
+                assert_eq!(is_refused, rank(role) < rank(needed), "{method} {path} {role}: {answer:?}");
+            }
+        }
+    }
+    let entries = json(&rhumb.admin("/api/v1/audit?limit=1000"));
+    let entries = entries["entries"].as_array().expect("entries");
+    let made = entries.iter().find(|entry| entry["path"] == "/api/v1/tokens" && entry["status"] == 201);
+    assert_eq!(made.map(|entry| &entry["who"]), Some(&value!("admin")));
+    let refused = entries.iter().find(|entry| entry["code"] == "role_insufficient").expect("a refusal");
+    assert!(["v", "e"].contains(&refused["who"].as_str().expect("a name")), "{refused}");
+    assert!(!entries.iter().any(|entry| entry.to_string().contains("rhumb_v_")), "no secrets");
+    // The pages that are older than the API go by roles too.
+    let drain = ask(rhumb, "POST", "/drain", &bearer(&tokens[0].1), None);
+    assert_eq!((drain.status(), code(&drain).as_str()), (403, "role_insufficient"));
+    assert_eq!(ask(rhumb, "GET", "/status", &bearer(&tokens[0].1), None).status(), 200);
+}
+
+#[test]
+fn a_browser_logs_in_with_a_token_and_other_pages_cannot_use_it() {
+    let gate = Gate::new();
+    let rhumb = &gate.rhumb;
+    let token = token(rhumb, "dash", "editor");
+    let wrong = ask(rhumb, "POST", "/api/v1/login", "", Some(&value!({ "token": "rhumb_dash_guess" })));
+    assert_eq!((wrong.status(), code(&wrong).as_str()), (401, "credentials_invalid"));
+    let login = ask(rhumb, "POST", "/api/v1/login", "", Some(&value!({ "token": token })));
+    assert_eq!(login.status(), 204);
+    let cookie = login.field("set-cookie").expect("a cookie");
+    for part in ["HttpOnly", "SameSite=Strict", "Path=/"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    let cookie = format!("Cookie: a=b; {}\r\n", cookie.split(';').next().expect("a pair"));
+    let session = json(&ask(rhumb, "GET", "/api/v1/session", &cookie, None));
+    assert_eq!(
+        (&session["name"], &session["role"], &session["via"]),
+        (&value!("dash"), &value!("editor"), &value!("session"))
+    );
+    let content = value!({ "documents": [] });
+    let forged = ask(rhumb, "POST", "/api/v1/documents", &cookie, Some(&content));
+    assert_eq!((forged.status(), code(&forged).as_str()), (403, "request_header_missing"));
+    let own =
+        ask(rhumb, "POST", "/api/v1/documents", &format!("{cookie}X-Rhumb-Request: 1\r\n"), Some(&content));
+    assert_eq!(code(&own), "owned_by_files");
+    let revoked = ask(rhumb, "DELETE", "/api/v1/tokens/dash", &owner(rhumb), None);
+    assert_eq!(revoked.status(), 204);
+    assert_eq!(ask(rhumb, "GET", "/api/v1/session", &cookie, None).status(), 401, "it ends with its token");
+}
+
+#[test]
+fn who_guesses_tokens_is_not_heard_and_who_has_one_is() {
+    let gate = Gate::new();
+    let rhumb = &gate.rhumb;
+    let token = token(rhumb, "ci", "viewer");
+    let limited = (0..30).find_map(|_| {
+        let answer = ask(rhumb, "POST", "/api/v1/login", "", Some(&value!({ "token": "guess" })));
+        (answer.status() == 429).then_some(answer)
+    });
+    let limited = limited.expect("a limit");
+    assert_eq!(code(&limited), "login_limited");
+    assert!(limited.field("retry-after").is_some());
+    assert_eq!(ask(rhumb, "GET", "/api/v1/process", &bearer("other-guess"), None).status(), 429);
+    assert_eq!(ask(rhumb, "GET", "/api/v1/process", &bearer(&token), None).status(), 200);
+}
+
+#[test]
+fn tokens_are_made_listed_and_taken_back_by_the_command_line() {
+    let gate = Gate::new();
+    let made = verb(&gate.rhumb, &["token", "admin", "create", "--role", "viewer", "--name", "ci"]);
+    assert_eq!(made.code, Some(0), "{}", made.output);
+    let token = made.output.lines().find(|line| line.starts_with("rhumb_ci_")).expect("a token").to_owned();
+    let list = verb(&gate.rhumb, &["token", "admin", "list"]);
+    assert!(
+        list.output.contains("ci") && list.output.contains("viewer") && !list.output.contains(&token),
+        "{}",
+        list.output
+    );
+    assert_eq!(
+        verb(&gate.rhumb, &["token", "admin", "create", "--role", "admin", "--name", "ci"]).code,
+        Some(1)
+    );
+    assert_eq!(ask(&gate.rhumb, "GET", "/api/v1/process", &bearer(&token), None).status(), 200);
+    assert_eq!(verb(&gate.rhumb, &["token", "admin", "revoke", "ci"]).code, Some(0));
+    assert_eq!(ask(&gate.rhumb, "GET", "/api/v1/process", &bearer(&token), None).status(), 401);
+}
+
+#[test]
+fn what_changes_is_told_as_it_changes() {
+    let gate = Gate::new();
+    let mut client = Client::connect(gate.rhumb.admin_address());
+    client.send(format!(
+        "GET /api/v1/watch?topics=documents,process HTTP/1.0\r\nHost: localhost\r\n{}\r\n",
+        owner(&gate.rhumb)
+    ));
+    let mut text = String::new();
+    let mut read_until = |what: &str| {
+        while !text.contains(what) {
+            text.push_str(&String::from_utf8_lossy(&client.read_exact(1)));
+        }
+    };
+    read_until("event: process\n");
+    read_until("event: documents\ndata: {\"revision\":1}\n\n");
+    let base = std::fs::read_to_string(gate.rhumb.dir().join("rhumb.yaml")).expect("the configuration");
+    gate.rhumb.write_text(&base.replace("/*", "/other/*"));
+    gate.rhumb.reload();
+    read_until("data: {\"revision\":2}\n\n");
+}
+
+#[test]
+fn an_independent_reader_of_the_description_finds_nothing_that_is_not_described() {
+    let gate = Gate::new();
+    let mut command = Command::new(python());
+    command.args(["-m", "schemathesis.cli", "run"]);
+    command.arg(format!("http://{}/api/v1/openapi.json", gate.rhumb.admin_address()));
+    command.arg("-H").arg(owner(&gate.rhumb).trim());
+    // What cannot be a fact of one request is not asked: meaning of documents, limits on guessing, streams and the end.
+    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--seed", "1"]);
+    command.args(["--exclude-checks", "positive_data_acceptance,ignored_auth"]);
+    for path in ["watch", "tap", "trace", "drain", "logout"] {
+        command.args(["--exclude-path", &format!("/api/v1/{path}")]);
+    }
+    command.env("HYPOTHESIS_STORAGE_DIRECTORY", gate.rhumb.dir().join("hypothesis"));
+    command.current_dir(gate.rhumb.dir());
+    let finished = finish(command);
+    assert_eq!(finished.code, Some(0), "{}", finished.output);
+}
