@@ -133,13 +133,16 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-outbound -d
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-inbound -d 'Do not capture connections that arrive'
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-dns -d 'Do not capture questions for names'
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l directory -d 'Directory of the documents and their history; made when it is not there' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l directory -d 'Directory of the documents and their history; made when it is not there. Not used with a store' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l listen -d 'Where proxies connect' -r
-complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l authority -d 'Directory of the certificate authority; made when it is not there' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l authority -d 'Directory of the certificate authority; made when it is not there. Not used with a store' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l trust-domain -d 'Trust domain of the mesh' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin -d 'Admin listener: where people and tools ask' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist. Default: a file of this user\'s runtime directory, found by the other verbs by themselves' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-directory -d 'Directory of named tokens and of the audit log. Default: `admin` beside the documents' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
@@ -204,6 +207,9 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subco
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l service-account -d 'Service account of the workload' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l life -d 'How long it is good; at most as long as an SVID lives' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l authority -d 'Directory of the certificate authority' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -f -a "create" -d 'Make a token and print it; it is not shown again'
@@ -224,19 +230,31 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcom
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l authority -d 'Directory of the certificate authority' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l format -d 'How it is written' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l authority -d 'Directory of the certificate authority' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l serial -d 'One certificate, by its serial number in hexadecimal' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l authority -d 'Directory of the certificate authority' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l namespace -d 'Namespace of the workload' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l service-account -d 'Service account of the workload' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l out -d 'Directory for tls.crt, tls.key and ca.crt' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l trust-domain -d 'Trust domain, where the authority is made by this' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l authority -d 'Directory of the certificate authority' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "show" -d 'Tell what is in the files of a proxy, or in a file of certificates'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "authority" -d 'Tell which roots there are, and what happens next'

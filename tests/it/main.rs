@@ -24,6 +24,7 @@ mod mesh_control;
 mod mesh_load;
 mod monitoring;
 mod oauth;
+mod planes;
 mod overload;
 mod quota;
 mod rate_limit;

@@ -26,8 +26,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("upstream", &["base", "codec", "telemetry", "net", "tls", "conn", "balance"]),
     ("plan", &["base", "codec", "telemetry", "tls", "route", "policy", "balance", "upstream"]),
     ("source", &["base", "model", "conn", "tls"]),
+    ("database", &["base", "tls"]),
     // policy: the tokens of service accounts.
-    ("identity", &["base", "net", "policy", "tls"]),
+    ("identity", &["base", "net", "policy", "tls", "database"]),
     (
         "proxy",
         &[
@@ -61,12 +62,13 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("ads", &[]),
-    ("control", &["base", "model", "ads"]),
+    ("control", &["base", "model", "ads", "database"]),
     ("agent", &["base", "model", "ads"]),
     (
         "app",
         &[
             "ads",
+            "database",
             "control",
             "agent",
             "base",
@@ -102,7 +104,9 @@ const FENCES: &[(&str, &[&str])] = &[
     // conn: the SHA-1 of a WebSocket handshake (RFC 6455 §4.2.2).
     // policy: signatures, keyed hashes and sealed states of credentials.
     // identity: randomness, and hashes of join tokens.
-    ("aws-lc-rs", &["tls", "conn", "policy", "identity"]),
+    // database: what is sealed.
+    ("aws-lc-rs", &["tls", "conn", "policy", "identity", "database"]),
+    ("tokio-postgres", &["database"]),
     ("rcgen", &["identity"]),
     ("httparse", &["codec"]),
     ("nix", &["net"]),
@@ -115,7 +119,10 @@ const FENCES: &[(&str, &[&str])] = &[
     ("anyhow", &["app", "xtask"]),
     (
         "tokio",
-        &["net", "dns", "tls", "identity", "conn", "upstream", "source", "proxy", "control", "agent", "app"],
+        &[
+            "net", "dns", "tls", "database", "identity", "conn", "upstream", "source", "proxy", "control",
+            "agent", "app",
+        ],
     ),
     ("tonic", &["identity", "control", "agent", "app"]),
     ("mimalloc", &["app"]),

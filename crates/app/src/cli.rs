@@ -17,6 +17,7 @@ mod drain;
 mod intercept;
 mod sidecar;
 mod issuer;
+mod store;
 mod token;
 mod cert;
 mod demo;
@@ -24,6 +25,8 @@ mod version;
 mod completion;
 mod control;
 mod documents;
+
+pub(crate) use store::SharedStore;
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

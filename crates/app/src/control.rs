@@ -9,7 +9,8 @@ use anyhow::Context;
 use rhumb_base::spiffe::TrustDomain;
 use rhumb_control::control::Control;
 use rhumb_control::roll::Roll;
-use rhumb_identity::{Authority, Issuer, Lifetimes, system_clock};
+use rhumb_control::store::Postgres;
+use rhumb_identity::{Authority, Issuer, Lifetimes, Place, system_clock};
 use rhumb_net::handover::Inherited;
 use rhumb_plan::Current;
 use rhumb_proxy::overload::Pressure;
@@ -19,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::shelf::Shelf;
 use crate::admin::{Admin, Places};
-use crate::cli::Exit;
+use crate::cli::{Exit, SharedStore};
 use crate::health::{Health, Phase};
 use crate::identity::register_issuer;
 use crate::names::Board;
@@ -36,6 +37,8 @@ const END: Duration = Duration::from_secs(5);
 
 /// What to run.
 pub(crate) struct Options {
+    /// The database that it shares with others, instead of both directories.
+    pub(crate) shared: Option<SharedStore>,
     /// Where documents and their history are.
     pub(crate) directory: PathBuf,
     /// Where people and tools ask.
@@ -57,8 +60,17 @@ pub(crate) struct Options {
 /// # Errors
 /// When the store cannot be opened or an address is taken.
 pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit> {
-    let control = Control::open(&options.directory)
-        .with_context(|| format!("documents in {}", options.directory.display()))?;
+    let control = match &options.shared {
+        Some(shared) => {
+            let store = Postgres::open(shared.database.clone(), Arc::clone(&shared.seal));
+            let plane = plane();
+            store
+                .and_then(|store| Control::share(store, plane))
+                .with_context(|| format!("documents in {}", shared.database.shown()))?
+        }
+        None => Control::open(&options.directory)
+            .with_context(|| format!("documents in {}", options.directory.display()))?,
+    };
     let control = Arc::new(control);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -92,9 +104,12 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     };
     let issuer = {
         let clock = system_clock();
-        let authority =
-            Authority::open(&options.authority, &options.trust_domain, Lifetimes::default(), clock())
-                .with_context(|| format!("certificate authority in {}", options.authority.display()))?;
+        let (place, shown) = match &options.shared {
+            Some(shared) => (shared.place()?, shared.database.shown().to_owned()),
+            None => (Place::Directory(options.authority.clone()), options.authority.display().to_string()),
+        };
+        let authority = Authority::open_at(place, &options.trust_domain, Lifetimes::default(), clock())
+            .with_context(|| format!("certificate authority in {shown}"))?;
         Issuer::new(authority, None, clock).context("certificate authority")?
     };
     register_issuer(&registry, &issuer);
@@ -104,18 +119,23 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     // Proxies have a thread of their own: neither they nor people wait for each other.
     let (stop, stopped) = oneshot::channel();
     let (ended, mut end) = oneshot::channel();
-    let hub = Arc::clone(control.hub());
-    let roll = Roll::at(options.directory.join(WORKLOADS));
-    roll.restore(&hub, Instant::now());
+    let served = Arc::clone(&control);
+    // The others on a shared store know who is registered.
+    let roll = options.shared.is_none().then(|| Roll::at(options.directory.join(WORKLOADS)));
+    if let Some(roll) = &roll {
+        roll.restore(control.hub(), Instant::now());
+    }
     let serving = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.context("runtime of the control plane").and_then(|runtime| {
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let stopped = async { drop(stopped.await) };
-                let registered = Arc::clone(&hub);
-                tokio::spawn(async move { roll.keep(&registered).await });
-                port::serve(listener, hub, issuer, stopped).await
+                if let Some(roll) = roll {
+                    let registered = Arc::clone(served.hub());
+                    tokio::spawn(async move { roll.keep(&registered).await });
+                }
+                port::serve(listener, served, issuer, stopped).await
             })
         });
         // Without a receiver the process is ending.
@@ -127,7 +147,11 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     let mut door = Door::open(options.admin, &mut Inherited::default(), places, admin)?;
     door.serve()?;
     health.enter(Phase::Ready);
-    tracing::info!(revision = control.revision(), %address, directory = %options.directory.display(), "control plane is ready");
+    let documents = match &options.shared {
+        Some(shared) => shared.database.shown().to_owned(),
+        None => options.directory.display().to_string(),
+    };
+    tracing::info!(revision = control.revision(), %address, documents, "control plane is ready");
     ready();
     loop {
         tokio::select! {
@@ -148,8 +172,18 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     } else {
         drop(serving.join());
     }
+    if let Some(others) = control.hub().others() {
+        others.leave();
+    }
     tracing::info!("control plane ends");
     Ok(Exit::Ok)
+}
+
+/// What this control plane is called among those that share a store: another one after each start, since what was
+/// connected to it before is not.
+fn plane() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{:08x}", host.trim(), rhumb_base::rng::Rng::from_os().next_u64() >> 32)
 }
 
 /// Metrics of a control plane.

@@ -14,7 +14,8 @@ use crate::audience::{Audience, Why};
 use crate::core::{Core, Proxy};
 use crate::document::{Document, Key, key_of};
 use crate::hub::Hub;
-use crate::store::{self, Difference, MAX_DOCUMENT_BYTES, Revision, Store};
+use crate::others::{Others, together};
+use crate::store::{self, Difference, Disk, Loaded, MAX_DOCUMENT_BYTES, Postgres, Revision, Since, Store};
 
 /// The most mistakes that are told at once.
 const MAX_MISTAKES: usize = 50;
@@ -64,26 +65,61 @@ impl Control {
     /// # Errors
     /// [`store::Error`].
     pub fn open(directory: &Path) -> Result<Self, store::Error> {
-        let store = Store::open(directory)?;
+        Self::with(Store::Disk(Disk::open(directory)?))
+    }
+
+    /// One of the control planes that share a store, under a name of its own. [`follow`](Self::follow) has to run.
+    ///
+    /// # Errors
+    /// [`store::Error`].
+    pub fn share(store: Postgres, plane: String) -> Result<Self, store::Error> {
+        let store = Arc::new(store);
+        let control = Self::with(Store::Postgres(Arc::clone(&store)))?;
+        control.hub.share(Arc::new(Others::new(store, plane)));
+        Ok(control)
+    }
+
+    fn with(store: Store) -> Result<Self, store::Error> {
         let loaded = store.load()?;
         let mut core = Core::new(unix_ms());
         for (service, number) in &loaded.virtuals {
             core.virtuals_mut().restore(service, *number);
         }
         let documents = loaded.documents.into_iter().filter_map(|(json, revision)| {
-            match Document::parse(json, revision) {
-                Ok(document) => Some((document.key.clone(), Some(Arc::new(document)))),
-                Err(error) => {
-                    tracing::error!(%error, "a document of the store cannot be read");
-                    None
-                }
-            }
+            readable(json, revision).map(|document| (document.key.clone(), Some(Arc::new(document))))
         });
         let (_, assigned) = core.commit(loaded.revision, documents);
         if !assigned.is_empty() {
             store.assign(&assigned)?;
         }
         Ok(Self { hub: Arc::new(Hub::new(core)), store: Arc::new(Mutex::new(store)) })
+    }
+
+    /// Tells other control planes on the store what is known here, and hears what is known there, until the process ends;
+    /// without others it only waits.
+    pub async fn follow(self: &Arc<Self>) {
+        match self.hub.others() {
+            Some(others) => others.follow(self).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Hears once what other control planes know. Where the store is away nothing is known of it.
+    pub async fn meet(self: &Arc<Self>) {
+        if let Some(others) = self.hub.others() {
+            others.meet(self).await;
+        }
+    }
+
+    /// Puts in force what others have written.
+    pub(crate) async fn catch_up(&self) -> Result<(), Error> {
+        let store = Arc::clone(&self.store).lock_owned().await;
+        let hub = Arc::clone(&self.hub);
+        let work = move || match &*store {
+            Store::Postgres(postgres) => catch_up(postgres, &hub),
+            Store::Disk(_) => Ok(()),
+        };
+        Ok(tokio::task::spawn_blocking(work).await.map_err(|_| Error::Ending)??)
     }
 
     /// Those who use the documents.
@@ -190,8 +226,33 @@ impl Control {
     /// Who uses a revision, after everybody who is connected has answered or some time has passed. None when it is too
     /// long ago to be known.
     pub async fn audience(&self, revision: u64, patience: Duration) -> Option<Audience> {
-        let touched = self.hub.with(|core| core.told(revision).cloned())?;
-        Some(self.hub.settled(&touched, crate::hub::now() + patience).await)
+        let touched = self.hub.with(|core| core.told(revision).cloned());
+        let deadline = crate::hub::now() + patience;
+        match self.hub.others() {
+            None => Some(self.hub.settled(&touched?, deadline).await),
+            Some(others) => {
+                // What it touched here may be too long ago, or before this process began.
+                let touched = touched.unwrap_or_default();
+                let (own, other) =
+                    tokio::join!(self.hub.standing(&touched, deadline), others.audience(revision, patience));
+                Some(together(own, other))
+            }
+        }
+    }
+
+    /// Every proxy that is known, also to other control planes, as it is shown. Who is connected somewhere is shown as it
+    /// is there.
+    pub async fn all_proxies(&self) -> Vec<Value> {
+        let now = crate::hub::now();
+        let mut all: Vec<Value> = self.proxies().iter().map(|proxy| proxy_json(proxy, now)).collect();
+        if let Some(others) = self.hub.others() {
+            all.extend(others.proxies().await);
+            let name = |proxy: &Value| proxy["proxy"].as_str().unwrap_or_default().to_owned();
+            let is_away = |proxy: &Value| proxy["connected"] != true;
+            all.sort_by_key(|proxy| (name(proxy), is_away(proxy), proxy["forSeconds"].as_u64()));
+            all.dedup_by_key(|proxy| name(proxy));
+        }
+        all
     }
 
     /// Every proxy that is known.
@@ -220,6 +281,13 @@ impl Control {
         let work = move || {
             let made = store.commit(&cause.author, &cause.message, unix_ms(), &changes, cause.expected)?;
             let Some(revision) = made else { return Ok(None) };
+            if let Store::Postgres(postgres) = &*store {
+                // Others may have made revisions before this one that are not known here yet.
+                if let Err(error) = catch_up(postgres, &hub) {
+                    tracing::warn!(%error, revision = revision.number, "a revision was made and is not in force here yet");
+                }
+                return Ok(Some(revision));
+            }
             let done: BTreeSet<&Key> = revision.changes.iter().map(|(key, _)| key).collect();
             let documents =
                 parsed.into_iter().filter(|(key, _)| done.contains(key)).map(|(key, document)| {
@@ -254,6 +322,49 @@ impl Control {
         let asked = tokio::task::spawn_blocking(move || f(&store)).await;
         Ok(asked.map_err(|_| Error::Ending)??)
     }
+}
+
+/// Puts in force what was written since the revision in force.
+fn catch_up(store: &Postgres, hub: &Hub) -> Result<(), store::Error> {
+    match store.since(hub.with(|core| core.revision()))? {
+        Since::Nothing => {}
+        Since::Revisions { revisions, virtuals } => hub.with(|core| {
+            for (service, number) in &virtuals {
+                core.virtuals_mut().restore(service, *number);
+            }
+            for (revision, changes) in revisions {
+                let documents = changes.into_iter().filter_map(|(key, json)| match json {
+                    Some(json) => Some((key, Some(Arc::new(readable(json, revision)?)))),
+                    None => Some((key, None)),
+                });
+                core.commit(revision, documents);
+            }
+        }),
+        Since::All(Loaded { revision, documents, virtuals }) => hub.with(|core| {
+            for (service, number) in &virtuals {
+                core.virtuals_mut().restore(service, *number);
+            }
+            let mut gone: BTreeSet<Key> = core.library().all().map(|document| document.key.clone()).collect();
+            let mut changes = Vec::new();
+            for document in documents.into_iter().filter_map(|(json, revision)| readable(json, revision)) {
+                gone.remove(&document.key);
+                let known = core.library().get(&document.key);
+                if known.is_none_or(|known| known.json != document.json) {
+                    changes.push((document.key.clone(), Some(Arc::new(document))));
+                }
+            }
+            changes.extend(gone.into_iter().map(|key| (key, None)));
+            core.commit(revision, changes);
+        }),
+    }
+    Ok(())
+}
+
+/// A document of the store; nothing when it cannot be read, which is logged.
+fn readable(json: Bytes, revision: u64) -> Option<Document> {
+    Document::parse(json, revision)
+        .inspect_err(|error| tracing::error!(%error, "a document of the store cannot be read"))
+        .ok()
 }
 
 /// The documents with their names, without what is none of their business, if nothing is wrong with them.

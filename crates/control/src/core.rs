@@ -16,7 +16,7 @@ use rhumb_ads::resource::Address;
 use rhumb_ads::wire::{DeltaRequest, DeltaResponse};
 use rhumb_ads::{Acked, BadRequest, Kind, Publisher, Version};
 
-use crate::audience::{Audience, Waiting, Why};
+use crate::audience::{Audience, Standing, Why};
 use crate::caller::Caller;
 use crate::document::{Document, Key, Role};
 use crate::library::{Library, Reader, Trace};
@@ -199,8 +199,8 @@ impl Core {
         let mut assigned = Vec::new();
         for (key, document) in changes {
             let (kind, is_there) = (key.kind.clone(), document.is_some());
-            let before = selector(self.library.get(&key)).map(<[_]>::to_vec);
-            let is_selector_changed = before.as_deref() != selector(document.as_ref());
+            let before = chosen(self.library.get(&key));
+            let is_selector_changed = before != chosen(document.as_ref());
             let (had, has) = (cluster_address(self.library.get(&key)), cluster_address(document.as_ref()));
             if had != has {
                 moved.addresses.extend(had.into_iter().chain(has));
@@ -252,6 +252,18 @@ impl Core {
     pub fn register(&mut self, registration: Registration) -> Result<Touched, members::Refused> {
         let moved = self.members.register(registration, &self.library)?;
         Ok(self.settle(moved))
+    }
+
+    /// Another control plane has a registration.
+    pub fn place(&mut self, registration: Registration) -> Touched {
+        let moved = self.members.place(registration, &self.library);
+        self.settle(moved)
+    }
+
+    /// No control plane has a registration any more.
+    pub fn displace(&mut self, workload: &str) -> Touched {
+        let moved = self.members.displace(workload, &self.library);
+        self.settle(moved)
     }
 
     /// The stream of a registration broke. [`expire`](Self::expire) has to be called after [`members::GRACE`].
@@ -380,6 +392,11 @@ impl Core {
 
     /// Who uses what was touched, and who does not.
     pub fn audience(&self, touched: &Touched) -> Audience {
+        self.standing(touched).into()
+    }
+
+    /// How proxies stand to what was touched.
+    pub fn standing(&self, touched: &Touched) -> Standing {
         let mut all: BTreeMap<&str, Option<Why>> = BTreeMap::new();
         for ((kind, name), number) in touched {
             let watchers = self.entries.get(&(*kind, name.clone())).map(|entry| &entry.watchers);
@@ -394,14 +411,10 @@ impl Core {
                 }
             }
         }
-        let mut audience = Audience::default();
-        for (proxy, why) in all {
-            match why {
-                None => audience.live += 1,
-                Some(why) => audience.waiting.push(Waiting { proxy: proxy.to_owned(), why }),
-            }
+        Standing {
+            proxies: all.into_iter().map(|(proxy, why)| (proxy.to_owned(), why)).collect(),
+            connected: self.proxies.keys().map(ToString::to_string).collect(),
         }
-        audience
     }
 
     /// Every proxy that is known.
@@ -611,9 +624,12 @@ impl Core {
 }
 
 /// The labels that a Service chooses its workloads by.
-fn selector(document: Option<&Arc<Document>>) -> Option<&[(Box<str>, Box<str>)]> {
+type Chosen = (Vec<(Box<str>, Box<str>)>, Vec<Box<str>>);
+
+/// Which workloads a service takes: their labels, and their service accounts.
+fn chosen(document: Option<&Arc<Document>>) -> Option<Chosen> {
     match &document?.role {
-        Role::Service(service) => Some(&service.selector),
+        Role::Service(service) => Some((service.selector.clone(), service.accounts.clone())),
         _ => None,
     }
 }

@@ -91,7 +91,12 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// The address that it has where it comes from (`clusterIP`).
     pub address: Option<IpAddr>,
+    /// Service accounts whose workloads may say that they are its endpoints; all of its namespace when there are none.
+    pub accounts: Vec<Box<str>>,
 }
+
+/// The annotation of a Service with the service accounts of its workloads, separated by commas.
+pub const ACCOUNTS: &str = "rhumb.dev/service-accounts";
 
 /// A port of a service.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -180,7 +185,7 @@ impl Document {
         }
         let spec = &value["spec"];
         let role = match &*key.kind {
-            "Service" => Role::Service(Box::new(service(spec))),
+            "Service" => Role::Service(Box::new(service(spec, &value["metadata"]["annotations"][ACCOUNTS]))),
             "Workload" => Role::Workload(Box::new(workload(spec, &value["metadata"]["labels"]))),
             "Mesh" => Role::Mesh(Box::new(mesh(spec))),
             _ => Role::Other,
@@ -263,7 +268,8 @@ impl Edges<'_> {
     }
 }
 
-fn service(spec: &Value) -> Service {
+fn service(spec: &Value, accounts: &Value) -> Service {
+    let accounts = accounts.as_str().unwrap_or_default().split(',').map(str::trim);
     let port = |port: &Value| ServicePort {
         name: text(&port["name"]),
         port: number(&port["port"]).unwrap_or_default(),
@@ -276,6 +282,7 @@ fn service(spec: &Value) -> Service {
         selector: pairs(&spec["selector"], |value| Some(text(value))),
         ports: spec["ports"].as_array().into_iter().flatten().map(port).collect(),
         address: text(&spec["clusterIP"]).parse().ok(),
+        accounts: accounts.filter(|account| !account.is_empty()).map(Box::from).collect(),
     }
 }
 

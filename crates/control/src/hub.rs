@@ -4,15 +4,19 @@
 //! task of its own, which sends one response at a time: a proxy that does not read holds up nobody else.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use rhumb_ads::registry::Registration;
 use rhumb_ads::wire::{DeltaRequest, DeltaResponse};
 use tokio::sync::{Notify, watch};
 
-use crate::audience::Audience;
+use crate::audience::{Audience, Standing};
 use crate::caller::Caller;
 use crate::core::{Core, Ended, StreamId, Touched};
+use crate::members::Refused;
+use crate::others::{self, Others};
+use crate::store::Move;
 
 /// How far apart new streams begin: after a restart everybody comes at once, and each wants all that it knows checked.
 const STREAM_SPACING: Duration = Duration::from_millis(2);
@@ -39,6 +43,8 @@ pub struct Hub {
     deadline: Notify,
     next_stream: Mutex<Option<Instant>>,
     ending: watch::Sender<bool>,
+    /// Other control planes, where there may be some.
+    others: OnceLock<Arc<Others>>,
 }
 
 /// A stream that is open until this is dropped.
@@ -58,6 +64,7 @@ impl Hub {
             deadline: Notify::new(),
             next_stream: Mutex::default(),
             ending: watch::Sender::new(false),
+            others: OnceLock::new(),
         }
     }
 
@@ -75,23 +82,77 @@ impl Hub {
     /// Waits until everybody who is connected has answered to what was touched, or until a deadline, and says how it
     /// stands.
     pub async fn settled(&self, touched: &Touched, deadline: Instant) -> Audience {
+        self.standing(touched, deadline).await.into()
+    }
+
+    /// As [`settled`](Self::settled), with everybody's name.
+    pub(crate) async fn standing(&self, touched: &Touched, deadline: Instant) -> Standing {
         loop {
             let answered = self.answers.notified();
             let mut answered = std::pin::pin!(answered);
             // From here on nothing is missed.
             answered.as_mut().enable();
-            let audience = self.lock().audience(touched);
-            let pending = u32::try_from(audience.pending().count()).unwrap_or(u32::MAX);
+            let standing = self.lock().standing(touched);
+            let pending = u32::try_from(standing.pending()).unwrap_or(u32::MAX);
             if pending == 0 {
-                return audience;
+                return standing;
             }
             let left = deadline.saturating_duration_since(now());
             if left.is_zero() || tokio::time::timeout(left, answered).await.is_err() {
-                return self.lock().audience(touched);
+                return self.lock().standing(touched);
             }
             // Thousands answer within a moment, and looking costs as much as there are.
             let pause = LOOK_AGAIN + LOOK_AGAIN_EACH.saturating_mul(pending);
             tokio::time::sleep(pause.min(LOOK_AGAIN_AT_MOST).min(left)).await;
+        }
+    }
+
+    /// There may be other control planes.
+    pub(crate) fn share(&self, others: Arc<Others>) {
+        // Once, when the control plane is made.
+        let _ = self.others.set(others);
+    }
+
+    /// The other control planes, where there may be some.
+    pub fn others(&self) -> Option<&Arc<Others>> {
+        self.others.get()
+    }
+
+    /// Takes a registration.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(crate) fn register(&self, registration: Registration) -> Result<(), Refused> {
+        let told = self
+            .others()
+            .map(|others| (others, registration.workload.clone(), others::is_here(&registration)));
+        self.with(|core| core.register(registration))?;
+        if let Some((others, workload, here)) = told {
+            others.moved(&workload, here);
+        }
+        Ok(())
+    }
+
+    /// The stream of a registration broke.
+    pub(crate) fn lose(&self, workload: &str, instance: &str) {
+        self.with(|core| core.lose(workload, instance, now()));
+        self.lost();
+        if let Some(others) = self.others() {
+            others.moved(workload, Move::Lost { instance: instance.to_owned() });
+        }
+    }
+
+    /// Takes a workload out, and waits until nobody who is connected, here or elsewhere, has it among its endpoints.
+    pub(crate) async fn withdraw(&self, workload: &str, instance: &str, deadline: Instant) -> Audience {
+        let touched = self.with(|core| core.withdraw(workload, instance));
+        match self.others() {
+            None => self.settled(&touched, deadline).await,
+            Some(others) => {
+                others.moved(workload, Move::Gone { instance: instance.to_owned() });
+                let (own, other) =
+                    tokio::join!(self.standing(&touched, deadline), others.withdrawn(workload, deadline));
+                others::together(own, other)
+            }
         }
     }
 

@@ -5,6 +5,8 @@
 //! [`virtuals`] gives services addresses. [`hub`] puts it behind a lock and [`serve`] on the wire; [`roll`] remembers who
 //! was registered.
 //!
+//! Several control planes on one store tell each other what each knows ([`others`]).
+//!
 //! Knows no TLS and no HTTP for people: `app` brings both. Does not know what documents mean beyond the references in
 //! them ([`document`]).
 //!
@@ -20,6 +22,7 @@ pub mod caller;
 pub mod audience;
 pub mod core;
 pub mod store;
+pub mod others;
 pub mod hub;
 pub mod roll;
 pub mod serve;

@@ -44,6 +44,8 @@ struct Registered {
     registration: Registration,
     /// When its stream broke.
     lost: Option<Instant>,
+    /// It is connected to another control plane, which looks after it.
+    is_elsewhere: bool,
 }
 
 /// What a change of workloads concerns.
@@ -123,14 +125,53 @@ impl Members {
         if !self.registered.contains_key(&id) && self.registered.len() >= MAX_REGISTRATIONS {
             return Err(Refused::TooMany);
         }
-        self.registered.insert(id.clone(), Registered { registration, lost: None });
+        self.registered.insert(id.clone(), Registered { registration, lost: None, is_elsewhere: false });
         Ok(self.workload_changed(&id, library))
+    }
+
+    /// Another control plane has a registration.
+    pub fn place(&mut self, registration: Registration, library: &Library) -> Moved {
+        let id = registration.workload.clone();
+        match self.register(registration, library) {
+            Ok(moved) => {
+                if let Some(registered) = self.registered.get_mut(&*id) {
+                    registered.is_elsewhere = true;
+                }
+                moved
+            }
+            // It was taken there: by another version, or with more room.
+            Err(refused) => {
+                tracing::warn!(workload = id, %refused, "a workload of another control plane is left out");
+                Moved::default()
+            }
+        }
+    }
+
+    /// No control plane has a registration any more.
+    pub fn displace(&mut self, workload: &str, library: &Library) -> Moved {
+        match self.registered.remove_entry(workload) {
+            Some((id, _)) => self.workload_changed(&id, library),
+            None => Moved::default(),
+        }
+    }
+
+    /// The workloads that are connected here.
+    pub fn here(&self) -> impl Iterator<Item = &Registration> {
+        let is_here = |registered: &&Registered| registered.lost.is_none() && !registered.is_elsewhere;
+        self.registered.values().filter(is_here).map(|registered| &registered.registration)
+    }
+
+    /// Whether a workload is connected here.
+    pub fn is_here(&self, workload: &str) -> bool {
+        let registered = self.registered.get(workload);
+        registered.is_some_and(|registered| registered.lost.is_none() && !registered.is_elsewhere)
     }
 
     /// The stream of a registration broke. Nothing changes yet.
     pub fn lose(&mut self, workload: &str, instance: &str, now: Instant) {
         if let Some(registered) = self.registered.get_mut(workload)
             && registered.registration.instance == instance
+            && !registered.is_elsewhere
         {
             registered.lost = Some(now);
         }
@@ -315,7 +356,10 @@ impl Members {
         let Some((namespace, name)) = split(id) else { return Vec::new() };
         let mut services = BTreeSet::new();
         if let Some(registered) = self.registration(id) {
-            services.extend(registered.services.iter().map(|service| format!("{namespace}/{service}")));
+            let account = &registered.service_account;
+            let own =
+                registered.services.iter().filter(|service| may_serve(library, namespace, service, account));
+            services.extend(own.map(|service| format!("{namespace}/{service}")));
         }
         if let Some(written) = written(library, namespace, name) {
             services.extend(written.services.iter().map(|service| format!("{namespace}/{service}")));
@@ -374,6 +418,18 @@ impl Moved {
         self.services.extend(other.services);
         self.workloads.extend(other.workloads);
         self.addresses.extend(other.addresses);
+    }
+}
+
+/// Whether a workload of a service account may say that it is an endpoint of a service: where the service says whose its
+/// workloads are, only theirs.
+pub(crate) fn may_serve(library: &Library, namespace: &str, service: &str, account: &str) -> bool {
+    let document = library.get(&Key::new("Service", namespace, service));
+    match document.map(|document| &document.role) {
+        Some(Role::Service(service)) => {
+            service.accounts.is_empty() || service.accounts.iter().any(|own| **own == *account)
+        }
+        _ => true,
     }
 }
 
@@ -437,6 +493,41 @@ mod tests {
 
     fn addresses(library: &Library, members: &Members) -> Vec<String> {
         endpoints(library, members).into_iter().map(|endpoint| endpoint.address).collect()
+    }
+
+    #[test]
+    fn a_service_that_names_accounts_takes_no_others() {
+        let (mut library, mut members) = (Library::default(), Members::default());
+        put(&mut library, &mut members, service(json!({})));
+        members.register(registration("a", "10.0.0.1"), &library).unwrap();
+        assert_eq!(addresses(&library, &members), ["10.0.0.1"]);
+        let with = |accounts: &str| {
+            let mut document = service(json!({}));
+            document["metadata"]["annotations"] = json!({ crate::document::ACCOUNTS: accounts });
+            document
+        };
+        put(&mut library, &mut members, with("other, another"));
+        assert!(addresses(&library, &members).is_empty());
+        assert!(!may_serve(&library, "default", "orders", "orders"));
+        put(&mut library, &mut members, with("other,orders"));
+        assert_eq!(addresses(&library, &members), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn what_is_connected_elsewhere_is_not_lost_here() {
+        let (mut library, mut members) = (Library::default(), Members::default());
+        put(&mut library, &mut members, service(json!({})));
+        let now = Instant::now();
+        members.register(registration("a", "10.0.0.1"), &library).unwrap();
+        assert!(members.is_here("default/a"));
+        // It went to another control plane before its stream here was found broken.
+        members.place(registration("a", "10.0.0.1"), &library);
+        members.lose("default/a", "1", now);
+        members.expire(now + 2 * GRACE, &library);
+        assert_eq!((addresses(&library, &members).len(), members.here().count()), (1, 0));
+        let moved = members.displace("default/a", &library);
+        assert_eq!(moved.services.len(), 1);
+        assert!(addresses(&library, &members).is_empty());
     }
 
     #[test]

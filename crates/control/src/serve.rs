@@ -294,13 +294,15 @@ async fn register(
         let Ok(Some(registration)) = registration else { break };
         let id = (registration.workload.clone(), registration.instance.clone());
         let services = registration.services.clone();
-        let result = match owns(&hub, &caller, &registration.workload, Some(&registration.service_account)) {
+        let may = owns(&hub, &caller, &registration.workload, Some(&registration.service_account))
+            .and_then(|()| takes(&hub, &registration));
+        let result = match may {
             Err(status) => Err(status),
             Ok(()) if registered.as_ref().is_some_and(|known| *known != id) => {
                 Err(Status::invalid_argument("a stream registers one workload"))
             }
-            Ok(()) => match hub.with(|core| core.register(registration)) {
-                Ok(_) => Ok(Registered { unknown_services: unknown(&hub, &id.0, services) }),
+            Ok(()) => match hub.register(registration) {
+                Ok(()) => Ok(Registered { unknown_services: unknown(&hub, &id.0, services) }),
                 Err(refused) => Err(Status::invalid_argument(refused.to_string())),
             },
         };
@@ -313,8 +315,7 @@ async fn register(
         }
     }
     if let Some((workload, instance)) = registered {
-        hub.with(|core| core.lose(&workload, &instance, now()));
-        hub.lost();
+        hub.lose(&workload, &instance);
     }
 }
 
@@ -332,6 +333,22 @@ fn unknown(hub: &Hub, workload: &str, services: Vec<String>) -> Vec<String> {
     services.into_iter().filter(is_unknown).collect()
 }
 
+/// Whether the services of a registration take workloads of its service account.
+fn takes(hub: &Hub, registration: &Registration) -> Result<(), Status> {
+    let namespace = registration.workload.split('/').next().unwrap_or_default();
+    let account = &registration.service_account;
+    let is_foreign = |service: &&String| {
+        hub.with(|core| !crate::members::may_serve(core.library(), namespace, service, account))
+    };
+    match registration.services.iter().find(is_foreign) {
+        None => Ok(()),
+        Some(service) => Err(Status::permission_denied(format!(
+            "service account {account} may not be an endpoint of {namespace}/{service}: its annotation {} names others",
+            crate::document::ACCOUNTS
+        ))),
+    }
+}
+
 struct Withdraw(Desk);
 
 impl UnaryService<Withdrawal> for Withdraw {
@@ -346,8 +363,7 @@ impl UnaryService<Withdrawal> for Withdraw {
             let withdrawal = request.into_inner();
             owns(&hub, &caller, &withdrawal.workload, None)?;
             let patience = Duration::from_millis(withdrawal.deadline_ms.into()).min(MAX_BARRIER);
-            let touched = hub.with(|core| core.withdraw(&withdrawal.workload, &withdrawal.instance));
-            let audience = hub.settled(&touched, now() + patience).await;
+            let audience = hub.withdraw(&withdrawal.workload, &withdrawal.instance, now() + patience).await;
             let pending = audience.pending().map(|waiting| waiting.proxy.clone()).collect();
             let acked = u32::try_from(audience.live).unwrap_or(u32::MAX);
             Ok(Response::new(Withdrawn { acked, pending }))

@@ -1,11 +1,8 @@
 //! The certificate authority of a trust domain.
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::SystemTime;
 
 use rhumb_base::spiffe::{SpiffeId, TrustDomain};
 use rhumb_tls::CertificateSource;
@@ -14,6 +11,7 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use crate::lifetimes::Lifetimes;
+use crate::records::{MAX_RACES, Place, Stamp, stamp};
 use crate::request::{KeyRequest, NewKey};
 use crate::{CONTROL_ACCOUNT, SYSTEM_NAMESPACE, file, pem};
 
@@ -33,12 +31,12 @@ use state::State;
 
 /// The certificate authority of a trust domain: signs SVIDs, and renews what it signs them with.
 ///
-/// Everything is in a directory that only its owner may enter. Several processes may share it: changes are made under a lock
-/// and by renaming, and each answer looks whether somebody else has made one.
+/// Everything is in a directory that only its owner may enter, or sealed in a database. Several processes may share it:
+/// changes are made one after the other, and each answer looks whether somebody else has made one.
 pub struct Authority {
     domain: TrustDomain,
     lifetimes: Lifetimes,
-    directory: PathBuf,
+    place: Place,
     backing: Backing,
     /// One change at a time within the process; the lock of the directory is for other processes.
     changing: Mutex<()>,
@@ -73,7 +71,7 @@ struct Current {
 }
 
 /// What the files were when they were read.
-type Stamps = Vec<Option<(SystemTime, u64, u64)>>;
+type Stamps = Vec<Stamp>;
 
 /// An SVID as it was issued.
 #[derive(Debug, Clone)]
@@ -169,7 +167,25 @@ impl Authority {
         lifetimes: Lifetimes,
         now_unix: u64,
     ) -> Result<Self, Error> {
-        Self::open_with(directory, domain, lifetimes, Backing::Embedded, now_unix)
+        Self::open_with(
+            Place::Directory(directory.to_owned()),
+            domain,
+            lifetimes,
+            Backing::Embedded,
+            now_unix,
+        )
+    }
+
+    /// Opens the authority of a place, or makes one with its first root.
+    ///
+    /// **Errors**: as [`Authority::open`], and [`Error::Database`] and [`Error::Sealed`] for a database.
+    pub fn open_at(
+        place: Place,
+        domain: &TrustDomain,
+        lifetimes: Lifetimes,
+        now_unix: u64,
+    ) -> Result<Self, Error> {
+        Self::open_with(place, domain, lifetimes, Backing::Embedded, now_unix)
     }
 
     /// Opens an authority whose intermediate somebody else makes: cert-manager, Vault, a company's own. `directory` keeps
@@ -183,7 +199,13 @@ impl Authority {
         mounted: Mounted,
         now_unix: u64,
     ) -> Result<Self, Error> {
-        Self::open_with(directory, domain, lifetimes, Backing::Mounted(mounted), now_unix)
+        Self::open_with(
+            Place::Directory(directory.to_owned()),
+            domain,
+            lifetimes,
+            Backing::Mounted(mounted),
+            now_unix,
+        )
     }
 
     /// Opens the authority of a directory as the control plane has opened it: for those who do something with it from
@@ -191,39 +213,48 @@ impl Authority {
     ///
     /// **Errors**: [`Error::NoAuthority`] where there is none, and those of [`Authority::open`].
     pub fn attach(directory: &Path, now_unix: u64) -> Result<Self, Error> {
-        let settings =
-            Settings::load(directory)?.ok_or_else(|| Error::NoAuthority { path: directory.to_owned() })?;
-        let bad = || Error::State { path: directory.join(settings::FILE), line: 1 };
+        Self::attach_at(Place::Directory(directory.to_owned()), now_unix)
+    }
+
+    /// As [`Authority::attach`], wherever it is.
+    ///
+    /// **Errors**: as those.
+    pub fn attach_at(place: Place, now_unix: u64) -> Result<Self, Error> {
+        let settings = Settings::load(&place)?.ok_or_else(|| Error::NoAuthority { path: place.path("") })?;
+        let bad = || Error::State { path: place.path(settings::FILE), line: 1 };
         let domain = TrustDomain::parse(&settings.trust_domain).map_err(|_| bad())?;
         let backing = settings.mounted.clone().map_or(Backing::Embedded, Backing::Mounted);
-        Self::open_with(directory, &domain, settings.lifetimes(), backing, now_unix)
+        Self::open_with(place, &domain, settings.lifetimes(), backing, now_unix)
     }
 
     fn open_with(
-        directory: &Path,
+        place: Place,
         domain: &TrustDomain,
         lifetimes: Lifetimes,
         backing: Backing,
         now: u64,
     ) -> Result<Self, Error> {
         let lifetimes = lifetimes.check()?;
-        file::make_directory(directory).map_err(|error| Error::io(directory, error))?;
-        let files = Files { directory, domain, backing: &backing };
+        place.make()?;
+        let files = Files { place: &place, domain, backing: &backing };
         let lock = files.lock()?;
-        if matches!(backing, Backing::Embedded) {
-            files.advance(&lifetimes, now)?;
-        }
         let mounted = match &backing {
             Backing::Embedded => None,
             Backing::Mounted(mounted) => Some(mounted.clone()),
         };
-        Settings::new(domain, &lifetimes, mounted).save(directory)?;
+        let settings = Settings::new(domain, &lifetimes, mounted);
+        raced(|| {
+            if matches!(backing, Backing::Embedded) {
+                files.advance(&lifetimes, now)?;
+            }
+            settings.save(&place)
+        })?;
         let current = files.read(&lifetimes, now)?;
         drop(lock);
         Ok(Self {
             domain: domain.clone(),
             lifetimes,
-            directory: directory.to_owned(),
+            place,
             backing,
             changing: Mutex::new(()),
             current: RwLock::new(current),
@@ -244,8 +275,8 @@ impl Authority {
 
     /// Where it keeps what it must remember.
     #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Does what is due: makes, activates and removes roots, renews the intermediate, and reads what somebody else has
@@ -255,8 +286,8 @@ impl Authority {
     /// **Errors**: [`Error::Io`] and the others; everything then stays as it was, which is good until something expires.
     pub fn tick(&self, now_unix: u64) -> Result<Vec<Changed>, Error> {
         let current = self.current();
-        let files = Files { directory: &self.directory, domain: &self.domain, backing: &self.backing };
-        if now_unix < current.forecast.next_change && files.stamps() == current.stamps {
+        let files = Files { place: &self.place, domain: &self.domain, backing: &self.backing };
+        if now_unix < current.forecast.next_change && files.stamps(false)? == current.stamps {
             return Ok(Vec::new());
         }
         self.change(now_unix, |files| match self.backing {
@@ -298,10 +329,10 @@ impl Authority {
         change: impl Fn(&mut Revoked) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.change(now, |files| {
-            let mut revoked = Revoked::load(&files.revoked())?;
+            let mut revoked = Revoked::load(files.place)?;
             revoked.forget(now, self.lifetimes.leaf.as_secs() + 2 * self.lifetimes.skew());
             change(&mut revoked)?;
-            revoked.save(&files.revoked())?;
+            revoked.save(files.place)?;
             Ok(Vec::new())
         })?;
         Ok(())
@@ -317,13 +348,13 @@ impl Authority {
     fn change(
         &self,
         now: u64,
-        change: impl FnOnce(&Files<'_>) -> Result<Vec<Changed>, Error>,
+        change: impl Fn(&Files<'_>) -> Result<Vec<Changed>, Error>,
     ) -> Result<Vec<Changed>, Error> {
-        let files = Files { directory: &self.directory, domain: &self.domain, backing: &self.backing };
+        let files = Files { place: &self.place, domain: &self.domain, backing: &self.backing };
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let _lock = files.lock()?;
-        let mut changed = change(&files)?;
-        if files.stamps() != self.current().stamps {
+        let mut changed = raced(|| change(&files))?;
+        if files.stamps(true)? != self.current().stamps {
             let current = files.read(&self.lifetimes, now)?;
             if changed.is_empty() {
                 changed.push(Changed::Reread);
@@ -340,9 +371,9 @@ impl Authority {
     /// What is there now, also where another process has changed it since the last tick: a bundle that is behind could
     /// make a member miss a new root.
     fn fresh(&self, now: u64) -> Result<Current, Error> {
-        let files = Files { directory: &self.directory, domain: &self.domain, backing: &self.backing };
+        let files = Files { place: &self.place, domain: &self.domain, backing: &self.backing };
         let current = self.current();
-        if files.stamps() == current.stamps {
+        if files.stamps(false)? == current.stamps {
             return Ok(current);
         }
         self.change(now, |_| Ok(Vec::new()))?;
@@ -419,8 +450,7 @@ impl Authority {
         let bundle = self.bundle(now_unix)?;
         let mut phases = Vec::new();
         if matches!(self.backing, Backing::Embedded) {
-            let path = self.directory.join("authority.json");
-            let state = State::load(&path, self.domain.as_str())?.ok_or(Error::NoIntermediate)?;
+            let state = State::load(&self.place, self.domain.as_str())?.ok_or(Error::NoIntermediate)?;
             phases.extend(state.roots.iter().map(|root| match (root.activated, root.retired) {
                 (None, _) => Phase::Announced,
                 (Some(_), None) => Phase::Active,
@@ -443,59 +473,40 @@ impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority")
             .field("domain", &self.domain)
-            .field("directory", &self.directory)
+            .field("place", &self.place)
             .finish_non_exhaustive()
     }
 }
 
 /// The files of an authority. Methods that write are called under [`lock`](Self::lock).
 struct Files<'a> {
-    directory: &'a Path,
+    place: &'a Place,
     domain: &'a TrustDomain,
     backing: &'a Backing,
 }
 
 impl Files<'_> {
-    fn state(&self) -> PathBuf {
-        self.directory.join("authority.json")
+    fn lock(&self) -> Result<Option<std::fs::File>, Error> {
+        self.place.lock()
     }
 
-    fn revoked(&self) -> PathBuf {
-        self.directory.join("revoked.json")
-    }
-
-    fn lock(&self) -> Result<File, Error> {
-        let path = self.directory.join("lock");
-        let open = || -> io::Result<File> {
-            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-            file.lock()?;
-            Ok(file)
-        };
-        open().map_err(|error| Error::io(&path, error))
-    }
-
-    /// All files whose change is to be noticed.
-    fn stamps(&self) -> Stamps {
-        let stamp = |path: &Path| {
-            let facts = fs::metadata(path).ok()?;
-            // Replacing by renaming makes another inode, however soon after the last time.
-            Some((facts.modified().ok()?, facts.len(), facts.ino()))
-        };
-        let mut stamps = vec![stamp(&self.state()), stamp(&self.revoked())];
+    /// Everything whose change is to be noticed. What is not `is_fresh` may be of a moment ago.
+    fn stamps(&self, is_fresh: bool) -> Result<Stamps, Error> {
+        let mut stamps = self.place.stamps(&[state::NAME, revoked::NAME], is_fresh)?;
         if let Backing::Mounted(mounted) = self.backing {
             stamps.extend([&mounted.certificate, &mounted.key, &mounted.bundle].map(|path| stamp(path)));
         }
-        stamps
+        Ok(stamps)
     }
 
     /// What the files are, where peers would take it.
     fn read(&self, lifetimes: &Lifetimes, now: u64) -> Result<Current, Error> {
         // Before reading: what changes meanwhile is read again.
-        let stamps = self.stamps();
-        let revoked = Arc::new(Revoked::load(&self.revoked())?);
+        let stamps = self.stamps(true)?;
+        let revoked = Arc::new(Revoked::load(self.place)?);
         let (signer, mut forecast) = match self.backing {
             Backing::Embedded => {
-                let state = State::load(&self.state(), self.domain.as_str())?.ok_or(Error::NoIntermediate)?;
+                let state = State::load(self.place, self.domain.as_str())?.ok_or(Error::NoIntermediate)?;
                 let forecast = Forecast {
                     root_ends: state.active().map_or(0, |root| root.not_after),
                     is_announced: state.announced().is_some(),
@@ -530,7 +541,7 @@ impl Files<'_> {
 
     /// Does everything that is due, and writes it once.
     fn advance(&self, lifetimes: &Lifetimes, now: u64) -> Result<Vec<Changed>, Error> {
-        let loaded = State::load(&self.state(), self.domain.as_str())?;
+        let loaded = State::load(self.place, self.domain.as_str())?;
         let mut state = loaded.unwrap_or_else(|| State::new(self.domain.as_str()));
         let mut changed = Vec::new();
         let leaf = lifetimes.leaf.as_secs();
@@ -546,20 +557,20 @@ impl Files<'_> {
             changed.push(self.step(&mut state, due, lifetimes, now)?);
         }
         if is_longer || !changed.is_empty() {
-            state.save(&self.state())?;
+            state.save(self.place)?;
         }
         Ok(changed)
     }
 
     fn announce(&self, lifetimes: &Lifetimes, now: u64) -> Result<Vec<Changed>, Error> {
         let mut changed = self.advance(lifetimes, now)?;
-        let mut state = State::load(&self.state(), self.domain.as_str())?.ok_or(Error::NoIntermediate)?;
+        let mut state = State::load(self.place, self.domain.as_str())?.ok_or(Error::NoIntermediate)?;
         // Two at most: what leaves and what comes.
         if state.announced().is_some() || state.roots.iter().any(|root| root.retired.is_some()) {
             return Err(Error::RotationUnderWay);
         }
         changed.push(self.step(&mut state, Due::Announce, lifetimes, now)?);
-        state.save(&self.state())?;
+        state.save(self.place)?;
         Ok(changed)
     }
 
@@ -609,6 +620,17 @@ impl Files<'_> {
             Due::Nothing(_) => Err(Error::NoIntermediate),
         }
     }
+}
+
+/// Does something again where somebody else was faster.
+fn raced<T>(change: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    for _ in 1..MAX_RACES {
+        match change() {
+            Err(Error::Raced) => {}
+            done => return done,
+        }
+    }
+    change()
 }
 
 /// The largest file of a mounted intermediate. Unit: bytes.

@@ -89,7 +89,7 @@ impl Issuer {
         kubernetes: Option<Kubernetes>,
         clock: Clock,
     ) -> Result<Arc<Self>, Error> {
-        let tokens = Tokens::open(authority.directory())?;
+        let tokens = Tokens::open(authority.place())?;
         let membership = Membership::new(authority.trust_domain().clone());
         let now = clock();
         let (svid, bundle) = authority.control_svid(now)?;

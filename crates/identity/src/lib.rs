@@ -23,12 +23,14 @@ mod token;
 mod kubernetes;
 pub mod wire;
 mod issuer;
+mod members;
 mod channel;
 mod keeper;
 mod files;
 mod hand_out;
 mod inspect;
 pub mod workload_api;
+mod records;
 mod file;
 mod pem;
 #[cfg(test)]
@@ -43,6 +45,8 @@ pub use issuer::{Counts, Issuer, IssuerService, PeerOf, Refusal, serve};
 pub use keeper::{Joining, Keeper, KeeperSettings, NotKept, Status};
 pub use kubernetes::{Kubernetes, KubernetesSettings, NotTaken};
 pub use lifetimes::{Lifetimes, TooShort};
+pub use members::{MemberConnection, MemberPeer, accept};
+pub use records::{Place, Shared};
 pub use request::{KeyRequest, MAX_REQUEST, NewKey};
 pub use token::{JoinToken, Malformed, Pin, Refused, Tokens};
 

@@ -5,10 +5,6 @@
 //! cannot join with them.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -18,6 +14,7 @@ use rhumb_tls::mesh::Bundle;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::Error;
+use crate::records::Place;
 use crate::request::KeyRequest;
 use crate::{SYSTEM_NAMESPACE, file};
 
@@ -117,10 +114,10 @@ pub enum Refused {
     Ours(#[from] Error),
 }
 
-/// The tokens of an authority: one file for each, named by the hash of its secret.
+/// The tokens of an authority: one record for each, named by the hash of its secret.
 #[derive(Debug, Clone)]
 pub struct Tokens {
-    directory: PathBuf,
+    place: Place,
 }
 
 /// A token as it is kept. Unit of times: seconds since 1970.
@@ -135,13 +132,15 @@ impl Tokens {
     /// How long a token is good where nobody says.
     pub const DEFAULT_LIFE: Duration = Duration::from_secs(60 * 60);
 
-    /// Opens the tokens of an authority's directory.
+    /// The tokens of an authority, wherever it is.
     ///
     /// **Errors**: [`Error::Io`].
-    pub fn open(directory: &Path) -> Result<Self, Error> {
-        let directory = directory.join("tokens");
-        file::make_directory(&directory).map_err(|error| Error::io(&directory, error))?;
-        Ok(Self { directory })
+    pub fn open(place: &Place) -> Result<Self, Error> {
+        if let Place::Directory(_) = place {
+            let directory = place.path(FOLDER);
+            file::make_directory(&directory).map_err(|error| Error::io(&directory, error))?;
+        }
+        Ok(Self { place: place.clone() })
     }
 
     /// Makes a token for an identity, good until `ends_unix`, whose holder finds one of the bundle's roots at the control
@@ -164,10 +163,11 @@ impl Tokens {
         let mut secret = [0; 32];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| Error::Crypto("no randomness".to_owned()))?;
         let pins = bundle.infos().iter().rev().take(MAX_PINS).map(|info| info.fingerprint).collect();
-        let path = self.path(&secret);
+        let name = name(&secret);
         let kept = Kept { id: id.as_str().to_owned(), ends: ends_unix };
-        let text = serde_json::to_vec(&kept).map_err(|_| Error::State { path: path.clone(), line: 0 })?;
-        file::replace(&path, &text).map_err(|error| Error::io(&path, error))?;
+        let text =
+            serde_json::to_vec(&kept).map_err(|_| Error::State { path: self.place.path(&name), line: 0 })?;
+        self.place.save(&name, &text, None)?;
         Ok(JoinToken { secret, pins })
     }
 
@@ -176,30 +176,22 @@ impl Tokens {
     ///
     /// **Errors**: see [`Refused`].
     pub fn redeem(&self, secret: &[u8], key: &KeyRequest, now_unix: u64) -> Result<SpiffeId, Refused> {
-        let path = self.path(secret);
-        let io = |error| Error::io(&path, error);
-        let text = file::read(&path, MAX_FILE).map_err(io)?.ok_or(Refused::Unknown)?;
-        let damaged = || Error::State { path: path.clone(), line: 1 };
+        let name = name(secret);
+        let (text, _) = self.place.load(&name, MAX_FILE)?.ok_or(Refused::Unknown)?;
+        let damaged = || Error::State { path: self.place.path(&name), line: 1 };
         let kept: Kept = serde_json::from_slice(&text).map_err(|_| damaged())?;
         if kept.ends <= now_unix {
             return Err(Refused::Ended);
         }
         let id = SpiffeId::parse(&kept.id).map_err(|_| damaged())?;
         let user = hex(digest(&SHA256, key.point()).as_ref());
-        // Who makes this file first has used the token, also where two control planes share the directory.
-        let used = path.with_extension("used");
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&used) {
-            Ok(mut file) => {
-                let written = file.write_all(user.as_bytes()).and_then(|()| file.sync_all());
-                written.map_err(|error| Error::io(&used, error))?;
-                Ok(id)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let by = file::read(&used, MAX_FILE).map_err(|error| Error::io(&used, error))?;
-                if by.as_deref() == Some(user.as_bytes()) { Ok(id) } else { Err(Refused::Used) }
-            }
-            Err(error) => Err(Error::io(&used, error).into()),
+        // Who makes this record first has used the token, also where several control planes share the place.
+        let used = mark(&name);
+        if self.place.create(&used, user.as_bytes())? {
+            return Ok(id);
         }
+        let by = self.place.load(&used, MAX_FILE)?;
+        if by.is_some_and(|(by, _)| by == user.as_bytes()) { Ok(id) } else { Err(Refused::Used) }
     }
 
     /// Removes tokens that have ended, and says how many are left.
@@ -207,29 +199,38 @@ impl Tokens {
     /// **Errors**: [`Error::Io`].
     pub fn forget_ended(&self, now_unix: u64) -> Result<usize, Error> {
         let mut left = 0;
-        let io = |error| Error::io(&self.directory, error);
-        for entry in fs::read_dir(&self.directory).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
+        for name in self.place.list(FOLDER)? {
+            if !name.ends_with(SUFFIX) {
                 continue;
             }
-            let kept = file::read(&path, MAX_FILE).ok().flatten();
-            let kept: Option<Kept> = kept.and_then(|text| serde_json::from_slice(&text).ok());
+            let kept = self.place.load(&name, MAX_FILE).ok().flatten();
+            let kept: Option<Kept> = kept.and_then(|(text, _)| serde_json::from_slice(&text).ok());
             match kept {
                 Some(kept) if kept.ends > now_unix => left += 1,
                 // The token first: while it is there its mark must be, too.
                 _ => {
-                    let _ = fs::remove_file(&path);
-                    let _ = fs::remove_file(path.with_extension("used"));
+                    let mark = mark(&name);
+                    self.place.remove(vec![name, mark])?;
                 }
             }
         }
         Ok(left)
     }
+}
 
-    fn path(&self, secret: &[u8]) -> PathBuf {
-        self.directory.join(format!("{}.json", hex(digest(&SHA256, secret).as_ref())))
-    }
+/// Where tokens are.
+const FOLDER: &str = "tokens";
+
+/// What the records of tokens end with.
+const SUFFIX: &str = ".json";
+
+fn name(secret: &[u8]) -> String {
+    format!("{FOLDER}/{}{SUFFIX}", hex(digest(&SHA256, secret).as_ref()))
+}
+
+/// The record that says who has used a token.
+fn mark(name: &str) -> String {
+    format!("{}.used", name.strip_suffix(SUFFIX).unwrap_or(name))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -239,6 +240,8 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
     use crate::{Authority, Lifetimes, NewKey};
     use rhumb_base::spiffe::TrustDomain;
 
@@ -248,7 +251,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let domain = TrustDomain::parse("td.test").unwrap();
         let authority = Authority::open(directory.path(), &domain, Lifetimes::default(), NOW).unwrap();
-        let tokens = Tokens::open(directory.path()).unwrap();
+        let tokens = Tokens::open(&Place::Directory(directory.path().to_owned())).unwrap();
         let bundle = authority.bundle(NOW).unwrap();
         let id = domain.workload("shop", "orders").unwrap();
         (directory, tokens, bundle, id)

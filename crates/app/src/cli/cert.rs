@@ -1,6 +1,6 @@
 //! `rhumb cert`: certificates of a mesh, looked at and changed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -9,6 +9,7 @@ use rhumb_identity::{Authority, Inspected, Lifetimes, hand_out, inspect, system_
 use rhumb_tls::Peer;
 use serde_json::json;
 
+use super::store::StoreArgs;
 use super::{Exit, Format};
 use crate::print;
 
@@ -57,6 +58,14 @@ struct Place {
     /// Directory of the certificate authority
     #[arg(long, value_name = "DIR", env = "RHUMB_AUTHORITY", default_value = DIRECTORY)]
     authority: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl Place {
+    fn attach(&self, now: u64) -> anyhow::Result<Authority> {
+        Ok(Authority::attach_at(self.store.place(&self.authority, false)?, now)?)
+    }
 }
 
 #[derive(clap::Args, Debug)]
@@ -109,17 +118,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.what {
         What::Show(show) => print::out(&shown(&inspect(&show.path)?, show.format, now))?,
         What::Authority(status) => {
-            let authority = Authority::attach(&status.place.authority, now)?;
+            let authority = status.place.attach(now)?;
             print::out(&told(&authority, status.format, now)?)?;
         }
         What::Rotate(rotate) => {
-            let authority = Authority::attach(&rotate.place.authority, now)?;
+            let authority = rotate.place.attach(now)?;
             authority.rotate_root(now)?;
             let next = authority.forecast().next_change;
             print::out(&format!("a new root is in the bundle; it signs from {} on\n", when(next)))?;
         }
         What::Revoke(revoke) => {
-            let authority = Authority::attach(&revoke.place.authority, now)?;
+            let authority = revoke.place.attach(now)?;
             if let Some(serial) = &revoke.serial {
                 authority.revoke_serial(&serial.to_ascii_lowercase(), now)?;
                 print::out(&format!("certificate {serial} is void\n"))?;
@@ -134,7 +143,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             }
         }
         What::Issue(issue) => {
-            let authority = opened(&issue.place.authority, &issue.trust_domain, now)?;
+            let authority = opened(&issue.place, &issue.trust_domain, now)?;
             let id = authority.trust_domain().workload(&issue.namespace, &issue.service_account);
             let id = id.context("namespace or service account")?;
             let (files, issued) = hand_out(&authority, &id, &issue.out, now)?;
@@ -150,11 +159,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The authority of a directory, made where there is none.
-fn opened(directory: &Path, domain: &TrustDomain, now: u64) -> anyhow::Result<Authority> {
-    match Authority::attach(directory, now) {
+/// The authority of a place, made where there is none.
+fn opened(place: &Place, domain: &TrustDomain, now: u64) -> anyhow::Result<Authority> {
+    let place = place.store.place(&place.authority, true)?;
+    match Authority::attach_at(place.clone(), now) {
         Err(rhumb_identity::Error::NoAuthority { .. }) => {
-            Ok(Authority::open(directory, domain, Lifetimes::default(), now)?)
+            Ok(Authority::open_at(place, domain, Lifetimes::default(), now)?)
         }
         attached => Ok(attached?),
     }

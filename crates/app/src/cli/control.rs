@@ -7,6 +7,7 @@ use rhumb_base::spiffe::TrustDomain;
 use rhumb_plan::process::DEFAULT_ADMIN;
 
 use super::Exit;
+use super::store::StoreArgs;
 use crate::control::{Options, run as run_process};
 use crate::logs::LogArgs;
 use crate::print;
@@ -22,15 +23,16 @@ const DEFAULT_DIRECTORY: &str = "/var/lib/rhumb/control";
 #[command(after_help = "\
 Examples:
   rhumb control
-  rhumb control --directory ./control --admin 127.0.0.1:9902")]
+  rhumb control --directory ./control --admin 127.0.0.1:9902
+  rhumb control --store-file /etc/rhumb/store --seal-key-file /etc/rhumb/seal.key")]
 pub(crate) struct Args {
-    /// Directory of the documents and their history; made when it is not there
+    /// Directory of the documents and their history; made when it is not there. Not used with a store
     #[arg(long, value_name = "PATH", env = "RHUMB_CONTROL_DIRECTORY", default_value = DEFAULT_DIRECTORY)]
     directory: PathBuf,
     /// Where proxies connect
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:15012")]
     listen: SocketAddr,
-    /// Directory of the certificate authority; made when it is not there
+    /// Directory of the certificate authority; made when it is not there. Not used with a store
     #[arg(long, value_name = "DIR", env = "RHUMB_AUTHORITY", default_value = super::cert::DIRECTORY)]
     authority: PathBuf,
     /// Trust domain of the mesh
@@ -47,6 +49,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", env = "RHUMB_ADMIN_DIRECTORY")]
     admin_directory: Option<PathBuf>,
     #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
     logs: LogArgs,
 }
 
@@ -55,7 +59,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         print::err(&format!("rhumb: {error}\n"));
         return Ok(Exit::Usage);
     }
+    let shared = match args.store.open(true) {
+        Ok(shared) => shared,
+        Err(error) => {
+            print::err(&format!("rhumb: {error:#}\n"));
+            return Ok(Exit::Runtime);
+        }
+    };
     let options = Options {
+        shared,
         directory: args.directory,
         admin: args.admin,
         token_file: args.admin_token_file,

@@ -10,6 +10,7 @@ use rhumb_identity::{Authority, Tokens, system_clock};
 use serde_json::{Value, json};
 
 use super::documents::{At, escaped, plain};
+use super::store::StoreArgs;
 use super::{Exit, Format};
 use crate::admin::client::Extra;
 use crate::admin::role::Role;
@@ -100,6 +101,8 @@ struct Create {
     /// Directory of the certificate authority
     #[arg(long, value_name = "DIR", env = "RHUMB_AUTHORITY", default_value = super::cert::DIRECTORY)]
     authority: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 fn life(text: &str) -> Result<Duration, String> {
@@ -167,7 +170,7 @@ fn revoke_admin(args: &RevokeAdmin) -> anyhow::Result<Exit> {
 
 fn join(create: &Create) -> anyhow::Result<Exit> {
     let now = system_clock()();
-    let authority = Authority::attach(&create.authority, now)?;
+    let authority = Authority::attach_at(create.store.place(&create.authority, false)?, now)?;
     let id = authority.trust_domain().workload(&create.namespace, &create.service_account);
     let id = id.context("namespace or service account")?;
     // Every root that could sign until it ends is in the bundle of now only that long.
@@ -179,7 +182,7 @@ fn join(create: &Create) -> anyhow::Result<Exit> {
         ));
         return Ok(Exit::Usage);
     }
-    let tokens = Tokens::open(authority.directory())?;
+    let tokens = Tokens::open(authority.place())?;
     let token = tokens.create(&id, &authority.bundle(now)?, now + create.life.as_secs(), now)?;
     print::err(&format!("for {id}, good once within {} s\n", create.life.as_secs()));
     print::out(&format!("{}\n", token.text()))?;

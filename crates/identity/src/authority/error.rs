@@ -41,6 +41,17 @@ pub enum Error {
         /// Which directory.
         path: PathBuf,
     },
+    /// The database that several control planes share.
+    #[error("the authority's {0}")]
+    Database(#[from] rhumb_database::Error),
+    /// What is in the database was written with another key.
+    #[error(
+        "the authority was sealed with another key: copy the file of --seal-key-file from another control plane"
+    )]
+    Sealed,
+    /// Somebody else has changed it at the same time, again and again.
+    #[error("somebody else changes the authority all the time")]
+    Raced,
     /// Lifetimes that leave no time to rotate.
     #[error("{0}")]
     Lifetimes(#[from] crate::lifetimes::TooShort),

@@ -1,13 +1,11 @@
 //! What was revoked, in a file, for as long as it could matter.
 
-use std::path::Path;
-
 use rhumb_base::spiffe::SpiffeId;
 use rhumb_tls::mesh::Revocations;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::file;
+use crate::records::Place;
 
 /// The largest file: [`Revocations::MAX`] entries of usual length. Unit: bytes.
 const MAX_FILE: u64 = 32 * 1024 * 1024;
@@ -15,10 +13,16 @@ const MAX_FILE: u64 = 32 * 1024 * 1024;
 /// The longest serial number, RFC 5280 §4.1.2.2, in hexadecimal. Unit: bytes.
 const MAX_SERIAL: usize = 40;
 
+/// The record that it is.
+pub(super) const NAME: &str = "revoked.json";
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Revoked {
     entries: Vec<Entry>,
+    /// Which version of the record it is.
+    #[serde(skip)]
+    version: Option<i64>,
 }
 
 /// One entry. Unit of times: seconds since 1970.
@@ -41,17 +45,16 @@ impl Entry {
 }
 
 impl Revoked {
-    pub(super) fn load(path: &Path) -> Result<Self, Error> {
-        let Some(text) = file::read(path, MAX_FILE).map_err(|error| Error::io(path, error))? else {
-            return Ok(Self::default());
-        };
-        serde_json::from_slice(&text)
-            .map_err(|error| Error::State { path: path.to_owned(), line: error.line() })
+    pub(super) fn load(place: &Place) -> Result<Self, Error> {
+        let Some((text, version)) = place.load(NAME, MAX_FILE)? else { return Ok(Self::default()) };
+        let read: Self = serde_json::from_slice(&text)
+            .map_err(|error| Error::State { path: place.path(NAME), line: error.line() })?;
+        Ok(Self { version, ..read })
     }
 
-    pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
-        let text = serde_json::to_vec(self).map_err(|_| Error::State { path: path.to_owned(), line: 0 })?;
-        file::replace(path, &text).map_err(|error| Error::io(path, error))
+    pub(super) fn save(&self, place: &Place) -> Result<(), Error> {
+        let text = serde_json::to_vec(self).map_err(|_| Error::State { path: place.path(NAME), line: 0 })?;
+        place.save(NAME, &text, self.version)
     }
 
     /// Leaves out what has no certificate left that it could void. `life`: of a leaf, with what clocks may differ.

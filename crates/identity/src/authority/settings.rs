@@ -1,14 +1,13 @@
 //! How an authority was opened, for those who do something with it from outside.
 
-use std::path::Path;
 use std::time::Duration;
 
 use rhumb_base::spiffe::TrustDomain;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Mounted};
-use crate::file;
 use crate::lifetimes::Lifetimes;
+use crate::records::Place;
 
 pub(super) const FILE: &str = "settings.json";
 
@@ -46,23 +45,28 @@ impl Settings {
         }
     }
 
-    pub(super) fn load(directory: &Path) -> Result<Option<Self>, Error> {
-        let path = directory.join(FILE);
-        let Some(text) = file::read(&path, MAX_SETTINGS).map_err(|error| Error::io(&path, error))? else {
-            return Ok(None);
-        };
+    pub(super) fn load(place: &Place) -> Result<Option<Self>, Error> {
+        Ok(Self::load_versioned(place)?.map(|(settings, _)| settings))
+    }
+
+    fn load_versioned(place: &Place) -> Result<Option<(Self, Option<i64>)>, Error> {
+        let Some((text, version)) = place.load(FILE, MAX_SETTINGS)? else { return Ok(None) };
         let settings = serde_json::from_slice(&text);
-        settings.map(Some).map_err(|error| Error::State { path, line: error.line() })
+        settings
+            .map(|settings| Some((settings, version)))
+            .map_err(|error| Error::State { path: place.path(FILE), line: error.line() })
     }
 
     /// Writes it where it says something else.
-    pub(super) fn save(&self, directory: &Path) -> Result<(), Error> {
-        if Self::load(directory).is_ok_and(|known| known.as_ref() == Some(self)) {
-            return Ok(());
-        }
-        let path = directory.join(FILE);
+    pub(super) fn save(&self, place: &Place) -> Result<(), Error> {
+        let version = match Self::load_versioned(place) {
+            Ok(Some((known, _))) if known == *self => return Ok(()),
+            Ok(Some((_, version))) => version,
+            // What cannot be read is written anew, where that is possible.
+            Ok(None) | Err(_) => None,
+        };
         let text =
-            serde_json::to_vec_pretty(self).map_err(|_| Error::State { path: path.clone(), line: 0 })?;
-        file::replace(&path, &text).map_err(|error| Error::io(&path, error))
+            serde_json::to_vec_pretty(self).map_err(|_| Error::State { path: place.path(FILE), line: 0 })?;
+        place.save(FILE, &text, version)
     }
 }

@@ -1,17 +1,18 @@
 //! What an authority remembers, in one file: whole or not at all.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::file;
+use crate::records::Place;
 
 /// The form of the file that this code reads and writes.
 const FORM: u32 = 1;
 
 /// The largest file: two roots and an intermediate are about 5 KiB. Unit: bytes.
 const MAX_STATE: u64 = 1024 * 1024;
+
+/// The record that it is.
+pub(super) const NAME: &str = "authority.json";
 
 /// Everything of an embedded authority. Holds private keys: no `Debug`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub(super) struct State {
     /// In order of their making. The last one without `retired` signs, or will.
     pub(super) roots: Vec<Root>,
     pub(super) intermediate: Option<Intermediate>,
+    /// Which version of the record it is.
+    #[serde(skip)]
+    version: Option<i64>,
 }
 
 /// A root. All times: seconds since 1970.
@@ -58,35 +62,41 @@ pub(super) struct Intermediate {
 
 impl State {
     pub(super) fn new(trust_domain: &str) -> Self {
-        Self { form: FORM, trust_domain: trust_domain.to_owned(), roots: Vec::new(), intermediate: None }
+        Self {
+            form: FORM,
+            trust_domain: trust_domain.to_owned(),
+            roots: Vec::new(),
+            intermediate: None,
+            version: None,
+        }
     }
 
     /// **Errors**: [`Error::Io`], [`Error::State`], [`Error::OtherDomain`].
-    pub(super) fn load(path: &Path, trust_domain: &str) -> Result<Option<Self>, Error> {
-        let Some(text) = file::read(path, MAX_STATE).map_err(|error| Error::io(path, error))? else {
-            return Ok(None);
-        };
+    pub(super) fn load(place: &Place, trust_domain: &str) -> Result<Option<Self>, Error> {
+        let Some((text, version)) = place.load(NAME, MAX_STATE)? else { return Ok(None) };
+        let path = || place.path(NAME);
         // serde_json's words may quote what it has read, which may be a key.
-        let state: Self = serde_json::from_slice(&text)
-            .map_err(|error| Error::State { path: path.to_owned(), line: error.line() })?;
+        let mut state: Self = serde_json::from_slice(&text)
+            .map_err(|error| Error::State { path: path(), line: error.line() })?;
         if state.form != FORM {
-            return Err(Error::State { path: path.to_owned(), line: 1 });
+            return Err(Error::State { path: path(), line: 1 });
         }
         if state.trust_domain != trust_domain {
             return Err(Error::OtherDomain {
-                path: path.to_owned(),
+                path: path(),
                 has: state.trust_domain,
                 wanted: trust_domain.to_owned(),
             });
         }
+        state.version = version;
         Ok(Some(state))
     }
 
-    /// **Errors**: [`Error::Io`].
-    pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
+    /// **Errors**: [`Error::Io`], [`Error::Raced`].
+    pub(super) fn save(&self, place: &Place) -> Result<(), Error> {
         let text =
-            serde_json::to_vec_pretty(self).map_err(|_| Error::State { path: path.to_owned(), line: 0 })?;
-        file::replace(path, &text).map_err(|error| Error::io(path, error))
+            serde_json::to_vec_pretty(self).map_err(|_| Error::State { path: place.path(NAME), line: 0 })?;
+        place.save(NAME, &text, self.version)
     }
 
     /// The root that signs.

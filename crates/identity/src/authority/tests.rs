@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::fs;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -27,6 +28,10 @@ fn lifetimes(leaf: u64, intermediate: u64, root: u64) -> Lifetimes {
 
 fn key() -> KeyRequest {
     KeyRequest::parse(NewKey::make().unwrap().request()).unwrap()
+}
+
+fn place(directory: &tempfile::TempDir) -> Place {
+    Place::Directory(directory.path().to_owned())
 }
 
 #[test]
@@ -75,15 +80,13 @@ fn keys_that_do_not_fit_are_refused_at_the_start() {
     for dir in [&one, &two] {
         Authority::open(dir.path(), &domain(), Lifetimes::default(), NOW).unwrap();
     }
-    let load = |dir: &tempfile::TempDir| {
-        State::load(&dir.path().join("authority.json"), "td.test").unwrap().unwrap()
-    };
+    let load = |dir: &tempfile::TempDir| State::load(&place(dir), "td.test").unwrap().unwrap();
     let mut mixed = load(&one);
     mixed.intermediate = load(&two).intermediate.map(|mut other| {
         other.root.clone_from(&mixed.roots[0].id);
         other
     });
-    mixed.save(&one.path().join("authority.json")).unwrap();
+    mixed.save(&place(&one)).unwrap();
     let error = Authority::open(one.path(), &domain(), Lifetimes::default(), NOW).unwrap_err();
     assert!(matches!(error, Error::Inconsistent(_)), "{error}");
 }
@@ -134,7 +137,7 @@ fn a_mounted_intermediate_signs_and_is_followed() {
         bundle: theirs.path().join("ca.crt"),
     };
     let mount = |domain_of: &tempfile::TempDir| {
-        let state = State::load(&domain_of.path().join("authority.json"), "td.test").unwrap().unwrap();
+        let state = State::load(&place(domain_of), "td.test").unwrap().unwrap();
         let intermediate = state.intermediate.unwrap();
         let roots: String = state.roots.iter().map(|root| root.certificate.as_str()).collect();
         // cert-manager puts the root behind the intermediate at times.
