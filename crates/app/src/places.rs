@@ -3,10 +3,10 @@
 //! Each port of such a service has a backend whose endpoint cell is filled here, together with the identities that its
 //! proxies may have. Lives on the control thread; workers see only the cells.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
@@ -18,6 +18,9 @@ use rhumb_plan::{Backend, Plan};
 
 /// The port of a workload's proxy when nothing is said about it.
 const TUNNEL: u16 = 15_008;
+
+/// How long whoever has left may answer what it was asked before: connections to proxies that nobody expects are cut.
+const FAREWELL: Duration = Duration::from_secs(60);
 
 /// The most weight of one endpoint.
 const MAX_WEIGHT: u32 = 1_000;
@@ -39,6 +42,10 @@ pub(crate) struct Places {
 struct Filled {
     backend: Arc<Backend>,
     specs: Vec<EndpointSpec>,
+    /// Who its workloads are, by their names.
+    known: BTreeMap<Box<str>, SpiffeId>,
+    /// Who has left, and until when that one may answer what it was asked.
+    leaving: Vec<(SpiffeId, Instant)>,
 }
 
 impl Places {
@@ -70,17 +77,25 @@ impl Places {
 
     /// Fills the backends of a plan that comes into force. What is filled already is left as it is.
     pub(crate) fn settle(&mut self, plan: &Plan) {
-        let mut before: HashMap<*const Backend, Filled> = HashMap::new();
+        let mut before: HashMap<(Box<str>, u16), Filled> = HashMap::new();
         for filled in std::mem::take(&mut self.backends).into_values().flatten() {
-            before.insert(Arc::as_ptr(&filled.backend), filled);
+            let Some(placed) = placed_of(&filled.backend) else { continue };
+            before.insert((placed.service.clone(), placed.number), filled);
         }
         for backend in &plan.backends {
-            let Some(placed) = backend.mesh.as_ref().and_then(|way| way.placed.as_ref()) else { continue };
-            let filled = before.remove(&Arc::as_ptr(backend)).unwrap_or_else(|| {
-                let mut filled = Filled { backend: Arc::clone(backend), specs: Vec::new() };
-                self.publish(&placed.service, &mut filled);
-                filled
-            });
+            let Some(placed) = placed_of(backend) else { continue };
+            let filled = match before.remove(&(placed.service.clone(), placed.number)) {
+                Some(filled) if Arc::ptr_eq(&filled.backend, backend) => filled,
+                // Another cell; who is leaving leaves all the same.
+                other => {
+                    let (known, leaving) =
+                        other.map(|other| (other.known, other.leaving)).unwrap_or_default();
+                    let mut filled =
+                        Filled { backend: Arc::clone(backend), specs: Vec::new(), known, leaving };
+                    self.publish(&placed.service, &mut filled);
+                    filled
+                }
+            };
             self.backends.entry(placed.service.clone()).or_default().push(filled);
         }
         // Nobody comes by the address of a workload where connections are not captured.
@@ -88,6 +103,16 @@ impl Places {
         self.addresses = captured.map(|mesh| Arc::clone(&mesh.places));
         self.is_moved = true;
         self.readdress();
+    }
+
+    /// Expects nobody any more who has left long ago. Call it every second or so.
+    pub(crate) fn tidy(&mut self) {
+        let now = Instant::now();
+        for filled in self.backends.values_mut().flatten() {
+            if filled.leaving.iter().any(|(_, until)| *until <= now) {
+                expect(filled, now);
+            }
+        }
     }
 
     /// Has the addresses of workloads lead to their services.
@@ -98,9 +123,7 @@ impl Places {
         let Some(addresses) = &self.addresses else { return };
         let mut all = HashMap::new();
         for filled in self.backends.values().flatten() {
-            let Some(placed) = filled.backend.mesh.as_ref().and_then(|way| way.placed.as_ref()) else {
-                continue;
-            };
+            let Some(placed) = placed_of(&filled.backend) else { continue };
             let name: Arc<str> = format!("{}:{}", placed.service, placed.number).into();
             all.extend(filled.specs.iter().map(|spec| (spec.address, Arc::clone(&name))));
         }
@@ -109,29 +132,44 @@ impl Places {
 
     /// Fills a backend. True when there are other addresses than before.
     fn publish(&self, service: &str, filled: &mut Filled) -> bool {
-        let Some(way) = &filled.backend.mesh else { return false };
-        let Some(placed) = &way.placed else { return false };
+        let backend = Arc::clone(&filled.backend);
+        let Some(placed) = placed_of(&backend) else { return false };
         let none = EndpointSet::default();
         let set = self.sets.get(service).unwrap_or(&none);
         let specs = specs(set, placed);
-        let identities: BTreeSet<SpiffeId> = identities(set).collect();
-        // Whom there is to be connections to is expected before, and whom there was until after.
-        let before = way.expected.ids();
-        let is_same = before.len() == identities.len() && before.iter().all(|id| identities.contains(id));
-        if !is_same {
-            way.expected.swap(before.into_iter().chain(identities.iter().cloned()));
+        let known: BTreeMap<Box<str>, SpiffeId> =
+            identities(set).map(|(workload, id)| (workload.into(), id)).collect();
+        let now = Instant::now();
+        // One that is somebody else by now has not left: it is not to be talked to as who it was.
+        for (workload, id) in std::mem::take(&mut filled.known) {
+            if !known.contains_key(&workload) {
+                filled.leaving.retain(|(leaving, _)| *leaving != id);
+                filled.leaving.push((id, now + FAREWELL));
+            }
         }
+        filled.known = known;
+        // Whom there are to be connections to is expected before they can be made.
+        expect(filled, now);
         let addresses = |specs: &[EndpointSpec]| specs.iter().map(|spec| spec.address).collect::<Vec<_>>();
         let is_moved = addresses(&filled.specs) != addresses(&specs);
         if filled.specs != specs || filled.backend.endpoints.load().members().len() != specs.len() {
             filled.backend.endpoints.publish(specs.clone(), Nanos::since(self.origin, Instant::now()));
             filled.specs = specs;
         }
-        if !is_same {
-            way.expected.swap(identities);
-        }
         is_moved
     }
+}
+
+fn placed_of(backend: &Backend) -> Option<&Placed> {
+    backend.mesh.as_ref()?.placed.as_ref()
+}
+
+/// Has proxies of a backend be those that are known, and those that are leaving.
+fn expect(filled: &mut Filled, now: Instant) {
+    filled.leaving.retain(|(_, until)| *until > now);
+    let Some(way) = &filled.backend.mesh else { return };
+    let leaving = filled.leaving.iter().map(|(id, _)| id);
+    way.expected.swap(filled.known.values().chain(leaving).cloned());
 }
 
 /// Endpoints that take requests: those that say that they are unwell do when all do.
@@ -140,9 +178,10 @@ fn usable(set: &EndpointSet) -> impl Iterator<Item = &Endpoint> {
     set.endpoints.iter().filter(move |endpoint| !endpoint.draining && (!endpoint.unhealthy || !has_healthy))
 }
 
-fn identities(set: &EndpointSet) -> impl Iterator<Item = SpiffeId> {
+/// Who its workloads are, of those behind a proxy.
+fn identities(set: &EndpointSet) -> impl Iterator<Item = (&str, SpiffeId)> {
     let behind = usable(set).filter(|endpoint| endpoint.mtls != Mtls::None as i32);
-    behind.filter_map(|endpoint| SpiffeId::parse(&endpoint.identity).ok())
+    behind.filter_map(|endpoint| Some((&*endpoint.workload, SpiffeId::parse(&endpoint.identity).ok()?)))
 }
 
 fn specs(set: &EndpointSet, placed: &Placed) -> Vec<EndpointSpec> {
@@ -206,7 +245,7 @@ mod tests {
         assert_eq!(tunnels, expected);
         assert!(specs(&set, &placed("admin")).is_empty(), "a port that it does not have");
         let known: Vec<_> =
-            identities(&set).map(|id| id.as_str().rsplit('/').next().unwrap().to_owned()).collect();
+            identities(&set).map(|(_, id)| id.as_str().rsplit('/').next().unwrap().to_owned()).collect();
         assert_eq!(known, ["a1", "a2", "a4", "a5"]);
     }
 

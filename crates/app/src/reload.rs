@@ -393,8 +393,9 @@ impl Live {
         }
     }
 
-    /// Frees replaced plans that no worker holds. Call it every second or so.
+    /// Frees replaced plans that no worker holds, and forgets endpoints that left long ago. Call it every second or so.
     pub(crate) fn tidy(&mut self) {
         self.retired.retain(|plan| Arc::strong_count(plan) > 1);
+        self.places.tidy();
     }
 }
