@@ -19,6 +19,9 @@ _rhumb() {
             rhumb,adapt)
                 cmd="rhumb__subcmd__adapt"
                 ;;
+            rhumb,apis)
+                cmd="rhumb__subcmd__apis"
+                ;;
             rhumb,apply)
                 cmd="rhumb__subcmd__apply"
                 ;;
@@ -150,6 +153,9 @@ _rhumb() {
                 ;;
             rhumb__subcmd__help,adapt)
                 cmd="rhumb__subcmd__help__subcmd__adapt"
+                ;;
+            rhumb__subcmd__help,apis)
+                cmd="rhumb__subcmd__help__subcmd__apis"
                 ;;
             rhumb__subcmd__help,apply)
                 cmd="rhumb__subcmd__help__subcmd__apply"
@@ -317,7 +323,7 @@ _rhumb() {
 
     case "${cmd}" in
         rhumb)
-            opts="-h -V --help --version run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help"
+            opts="-h -V --help --version run check adapt schema explain status endpoints apis drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -337,6 +343,44 @@ _rhumb() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__apis)
+            opts="-o -h --openapi --unused-days --export-openapi --admin --admin-token-file --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --openapi)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unused-days)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json yaml" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json yaml" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1113,7 +1157,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help)
-            opts="run check adapt schema explain status endpoints drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help"
+            opts="run check adapt schema explain status endpoints apis drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1127,6 +1171,20 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help__subcmd__adapt)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__apis)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

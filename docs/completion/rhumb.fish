@@ -33,6 +33,7 @@ complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "schema" -d 'Print the J
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "explain" -d 'Explain what happens to a request'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "status" -d 'Show the state of a running process'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "endpoints" -d 'Show the endpoints of a running process'
+complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "apis" -d 'Show which APIs there are, as traffic tells'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "drain" -d 'Have a running process finish what it has, and end'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "sidecar" -d 'Run an application with its sidecar'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "intercept" -d 'Bring this machine\'s or container\'s traffic to its sidecar'
@@ -86,6 +87,15 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin-token-fi
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -s o -l format -d 'How it is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l openapi -d 'Compare with this OpenAPI file, in YAML or JSON; may be repeated' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l unused-days -d 'What was not seen for so many days is unused' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l admin -d 'Admin listener of the running process' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -s o -l format -d 'How it is printed. Default: text; of `--export-openapi` yaml' -r -f -a "text\t'For people'
+json\t'For programs'
+yaml\t'For both'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l export-openapi -d 'Print what was seen as OpenAPI 3.1, one document per host'
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin -d 'Admin listener of the running process' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -s o -l format -d 'How it is printed' -r -f -a "text\t'For people'

@@ -31,6 +31,7 @@ mod rate_limit;
 mod retry;
 mod routing;
 mod shield;
+mod signals;
 mod smuggling;
 mod tls;
 mod tracing;

@@ -22,6 +22,7 @@ use rhumb_control::control::Control;
 use rhumb_plan::Current;
 use rhumb_proxy::discovery::Plaintext;
 use rhumb_proxy::overload::Pressure;
+use rhumb_signals::History;
 use rhumb_telemetry::Registry;
 use rhumb_telemetry::metrics::Format;
 use serde_json::{Value, json};
@@ -81,6 +82,8 @@ pub(crate) struct Admin {
     pub(crate) plaintext: Arc<Plaintext>,
     /// The control plane, in a process that is one.
     pub(crate) control: Option<Arc<Control>>,
+    /// What was counted and what happened, where that is kept.
+    pub(crate) history: Option<Arc<History>>,
 }
 
 /// What answers: the sources of the answers, who may have them, and what was done.

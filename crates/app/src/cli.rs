@@ -25,6 +25,7 @@ mod version;
 mod completion;
 mod control;
 mod documents;
+mod apis;
 
 pub(crate) use store::SharedStore;
 
@@ -96,6 +97,7 @@ enum Verb {
     Explain(explain::Args),
     Status(status::StatusArgs),
     Endpoints(status::EndpointsArgs),
+    Apis(apis::Args),
     Drain(drain::Args),
     Sidecar(sidecar::Args),
     Intercept(intercept::Args),
@@ -132,6 +134,7 @@ pub(crate) fn main() -> Exit {
         Verb::Explain(args) => explain::run(&args),
         Verb::Status(args) => status::status(&args),
         Verb::Endpoints(args) => status::endpoints(&args),
+        Verb::Apis(args) => apis::run(&args),
         Verb::Drain(args) => drain::run(&args),
         Verb::Sidecar(args) => sidecar::run(args),
         Verb::Intercept(args) => intercept::run(&args),

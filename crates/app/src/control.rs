@@ -101,6 +101,7 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         pressure: Arc::<Pressure>::default(),
         plaintext: Arc::default(),
         control: Some(Arc::clone(&control)),
+        history: None,
     };
     let issuer = {
         let clock = system_clock();

@@ -23,6 +23,7 @@ mod guest;
 mod capture;
 mod access_log;
 mod gauges;
+mod signals;
 mod identity;
 mod health;
 mod signal;

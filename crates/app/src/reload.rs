@@ -15,6 +15,7 @@ use rhumb_model::Paint;
 use rhumb_plan::process::{self, Process};
 use rhumb_plan::{Current, Plan};
 use rhumb_proxy::Shared;
+use rhumb_signals::Level;
 use rhumb_source::{Changed, Watch};
 use rhumb_telemetry::{AccessLog, Metric, Registry};
 use rhumb_upstream::dns::InvalidSystem;
@@ -28,6 +29,7 @@ use crate::identity::Members;
 use crate::logs;
 use crate::names::{Board, FIRST_ANSWERS, Names};
 use crate::places::Places;
+use crate::signals;
 use crate::supervisor::{BindError, Supervisor};
 use crate::ward;
 
@@ -265,13 +267,17 @@ impl Live {
             taken.as_ref().is_ok_and(|taken| *taken == Taken::Over),
         );
         match &taken {
-            Ok(Taken::Over) => {}
+            Ok(Taken::Over) => {
+                let text = format!("revision {} is live", self.revision);
+                signals::tell("configuration_applied", Level::Info, "", text);
+            }
             Ok(Taken::Same) => tracing::info!(revision = self.revision, "configuration is unchanged"),
             Err(refused) if self.revision > 0 => {
                 tracing::error!(
                     revision = self.revision,
                     "new configuration refused, the last good one stays: {refused}"
                 );
+                signals::tell("configuration_refused", Level::Error, "", refused.to_string());
             }
             // Told by who asked for the first one.
             Err(_) => {}

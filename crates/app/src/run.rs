@@ -38,6 +38,7 @@ use crate::reload::{self, Live};
 use crate::remote::{self, Member};
 use crate::scales::{Scales, WEIGH};
 use crate::signal::{Signal, Signals};
+use crate::signals::Recorder;
 use crate::supervisor::{Ended, Supervisor, default_workers, raise_descriptor_limit};
 use crate::systemd::{self, Notify};
 use crate::upgrade::{Failed, Origin, Predecessor, Successor};
@@ -124,6 +125,7 @@ async fn control(
     let mut guest = options.guest.clone().map(Guest::new).transpose().context("signals")?;
     let notify = Notify::from_env();
     let descriptors = raise_descriptor_limit();
+    let process = reading.process.clone();
     let registry = Registry::new();
     let mut askers = None;
     if options.member.is_none()
@@ -142,6 +144,8 @@ async fn control(
     }
     let shared = Shared {
         current: Current::default(),
+        signals: process.signals.as_ref().map(|signals| crate::signals::board(signals, &registry)),
+        lookout: process.signals.as_ref().and_then(|signals| crate::signals::lookout(signals, &registry)),
         registry,
         origin: Instant::now(),
         connections: Arc::default(),
@@ -150,7 +154,6 @@ async fn control(
         plaintext: Arc::default(),
     };
     let health = Arc::new(Health::new());
-    let process = reading.process.clone();
     let workers = process.workers.unwrap_or_else(default_workers);
     tracing::info!(
         version = admin::VERSION,
@@ -173,6 +176,15 @@ async fn control(
     board.report_to(&shared.registry);
     let is_sidecar = reading.sidecar.is_some() || guest.is_some();
     let shelf = Shelf::default();
+    let mut recorder = match (&process.signals, &shared.signals) {
+        (Some(settings), Some(board)) => {
+            let board = Arc::clone(board);
+            let (lookout, current) = (shared.lookout.clone(), shared.current.clone());
+            let recorder = Recorder::start(board, settings, is_sidecar, lookout, current);
+            Some(recorder.context("thread of golden signals")?)
+        }
+        _ => None,
+    };
     let admin = Admin {
         kind: if is_sidecar { "sidecar" } else { "gateway" },
         shelf: shelf.clone(),
@@ -188,6 +200,7 @@ async fn control(
         pressure: Arc::clone(&shared.pressure),
         plaintext: Arc::clone(&shared.plaintext),
         control: None,
+        history: recorder.as_ref().map(|recorder| Arc::clone(recorder.history())),
     };
     gauges::register(&shared, workers);
     let mut door = match process.admin {
@@ -327,6 +340,8 @@ async fn control(
         shared.registry.counter(Metric::Upgrades, &["success"]).add(1);
         tracing::info!(pid = successor.pid, "upgrade: the new process serves, this one drains");
         door.close().await;
+        // The new process goes on with the file.
+        drop(recorder.take());
         notify.main_process(successor.pid);
         successor.take_over();
         return drain(&mut live, &health, &shared.registry, &mut signals, &mut endings, true).await;

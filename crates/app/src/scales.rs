@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use rhumb_plan::process::{Overload, Process};
 use rhumb_proxy::overload::{Pressure, Standing, State, Weight};
+use rhumb_signals::Level;
 use rhumb_telemetry::{Metric, Registry};
 use serde_json::{Value, json};
 
 use crate::memory;
+use crate::signals;
 
 /// How often memory is weighed.
 pub(crate) const WEIGH: Duration = Duration::from_millis(100);
@@ -75,6 +77,13 @@ impl Scales {
         }
         let was = self.told.as_str();
         self.told = state;
+        match state {
+            State::Normal => signals::tell("overload_over", Level::Info, "", "no longer overloaded"),
+            _ => {
+                let text = format!("{}, because of {cause}", state.as_str());
+                signals::tell("overloaded", Level::Warning, "", text);
+            }
+        }
         match state {
             State::Normal => tracing::info!(was, "no longer overloaded"),
             _ => tracing::warn!(

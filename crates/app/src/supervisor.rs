@@ -285,6 +285,8 @@ mod tests {
             pressure: Arc::default(),
             discovery: rhumb_proxy::discovery::Discovery::default(),
             plaintext: Arc::default(),
+            signals: None,
+            lookout: None,
         };
         Supervisor::start(count, &shared).unwrap()
     }

@@ -14,9 +14,12 @@ use rhumb_balance::judge::TICK;
 use rhumb_balance::{Check as Verdict, Endpoint, Event, Nanos, Phase};
 use rhumb_base::rng::Rng;
 use rhumb_plan::{Backend, Current, Plan, active};
+use rhumb_signals::Level;
 use rhumb_telemetry::{Metric, Registry};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
+
+use crate::signals;
 
 /// Checks that run at a time; others are due a little later.
 const MAX_RUNNING: u32 = 256;
@@ -247,6 +250,21 @@ impl Checkup {
 
 fn tell(backend: &str, event: &Event) {
     let endpoint = event.endpoint.label();
+    match (event.phase, event.why) {
+        (Phase::Ejected, why) => {
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            signals::tell("endpoint_ejected", Level::Warning, backend, format!("{endpoint} is out{why}"));
+        }
+        (Phase::Ramping, _) => {
+            signals::tell(
+                "endpoint_returned",
+                Level::Info,
+                backend,
+                format!("{endpoint} is back, its share grows"),
+            );
+        }
+        _ => {}
+    }
     match (event.phase, event.why) {
         (Phase::Ejected, Some(why)) => tracing::warn!(backend, endpoint, "endpoint is out: {why}"),
         (Phase::Ejected, None) => tracing::warn!(backend, endpoint, "endpoint is out"),

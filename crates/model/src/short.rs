@@ -23,6 +23,7 @@ use crate::kind::gateway::Protocol;
 use crate::kind::http_route::{HttpMethod, HttpRetry, HttpTimeouts};
 use crate::kind::proxy_config::{AccessLog, Admin, ClientTimeouts, Limits, Overload, Paths};
 use crate::kind::secret::SecretText;
+use crate::kind::signals::Signals;
 use crate::scalar::{Cidr, Duration, HostPort, Hostname, IpAddress, Name, PathText, Port, PreciseHostname};
 use crate::span::{Span, Spanned};
 use crate::value::{Entry, Node, Value};
@@ -68,6 +69,8 @@ object! {
         "paths" paths: Option<Verbatim<Paths>>,
         /// What counts as too much for the process. Beyond it connections are closed, then requests are refused.
         "overload" overload: Option<Verbatim<Overload>>,
+        /// What is counted about requests, by route, caller and service, endpoint and consumer.
+        "signals" signals: Option<Verbatim<Signals>>,
         /// The secret that seals the tokens of sessions: the same on every proxy that serves them.
         "sessionKey" session_key: Option<Verbatim<SecretText>>,
     }
@@ -657,6 +660,7 @@ const PROCESS_KEYS: &[&str] = &[
     "timeouts",
     "paths",
     "overload",
+    "signals",
     "sessionKey",
 ];
 

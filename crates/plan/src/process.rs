@@ -25,6 +25,36 @@ pub struct Process {
     pub drain_delay: Duration,
     /// What counts as too much; `None` is never.
     pub overload: Option<Overload>,
+    /// Golden signals; `None` is off. Read at start only.
+    pub signals: Option<Signals>,
+}
+
+/// What is counted about requests, by whom they concern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signals {
+    /// Most memory of what is counted. Unit: bytes. Default: 8 MiB.
+    pub memory: usize,
+    /// What was counted is kept.
+    pub history: Option<History>,
+    /// What APIs there are is found out from traffic.
+    pub finds_apis: bool,
+}
+
+/// What was counted, for as long as it is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The file; `None` is memory, unless the service manager names a directory for state.
+    pub file: Option<PathBuf>,
+    /// Most that it takes. Unit: bytes. Default: 64 MiB in a file, 8 MiB in memory.
+    pub size: Option<u64>,
+    /// Somebody has written that it be kept. Sidecars keep it only then.
+    pub is_asked: bool,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self { memory: rhumb_telemetry::signals::BUDGET, history: Some(History::default()), finds_apis: true }
+    }
 }
 
 /// What counts as too much for the process.
@@ -54,6 +84,7 @@ impl Default for Process {
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
             overload: Some(Overload::default()),
+            signals: Some(Signals::default()),
         }
     }
 }

@@ -868,6 +868,9 @@ impl<'a> Exchange<'a> {
         if let Some(mesh) = &connection.mesh {
             mesh.count(&mut metrics, outcome.status);
         }
+        if let Some(signals) = &worker.signals {
+            crate::signals::count(&worker, signals, &self, &record, rule_id, backend_id);
+        }
         if let Some(limit) = outcome.failure.and_then(|failure| limit_of(failure.cause, rule.is_some())) {
             metrics.limit(limit);
         }

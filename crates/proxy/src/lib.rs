@@ -28,6 +28,7 @@ mod replay;
 mod side;
 mod call;
 mod export;
+mod signals;
 mod traced;
 mod mirror;
 mod pace;

@@ -5,7 +5,7 @@
 //! between proxies share connections of HTTP/2 ([`tunnel`]); connections travel in CONNECT streams ([`crate::l4::hbone`]).
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -46,6 +46,8 @@ pub(crate) struct MeshSide {
     generation: Cell<u64>,
     /// Counters of its requests, by the class of their status, found at the first one.
     edges: RefCell<[Option<LocalCounter>; CLASSES.len()]>,
+    /// Its edge in golden signals, found at the first request.
+    names: OnceCell<(Box<str>, Box<str>)>,
 }
 
 /// Classes of statuses; what has none ended without an answer.
@@ -53,7 +55,13 @@ const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl MeshSide {
     pub(crate) fn new(place: Option<Place>, peer: Option<PeerSvid>, generation: u64) -> Box<Self> {
-        Box::new(Self { place, peer, generation: Cell::new(generation), edges: RefCell::default() })
+        Box::new(Self {
+            place,
+            peer,
+            generation: Cell::new(generation),
+            edges: RefCell::default(),
+            names: OnceCell::new(),
+        })
     }
 
     /// Who calls what: namespace and account of the caller, and the server name of the service.
@@ -67,6 +75,14 @@ impl MeshSide {
             Some(Place::Inbound(name)) => (source, name),
             _ => (source, ""),
         }
+    }
+
+    /// Who calls what, as golden signals call them: the caller as in [`edge`](Self::edge), and `NAMESPACE/NAME:PORT`.
+    pub(crate) fn names(&self) -> &(Box<str>, Box<str>) {
+        self.names.get_or_init(|| {
+            let (source, service) = self.edge();
+            (source.into(), crate::signals::service_name(service).into())
+        })
     }
 
     /// Counts a request that was served.

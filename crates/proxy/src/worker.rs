@@ -14,7 +14,10 @@ use rhumb_codec::head::{RequestHead, ResponseHead};
 use rhumb_plan::{Current, Plan, Reader};
 use rhumb_policy::Out;
 use rhumb_telemetry::metrics::LocalGauge;
-use rhumb_telemetry::{AccessLog, IdSource, Metric, Registry, WorkerLog, WorkerMetrics};
+use rhumb_telemetry::{
+    AccessLog, Board, IdSource, Lookout, Metric, Registry, WorkerLog, WorkerMetrics, WorkerSightings,
+    WorkerSignals,
+};
 use rhumb_tls::mesh::Expected;
 use rhumb_upstream::Pools;
 use tokio::net::TcpListener;
@@ -68,6 +71,10 @@ pub struct Shared {
     pub discovery: Discovery,
     /// Who calls the workload in plain text.
     pub plaintext: Arc<Plaintext>,
+    /// Golden signals; `None` is off.
+    pub signals: Option<Arc<Board>>,
+    /// Who finds out which APIs there are; `None` is nobody.
+    pub lookout: Option<Arc<Lookout>>,
 }
 
 /// A command to a worker. Commands of one sender arrive in order.
@@ -93,6 +100,12 @@ pub struct Worker {
     pub(crate) reader: RefCell<Reader>,
     pub(crate) pools: Rc<Pools>,
     pub(crate) metrics: RefCell<WorkerMetrics>,
+    /// Golden signals, where they are on.
+    pub(crate) signals: Option<RefCell<WorkerSignals>>,
+    /// What requests there are, where somebody wants to know.
+    pub(crate) sightings: Option<RefCell<WorkerSightings>>,
+    /// Who this proxy calls as, as far as that is known.
+    pub(crate) own_name: RefCell<Rc<str>>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) logs: RefCell<Vec<WorkerLog>>,
     pub(crate) ids: RefCell<IdSource>,
@@ -142,6 +155,9 @@ impl Worker {
             reader: RefCell::new(shared.current.reader()),
             pools: Pools::new(),
             metrics: RefCell::new(shared.registry.worker()),
+            signals: shared.signals.as_ref().map(|board| RefCell::new(board.worker())),
+            sightings: shared.lookout.as_ref().map(|lookout| RefCell::new(lookout.worker())),
+            own_name: RefCell::new(crate::signals::GATEWAY.into()),
             registry: Arc::clone(&shared.registry),
             logs: RefCell::default(),
             ids,
@@ -473,6 +489,10 @@ async fn housekeeping(worker: Rc<Worker>) {
             swept = now;
             worker.epoch.set(read_epoch());
             worker.pools.sweep(now);
+            crate::signals::know_own_name(&worker);
+            if let Some(sightings) = &worker.sightings {
+                sightings.borrow_mut().tick(now);
+            }
             if worker.gauge.state() != State::Normal
                 && let Some(since) = now.checked_sub(SWEEP)
             {

@@ -157,18 +157,22 @@ fn process(entry: Entry<'_, ProxyConfig>, report: &mut Report) -> Process {
         }
         process.overload = is_on.then_some(overload);
     }
+    if let Some(written) = &spec.signals {
+        process.signals = crate::signals::signals(written);
+    }
     process
 }
 
 /// What a ProxyConfig of a Gateway cannot have: there may be several Gateways and there is one process.
 fn refuse_process_settings(entry: Entry<'_, ProxyConfig>, report: &mut Report) {
     let spec = entry.spec;
-    let written: [(&str, Option<Span>); 8] = [
+    let written: [(&str, Option<Span>); 9] = [
         ("zone", spec.zone.as_ref().map(|zone| zone.span)),
         ("workers", spec.workers.as_ref().map(|workers| workers.span)),
         ("admin", spec.admin.as_ref().map(|admin| admin.span)),
         ("accessLog", spec.access_log.as_ref().map(|log| log.span)),
         ("overload", overload_span(spec)),
+        ("signals", spec.signals.as_ref().and_then(crate::signals::span)),
         ("sessionKey", spec.session_key.as_ref().map(|key| key.span)),
         ("timeouts.drain", spec.timeouts.as_ref().and_then(|t| t.drain.as_ref()).map(|drain| drain.span)),
         (

@@ -15,9 +15,13 @@ mod text;
 pub mod trace;
 pub mod access_log;
 pub mod metrics;
+pub mod signals;
+pub mod sightings;
 
 pub use access_log::{AccessLog, AccessLogConfig, WorkerLog};
 pub use id::{IdSource, RequestId, TraceContext};
 pub use limit::Limit;
 pub use metrics::{Metric, Registry, WorkerMetrics};
 pub use record::{Note, NoteSet, Protocol, Record, RetryReason, Scheme, StatusSource};
+pub use sightings::{Lookout, WorkerSightings};
+pub use signals::{Board, WorkerSignals};

@@ -261,6 +261,12 @@ metrics! {
         "Series in use, of those metrics that have any beyond a fixed set.";
     SeriesOverflow = "rhumb_metric_series_overflow", Gauge, "", ["metric"],
         "1 if a metric has reached its limit of series, so that some are counted together.";
+    SignalsBytes = "rhumb_signals_bytes", Gauge, "bytes", [],
+        "Memory of golden signals.";
+    SignalsOverflow = "rhumb_signals_overflow_total", Counter, "", ["dimension"],
+        "Exchanges that were counted under the name `other` because the memory of golden signals is spent.";
+    SightingsDropped = "rhumb_sightings_dropped_total", Counter, "", [],
+        "Requests that were not looked at to find APIs, because there were too many different ones.";
     Workers = "rhumb_workers", Gauge, "", [],
         "Worker threads.";
     Upgrades = "rhumb_upgrades_total", Counter, "", ["result"],

@@ -31,6 +31,7 @@ mod documents;
 mod people;
 mod questions;
 mod shapes;
+mod signals;
 mod state;
 mod watch;
 
@@ -65,7 +66,11 @@ pub(super) struct Call {
 }
 
 /// Every endpoint.
-static ENDPOINTS: LazyLock<Vec<Endpoint>> = LazyLock::new(endpoints);
+static ENDPOINTS: LazyLock<Vec<Endpoint>> = LazyLock::new(|| {
+    let mut all = endpoints();
+    all.extend(signals::endpoints());
+    all
+});
 
 /// The OpenAPI document.
 static OPENAPI: LazyLock<Value> = LazyLock::new(|| describe::openapi(&ENDPOINTS));

@@ -5,6 +5,7 @@
 //! settings that only a process can have (`workers`, `admin`, `accessLog`).
 
 use super::secret::SecretText;
+use super::signals::Signals;
 use crate::decode::{Decoder, List, Whole, choice, object};
 use crate::diag::Rule;
 use crate::scalar::{ByteSize, Cidr, Duration, SocketAddress};
@@ -32,6 +33,8 @@ object! {
         "paths" paths: Option<Paths>,
         /// What counts as too much for the process. Beyond it connections are closed, then requests are refused.
         "overload" overload: Option<Overload>,
+        /// What is counted about requests, by route, caller and service, endpoint and consumer.
+        "signals" signals: Option<Signals>,
         /// The secret that seals the tokens of sessions: the same on every proxy that serves them, at least 16 characters.
         /// Default: none: tokens then only look as if they said nothing.
         "sessionKey" session_key: Option<Spanned<SecretText>>,

@@ -170,6 +170,8 @@ impl Setup {
             pressure: Arc::default(),
             discovery: rhumb_proxy::discovery::Discovery::default(),
             plaintext: Arc::default(),
+            signals: None,
+            lookout: None,
         };
         let thread = Some(std::thread::spawn(move || worker::run(&shared, receiver).unwrap()));
         Proxy { address, current, registry, commands, thread, access_log, log }

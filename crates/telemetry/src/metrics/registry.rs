@@ -517,6 +517,11 @@ impl RuleId {
     /// No rule matched: the labels `route` and `http_route` are empty.
     pub const UNMATCHED: Self = Self(0);
     const OTHER: Self = Self(u32::MAX);
+
+    /// Its number in this process.
+    pub(crate) const fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// A backend, for metrics.
@@ -525,6 +530,11 @@ pub struct BackendId(pub(super) u32);
 
 impl BackendId {
     const OTHER: Self = Self(u32::MAX);
+
+    /// Its number in this process.
+    pub(crate) const fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// A listener, for metrics.

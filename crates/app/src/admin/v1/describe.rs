@@ -75,6 +75,8 @@ pub(super) enum Takes {
     Flag,
     /// Some of these, with commas between.
     SomeOf(&'static [&'static str]),
+    /// One of these.
+    OneOf(&'static [&'static str]),
     /// A revision in quotes (RFC 9110 §8.8.3), or `*`.
     Tag,
 }
@@ -97,6 +99,8 @@ pub(super) struct Content {
 pub(super) enum Gives {
     /// JSON.
     Json(StatusCode, Content),
+    /// JSON, or comma-separated values for who asks for these.
+    Table(Content),
     /// Nothing but the status.
     Empty(StatusCode),
     /// Events (`text/event-stream`), told apart by name.
@@ -260,6 +264,7 @@ impl Param {
                     && value.parse().is_ok_and(|number: u64| (least..=most).contains(&number))
             }
             Takes::Flag => ["true", "false"].contains(&value),
+            Takes::OneOf(words) => words.contains(&value),
             Takes::SomeOf(words) => value.split(',').all(|word| words.contains(&word)),
             Takes::Tag => {
                 let inside = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
@@ -275,6 +280,7 @@ impl Param {
             Takes::Number { least, most: MOST } => format!("a whole number from {least}"),
             Takes::Number { least, most } => format!("a whole number from {least} to {most}"),
             Takes::Flag => "`true` or `false`".to_owned(),
+            Takes::OneOf(words) => format!("one of {}", words.join(", ")),
             Takes::SomeOf(words) => format!("some of {}, with commas between", words.join(", ")),
             Takes::Tag => "the number of a revision in quotes".to_owned(),
         };
@@ -286,6 +292,7 @@ impl Param {
             Takes::Text(most) => json!({ "type": "string", "maxLength": most }),
             Takes::Number { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
             Takes::Flag => json!({ "type": "boolean" }),
+            Takes::OneOf(words) => json!({ "type": "string", "enum": words }),
             Takes::SomeOf(words) => {
                 let one = words.join("|");
                 json!({ "type": "string", "pattern": format!("^({one})(,({one}))*$") })
@@ -378,6 +385,15 @@ fn operation(endpoint: &Endpoint, problem: &Schema, generator: &mut SchemaGenera
             json!({ "content": { "application/json": {
                 "schema": (content.schema)(generator), "example": (content.example)(),
             } } }),
+        ),
+        Gives::Table(content) => (
+            StatusCode::OK,
+            json!({ "content": {
+                "application/json": {
+                    "schema": (content.schema)(generator), "example": (content.example)(),
+                },
+                "text/csv": { "schema": { "type": "string" } },
+            } }),
         ),
         Gives::Empty(status) => (status, json!({})),
         Gives::Events(events) => {

@@ -1,0 +1,191 @@
+//! Golden signals of this process: the board that workers count on, and the thread that keeps their history.
+//!
+//! Whatever of this process sees something happen calls [`tell`]: nobody waits for the history.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rhumb_base::rng::Rng;
+use rhumb_plan::Current;
+use rhumb_plan::process::Signals;
+use rhumb_signals::history::{FILE, LITTLE, MEMORY};
+use rhumb_signals::{Event, History, LOOK, Level};
+use rhumb_telemetry::{Board, Lookout, Registry};
+
+mod watch;
+
+/// Events that wait for the thread at most; one more is lost.
+const WAITING: usize = 1024;
+
+/// How long the last write may take when the process ends.
+const LAST_WRITE: Duration = Duration::from_secs(2);
+
+/// Where events of this process go, while somebody keeps them.
+static TELLER: Mutex<Option<SyncSender<Event>>> = Mutex::new(None);
+
+/// An empty board.
+pub(crate) fn board(signals: &Signals, registry: &Registry) -> Arc<Board> {
+    Board::new(signals.memory, Rng::from_os().next_u64(), registry)
+}
+
+/// Where workers tell what requests there are, if anybody wants to know.
+pub(crate) fn lookout(signals: &Signals, registry: &Registry) -> Option<Arc<Lookout>> {
+    signals.finds_apis.then(|| Lookout::new(Rng::from_os().next_u64(), registry))
+}
+
+/// Notes that something happened: `kind` is a word that stays, `about` what it is about, `text` one sentence.
+pub(crate) fn tell(kind: &str, level: Level, about: &str, text: impl Into<String>) {
+    let teller = TELLER.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(teller) = &*teller else { return };
+    let event =
+        Event { at: unix_now(), kind: kind.to_owned(), level, about: about.to_owned(), text: text.into() };
+    // Who waits for a disk would be the process itself.
+    let _ = teller.try_send(event);
+}
+
+/// The history of the process and the thread that writes it.
+pub(crate) struct Recorder {
+    history: Arc<History>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Recorder {
+    /// Begins to keep what `board` counts. `is_sidecar`: only the last minute is kept, unless more is asked for.
+    ///
+    /// # Errors
+    /// When the operating system has no thread left.
+    pub(crate) fn start(
+        board: Arc<Board>,
+        signals: &Signals,
+        is_sidecar: bool,
+        lookout: Option<Arc<Lookout>>,
+        current: Current,
+    ) -> std::io::Result<Self> {
+        let wanted = signals.history.clone().filter(|history| history.is_asked || !is_sidecar);
+        let (file, limit) = match wanted {
+            None => (None, LITTLE),
+            Some(history) => {
+                let file = history.file.or_else(state_file);
+                let usual = if file.is_some() { FILE } else { MEMORY };
+                (file, history.size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usual))
+            }
+        };
+        let in_memory = if file.is_some() { MEMORY.min(limit) } else { limit };
+        let history = Arc::new(History::in_memory(board, in_memory));
+        let (teller, events) = sync_channel(WAITING);
+        let keeper = Keeper {
+            history: Arc::clone(&history),
+            lookout,
+            file: file.map(|file| (file, limit)),
+            watch: watch::Watch::new(current),
+            has_failed: false,
+        };
+        let thread =
+            std::thread::Builder::new().name("signals".to_owned()).spawn(move || keeper.run(&events))?;
+        *TELLER.lock().unwrap_or_else(PoisonError::into_inner) = Some(teller);
+        Ok(Self { history, thread: Some(thread) })
+    }
+
+    /// What is kept, to be asked.
+    pub(crate) fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// Writes what there is, and lets go of the file.
+    pub(crate) fn finish(&mut self) {
+        TELLER.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = Instant::now() + LAST_WRITE;
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if thread.is_finished() {
+            // It has nothing to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+struct Keeper {
+    history: Arc<History>,
+    lookout: Option<Arc<Lookout>>,
+    /// A file that is not opened yet.
+    file: Option<(PathBuf, usize)>,
+    watch: watch::Watch,
+    has_failed: bool,
+}
+
+impl Keeper {
+    fn run(mut self, events: &Receiver<Event>) {
+        self.open();
+        let mut next = Instant::now();
+        loop {
+            match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(event) => self.history.tell(&event),
+                Err(RecvTimeoutError::Timeout) => {
+                    next = Instant::now() + LOOK;
+                    self.open();
+                    self.watch.look();
+                    self.look(false);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.look(true);
+        self.history.close();
+    }
+
+    fn look(&mut self, is_last: bool) {
+        if let Some(lookout) = &self.lookout {
+            self.history.finder().look(&lookout.fetch(), crate::health::unix_now());
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // milliseconds since 1970
+        let now = (unix_now() * 1000.0) as u64;
+        match self.history.look(now, is_last) {
+            Ok(()) => self.has_failed = false,
+            // Once: a full disk stays full for a while.
+            Err(error) if !self.has_failed => {
+                self.has_failed = true;
+                tracing::error!(%error, "golden signals cannot be kept");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Opens the file. An earlier process may have it still: that is tried again.
+    fn open(&mut self) {
+        let Some((file, limit)) = &self.file else { return };
+        match self.history.move_to(file, *limit) {
+            Ok(()) => {
+                tracing::debug!(file = %file.display(), "history of golden signals");
+                self.file = None;
+            }
+            Err(error) if !self.has_failed => {
+                self.has_failed = true;
+                tracing::warn!(%error, "history of golden signals is in memory until its file can be used");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The file in the directory that the service manager gives for state.
+fn state_file() -> Option<PathBuf> {
+    let directories = std::env::var_os("STATE_DIRECTORY")?;
+    // systemd.exec(5): several are separated by colons.
+    std::env::split_paths(&directories).next().map(|directory| directory.join("signals.redb"))
+}
+
+/// Seconds since 1970.
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}

@@ -1,0 +1,81 @@
+//! What is counted about requests, and for how long it is kept: the field `signals` of a ProxyConfig.
+
+use crate::decode::{Decoder, object};
+use crate::diag::Rule;
+use crate::scalar::ByteSize;
+use crate::span::Spanned;
+
+object! {
+    /// Golden signals: rate, errors and latency by route, caller and service, endpoint and consumer.
+    pub struct Signals as "signals" {
+        /// Whether they are counted. Default: yes.
+        "enabled" enabled: Option<Spanned<bool>>,
+        /// Most memory of what is counted at a time; beyond it, what is new is counted together as `other`. Default: 8Mi.
+        "memory" memory: Option<Spanned<ByteSize>>,
+        /// What was counted and what happened, of the last 24 hours, and usage by hour and day.
+        "history" history: Option<History>,
+        /// Whether it is found out from traffic which APIs there are. Default: yes.
+        "apis" apis: Option<Spanned<bool>>,
+    }
+    check Signals::check;
+}
+
+/// The least that [`Signals::memory`] can be.
+const SMALLEST_MEMORY: u64 = 64 << 10;
+
+/// The most that [`Signals::memory`] can be.
+const LARGEST_MEMORY: u64 = 1 << 30;
+
+impl Signals {
+    fn check(&self, cx: &mut Decoder<'_>) {
+        if let Some(size) = &self.memory
+            && !(SMALLEST_MEMORY..=LARGEST_MEMORY).contains(&size.get())
+        {
+            let diag = cx
+                .error(Rule::OutOfRange, size.span, format!("{} bytes are out of range", size.get()))
+                .why("allowed: 64Ki to 1Gi");
+            cx.push(diag);
+        }
+    }
+}
+
+object! {
+    /// What was counted, for as long as it is kept.
+    pub struct History as "history" {
+        /// Whether it is kept. Default: yes; in a sidecar only where it is written.
+        "enabled" enabled: Option<Spanned<bool>>,
+        /// A file that outlives the process. Default: `signals.redb` in the directory that systemd gives for state
+        /// ($STATE_DIRECTORY), else memory.
+        "path" path: Option<Spanned<Box<str>>>,
+        /// Most that it takes; what is oldest goes first. Default: 64Mi in a file, 8Mi in memory.
+        "size" size: Option<Spanned<ByteSize>>,
+    }
+    check History::check;
+}
+
+/// The least that [`History::size`] can be.
+const SMALLEST_SIZE: u64 = 1 << 20;
+
+/// The most that [`History::size`] can be.
+const LARGEST_SIZE: u64 = 16 << 30;
+
+impl History {
+    fn check(&self, cx: &mut Decoder<'_>) {
+        if let Some(path) = &self.path
+            && path.is_empty()
+        {
+            let diag = cx
+                .error(Rule::BadValue, path.span, "the path is empty")
+                .fix("write the path of a file, or leave it out");
+            cx.push(diag);
+        }
+        if let Some(size) = &self.size
+            && !(SMALLEST_SIZE..=LARGEST_SIZE).contains(&size.get())
+        {
+            let diag = cx
+                .error(Rule::OutOfRange, size.span, format!("{} bytes are out of range", size.get()))
+                .why("allowed: 1Mi to 16Gi");
+            cx.push(diag);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Golden signals of exchanges: who called what.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use rhumb_codec::field::Known;
+use rhumb_telemetry::metrics::{BackendId, RuleId};
+use rhumb_telemetry::sightings::Content;
+use rhumb_telemetry::signals::Seen;
+use rhumb_telemetry::{Record, WorkerSignals};
+
+use crate::exchange::Exchange;
+use crate::worker::Worker;
+
+/// Who calls, when this proxy has no identity.
+pub(crate) const GATEWAY: &str = "gateway";
+
+/// Counts a finished exchange.
+#[inline]
+pub(crate) fn count(
+    worker: &Worker,
+    signals: &RefCell<WorkerSignals>,
+    exchange: &Exchange,
+    record: &Record<'_>,
+    rule: RuleId,
+    backend: Option<BackendId>,
+) {
+    let outcome = &exchange.outcome;
+    let own_name = worker.own_name.borrow();
+    let principal = exchange.found.principal.as_deref();
+    let plan = principal.and_then(|principal| principal.consumer.as_ref()).map_or("", |known| &known.plan);
+    let mut seen = Seen {
+        rule,
+        backend,
+        endpoint: outcome.endpoint.as_ref().map(|endpoint| endpoint.identity()),
+        source: &own_name,
+        target: record.backend,
+        is_mutual: false,
+        plan,
+    };
+    match exchange.connection.mesh.as_deref().filter(|mesh| mesh.is_inbound()) {
+        Some(mesh) => {
+            let (source, target) = mesh.names();
+            (seen.source, seen.target, seen.is_mutual) = (source, target, mesh.peer.is_some());
+        }
+        None => {
+            let is_in_mesh = outcome.backend.as_ref().is_some_and(|backend| backend.mesh.is_some());
+            let is_tunnelled = outcome.endpoint.as_ref().is_some_and(|endpoint| endpoint.tunnel() != 0);
+            seen.is_mutual = is_in_mesh && is_tunnelled;
+        }
+    }
+    signals.borrow_mut().count(record, &seen);
+    if let Some(sightings) = &worker.sightings {
+        let request_type = exchange.req.fields.get(Known::ContentType).unwrap_or_default();
+        let response_type = exchange.rsp.fields.get(Known::ContentType).unwrap_or_default();
+        let request = exchange.pump.replay.whole();
+        let content = Content { request_type, response_type, request };
+        let caller = if exchange.connection.mesh.is_some() { seen.source } else { "" };
+        sightings.borrow_mut().see(record, caller, &content);
+    }
+}
+
+/// `NAMESPACE/NAME:PORT` of the server name that proxies of a service are asked for.
+pub(crate) fn service_name(server_name: &str) -> String {
+    let mut parts = server_name.splitn(4, '.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(port), Some(name), Some(namespace)) => format!("{namespace}/{name}:{port}"),
+        _ => server_name.to_owned(),
+    }
+}
+
+/// Keeps the name that this proxy calls as.
+pub(crate) fn know_own_name(worker: &Worker) {
+    if worker.signals.is_none() {
+        return;
+    }
+    let plan = worker.plan();
+    let membership = plan.mesh.as_ref().and_then(|mesh| mesh.membership.as_ref());
+    let Some(id) = membership.and_then(|membership| membership.id()) else { return };
+    let mut own = worker.own_name.borrow_mut();
+    let is_known = match id.account() {
+        Some((namespace, account)) => {
+            own.split_once('/').is_some_and(|(ours, name)| ours == namespace && name == account)
+        }
+        None => **own == *id.as_str(),
+    };
+    if !is_known {
+        *own = match id.account() {
+            Some((namespace, account)) => Rc::from(format!("{namespace}/{account}")),
+            None => Rc::from(id.as_str()),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_named_as_its_backend_is() {
+        assert_eq!(service_name("8080.cart.shop.svc.cluster.local"), "shop/cart:8080");
+        assert_eq!(service_name(""), "");
+    }
+}

@@ -1,0 +1,421 @@
+//! Which APIs there are, found out from traffic: hosts, templates of paths, methods, who calls them, and what comes back.
+//!
+//! Each host has a tree of segments. What is a value for certain (a number, a UUID, a hash) is a variable at once; where ten
+//! siblings look alike, with the same methods and the same names below them, or where there are more than a hundred, they
+//! become one. All of it is bounded: what
+//! finds no room is dropped and counted.
+
+mod tree;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rhumb_telemetry::sightings::Sighting;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use tree::Node;
+
+/// Hosts that are told apart at most.
+const HOSTS: usize = 64;
+
+/// Segments in all trees at most.
+const NODES: usize = 20_000;
+
+/// Routes whose last use is known at most.
+const ROUTES: usize = 10_000;
+
+/// Values of each thing that one operation is known to have: callers, media types, parameters, fields.
+const VALUES: usize = 32;
+
+/// What was found out.
+#[derive(Debug, Default)]
+pub struct Finder {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Inner {
+    /// When it began to look. Unit: seconds since 1970.
+    since: u64,
+    hosts: BTreeMap<String, Node>,
+    /// When a rule was last used, by route and template.
+    routes: BTreeMap<String, u64>,
+    nodes: usize,
+    dropped: u64,
+    #[serde(skip)]
+    is_changed: bool,
+}
+
+/// What one operation was seen to do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Seen {
+    requests: u64,
+    first: u64,
+    last: u64,
+    /// By status: how often, and media types.
+    statuses: BTreeMap<u16, Answered>,
+    request_types: BTreeMap<String, u64>,
+    query: BTreeMap<String, u64>,
+    callers: BTreeMap<String, u64>,
+    routes: BTreeMap<String, u64>,
+    /// Top-level fields of contents, and of how many contents.
+    fields: BTreeMap<String, u64>,
+    contents: u64,
+    /// A path of it.
+    example: String,
+}
+
+/// What came back with one status.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Answered {
+    /// How often.
+    pub requests: u64,
+    /// Media types, and how often each.
+    pub types: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    fn add(&mut self, sighting: &Sighting) {
+        let count = sighting.count;
+        if self.requests == 0 {
+            self.first = sighting.at;
+            self.example = sighting.path.to_string();
+        }
+        self.requests += count;
+        self.last = self.last.max(sighting.at);
+        if self.statuses.len() < VALUES || self.statuses.contains_key(&sighting.status) {
+            let answered = self.statuses.entry(sighting.status).or_default();
+            answered.requests += count;
+            note(&mut answered.types, &sighting.response_type, count);
+        }
+        note(&mut self.request_types, &sighting.request_type, count);
+        note(&mut self.callers, &sighting.caller, count);
+        note(&mut self.routes, &sighting.route.0, count);
+        for name in &sighting.query {
+            note(&mut self.query, name, count);
+        }
+        let content = sighting.content.as_deref();
+        if let Some(serde_json::Value::Object(fields)) =
+            content.and_then(|bytes| serde_json::from_slice(bytes).ok())
+        {
+            self.contents += 1;
+            for name in fields.keys().filter(|name| name.len() <= NAME) {
+                note(&mut self.fields, name, 1);
+            }
+        }
+    }
+
+    /// Takes over what another, which turned out to be the same, was seen to do.
+    pub(crate) fn join(&mut self, other: Self) {
+        if self.requests == 0 {
+            *self = other;
+            return;
+        }
+        self.requests += other.requests;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        for (status, answered) in other.statuses {
+            let mine = self.statuses.entry(status).or_default();
+            mine.requests += answered.requests;
+            answered.types.iter().for_each(|(name, count)| note(&mut mine.types, name, *count));
+        }
+        for (mine, theirs) in [
+            (&mut self.request_types, other.request_types),
+            (&mut self.query, other.query),
+            (&mut self.callers, other.callers),
+            (&mut self.routes, other.routes),
+            (&mut self.fields, other.fields),
+        ] {
+            theirs.iter().for_each(|(name, count)| note(mine, name, *count));
+        }
+        self.contents += other.contents;
+    }
+}
+
+/// Longest name of a field that is kept. Unit: bytes.
+const NAME: usize = 128;
+
+fn note(values: &mut BTreeMap<String, u64>, name: &str, count: u64) {
+    if name.is_empty() {
+        return;
+    }
+    if let Some(known) = values.get_mut(name) {
+        *known += count;
+    } else if values.len() < VALUES {
+        values.insert(name.to_owned(), count);
+    }
+}
+
+/// The APIs of a process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Apis {
+    /// When it began to look. Unit: seconds since 1970.
+    pub since: u64,
+    /// What was seen, by host, path and method.
+    pub operations: Vec<Operation>,
+    /// What the configuration has, and when it was last used.
+    pub routes: Vec<Declared>,
+    /// Requests that found no room.
+    pub dropped: u64,
+}
+
+/// One operation that was seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Operation {
+    /// Authority that was asked for.
+    pub host: String,
+    /// Method.
+    pub method: String,
+    /// Template of the path: `/users/{id}`.
+    pub path: String,
+    /// Version that the path says: `v1`.
+    pub version: Option<String>,
+    /// How often it was seen.
+    pub requests: u64,
+    /// When it was first seen. Unit: seconds since 1970.
+    pub first_seen_at: u64,
+    /// When it was last seen.
+    pub last_seen_at: u64,
+    /// What came back, by status.
+    pub statuses: BTreeMap<u16, Answered>,
+    /// Media types of requests.
+    pub request_types: BTreeMap<String, u64>,
+    /// Query parameters, and in how many requests.
+    pub query: BTreeMap<String, u64>,
+    /// Who called: consumers, or workloads of the mesh.
+    pub callers: BTreeMap<String, u64>,
+    /// Routes that took it.
+    pub routes: BTreeMap<String, u64>,
+    /// Fields of JSON contents of requests, and in how many of those that were looked at.
+    pub fields: BTreeMap<String, u64>,
+    /// How many contents were looked at.
+    pub contents: u64,
+    /// A path of it.
+    pub example: String,
+}
+
+/// A rule of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Declared {
+    /// The route.
+    pub route: String,
+    /// The template of its rule.
+    pub template: String,
+    /// When it was last used; absent: never since it is looked.
+    pub last_seen_at: Option<u64>,
+}
+
+impl Finder {
+    /// Takes over what was kept by [`Finder::keep`]; nothing happens where that is damaged.
+    pub fn load(&self, kept: &[u8]) {
+        if let Ok(kept) = serde_json::from_slice::<Inner>(kept) {
+            let mut inner = self.lock();
+            let seen = std::mem::take(&mut *inner);
+            *inner = kept;
+            if seen.since > 0 {
+                inner.since = inner.since.min(seen.since);
+            }
+        }
+    }
+
+    /// What is to be kept, when it has changed since the last call.
+    pub fn keep(&self) -> Option<Vec<u8>> {
+        let mut inner = self.lock();
+        std::mem::take(&mut inner.is_changed).then(|| serde_json::to_vec(&*inner).ok()).flatten()
+    }
+
+    /// Looks at what workers saw. `now`: seconds since 1970.
+    pub fn look(&self, sightings: &[Sighting], now: u64) {
+        let mut inner = self.lock();
+        if inner.since == 0 {
+            inner.since = now;
+        }
+        for sighting in sightings {
+            inner.is_changed = true;
+            inner.see(sighting);
+        }
+    }
+
+    /// What was found out. `rules`: route and template of each rule of the configuration.
+    pub fn apis<'r>(&self, rules: impl Iterator<Item = (&'r str, &'r str)>) -> Apis {
+        let inner = self.lock();
+        let mut operations = Vec::new();
+        for (host, tree) in &inner.hosts {
+            tree.visit(&mut |path, method, seen| operations.push(operation(host, path, method, seen)));
+        }
+        let mut routes: Vec<_> = rules
+            .map(|(route, template)| Declared {
+                route: route.to_owned(),
+                template: template.to_owned(),
+                last_seen_at: inner.routes.get(&rule(route, template)).copied(),
+            })
+            .collect();
+        routes.sort_by(|a, b| (&a.route, &a.template).cmp(&(&b.route, &b.template)));
+        routes.dedup();
+        Apis { since: inner.since, operations, routes, dropped: inner.dropped }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn see(&mut self, sighting: &Sighting) {
+        let host = sighting.host.to_ascii_lowercase();
+        // RFC 9110 §15.5.5, §15.5.6, §15.6.2: that is what there is none of. Who tries paths is not to be taken for an API.
+        let is_nothing = matches!(sighting.status, 404 | 405 | 501);
+        if is_nothing
+            && !self.hosts.get(&host).is_some_and(|tree| tree.knows(&sighting.path, &sighting.method))
+        {
+            return;
+        }
+        let (route, template) = &sighting.route;
+        let rule = rule(route, template);
+        if self.routes.len() < ROUTES || self.routes.contains_key(&rule) {
+            let last = self.routes.entry(rule).or_default();
+            *last = sighting.at.max(*last);
+        }
+        if !self.hosts.contains_key(&host) && self.hosts.len() >= HOSTS {
+            self.dropped += sighting.count;
+            return;
+        }
+        let tree = self.hosts.entry(host).or_default();
+        let mut room = NODES.saturating_sub(self.nodes);
+        match tree.find(&sighting.path, &mut room) {
+            Some(node) => node.operation(&sighting.method).add(sighting),
+            None => self.dropped += sighting.count,
+        }
+        self.nodes = NODES.saturating_sub(room);
+        let gone = tree.settle(&sighting.path);
+        self.nodes = self.nodes.saturating_sub(gone);
+    }
+}
+
+fn rule(route: &str, template: &str) -> String {
+    format!("{route} {template}")
+}
+
+fn operation(host: &str, path: &str, method: &str, seen: &Seen) -> Operation {
+    let is_version = |segment: &&str| {
+        let number = segment.strip_prefix('v').unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    };
+    Operation {
+        host: host.to_owned(),
+        method: method.to_owned(),
+        path: path.to_owned(),
+        version: path.split('/').find(is_version).map(str::to_owned),
+        requests: seen.requests,
+        first_seen_at: seen.first,
+        last_seen_at: seen.last,
+        statuses: seen.statuses.clone(),
+        request_types: seen.request_types.clone(),
+        query: seen.query.clone(),
+        callers: seen.callers.clone(),
+        routes: seen.routes.clone(),
+        fields: seen.fields.clone(),
+        contents: seen.contents,
+        example: seen.example.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn see(finder: &Finder, method: &str, path: &str) {
+        finder.look(
+            &[Sighting {
+                host: "shop.example".into(),
+                method: method.into(),
+                path: path.into(),
+                status: 200,
+                route: ("default/shop".into(), "/".into()),
+                at: 9,
+                count: 1,
+                ..Sighting::default()
+            }],
+            1,
+        );
+    }
+
+    fn paths(finder: &Finder) -> Vec<String> {
+        let apis = finder.apis(std::iter::empty());
+        apis.operations.iter().map(|operation| format!("{} {}", operation.method, operation.path)).collect()
+    }
+
+    const NAMES: [&str; 14] =
+        ["ada", "bob", "cyd", "dan", "eve", "fay", "gus", "hal", "ida", "joe", "kim", "lea", "max", "ned"];
+
+    #[test]
+    fn values_become_variables_at_once() {
+        let finder = Finder::default();
+        for path in
+            ["/v1/users/1", "/v1/users/22", "/v1/users/3f2504e0-4f89-11d3-9a0c-0305e82c3301", "/v1/users/me"]
+        {
+            see(&finder, "GET", path);
+        }
+        see(&finder, "DELETE", "/v1/users/7");
+        assert_eq!(paths(&finder), ["GET /v1/users/me", "DELETE /v1/users/{id}", "GET /v1/users/{id}"]);
+        assert_eq!(finder.apis(std::iter::empty()).operations[0].version.as_deref(), Some("v1"));
+    }
+
+    #[test]
+    fn siblings_that_look_alike_become_one_and_others_stay() {
+        let finder = Finder::default();
+        for name in NAMES {
+            see(&finder, "GET", &format!("/people/{name}"));
+            see(&finder, "GET", &format!("/people/{name}/letters"));
+        }
+        see(&finder, "POST", "/people/search");
+        for resource in ["carts", "orders", "items"] {
+            see(&finder, "GET", &format!("/{resource}"));
+        }
+        // One more that is late, and has less below it.
+        see(&finder, "GET", "/people/zoe");
+        assert_eq!(
+            paths(&finder),
+            [
+                "GET /carts",
+                "GET /items",
+                "GET /orders",
+                "POST /people/search",
+                "GET /people/{id}",
+                "GET /people/{id}/letters"
+            ]
+        );
+        let apis = finder.apis(std::iter::empty());
+        assert_eq!(apis.operations[4].requests, NAMES.len() as u64 + 1);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_comes_back() {
+        let finder = Finder::default();
+        for number in 0..100_000u32 {
+            let letters: String =
+                number.to_string().bytes().map(|digit| char::from(digit - b'0' + b'g')).collect();
+            see(&finder, "GET", &format!("/{letters}/{letters}"));
+        }
+        let inner = finder.lock();
+        assert!(inner.nodes <= NODES, "{}", inner.nodes);
+        drop(inner);
+        assert!(paths(&finder).len() < 100, "{:?}", &paths(&finder)[..20]);
+        let kept = finder.keep().unwrap();
+        assert_eq!(finder.keep(), None);
+        let again = Finder::default();
+        again.load(&kept);
+        assert_eq!(paths(&again), paths(&finder));
+        assert_eq!(
+            again.apis([("default/shop", "/"), ("default/shop", "/old")].into_iter()).routes[1].last_seen_at,
+            None
+        );
+        again.load(b"nonsense");
+        assert_eq!(again.apis(std::iter::empty()).since, 1);
+    }
+}

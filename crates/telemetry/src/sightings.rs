@@ -1,0 +1,372 @@
+//! What requests there are: for whoever finds out which APIs exist.
+//!
+//! A request's shape is who asked for which path with which method and parameters, and what came back. Numbers and other
+//! values in a path are all alike for it. Each worker gathers the shapes of ten seconds and how often each came
+//! ([`WorkerSightings`]), then hands them over. The path of a request takes one hash and one lookup; what is met for the
+//! first time is copied. All of it is bounded: shapes beyond [`SHAPES`], and what nobody fetches, are dropped and counted.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::BuildHasherDefault;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::metrics::{Counter, Metric, Registry};
+use crate::record::Record;
+use crate::signals::{Identity, bytes, fold};
+
+/// Shapes that a worker gathers at most.
+const SHAPES: usize = 2048;
+
+/// How long they are gathered.
+const GATHER: Duration = Duration::from_secs(10);
+
+/// Sightings that wait to be fetched, of all workers.
+const WAITING: usize = 16_384;
+
+/// Longer paths and queries are not looked at. Unit: bytes.
+const TEXT: usize = 512;
+
+/// Contents of requests that a worker copies in that time, to see which fields they have, and how long each may be.
+const CONTENTS: usize = 32;
+const CONTENT_BYTES: usize = 4 << 10;
+
+/// What of an exchange is not in its record.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Content<'a> {
+    /// Content-Type of the request.
+    pub request_type: &'a [u8],
+    /// Content-Type of the response.
+    pub response_type: &'a [u8],
+    /// Content of the request as a whole, where it is at hand.
+    pub request: Option<&'a [u8]>,
+}
+
+/// Requests of one shape.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sighting {
+    /// Authority of the target URI.
+    pub host: Box<str>,
+    /// Method.
+    pub method: Box<str>,
+    /// Path of the first of them.
+    pub path: Box<str>,
+    /// Names of query parameters, in order, each once.
+    pub query: Vec<Box<str>>,
+    /// Status of the backend.
+    pub status: u16,
+    /// Media type of the request, without parameters.
+    pub request_type: Box<str>,
+    /// Media type of the response, without parameters.
+    pub response_type: Box<str>,
+    /// Who asked: a consumer, or a workload of the mesh.
+    pub caller: Box<str>,
+    /// Route and template that took them.
+    pub route: (Box<str>, Box<str>),
+    /// Content of one of them.
+    pub content: Option<Box<[u8]>>,
+    /// When the last one began. Unit: seconds since 1970.
+    pub at: u64,
+    /// How many.
+    pub count: u64,
+}
+
+/// Where workers hand over what they saw.
+#[derive(Debug)]
+pub struct Lookout {
+    seed: u64,
+    waiting: Mutex<Vec<Sighting>>,
+    dropped: Counter,
+}
+
+impl Lookout {
+    /// A place for it. `seed`: any number that peers do not know.
+    pub fn new(seed: u64, registry: &Registry) -> Arc<Self> {
+        let dropped = registry.counter(Metric::SightingsDropped, &[]);
+        Arc::new(Self { seed: seed | 1, waiting: Mutex::default(), dropped })
+    }
+
+    /// What a worker sees.
+    pub fn worker(self: &Arc<Self>) -> WorkerSightings {
+        WorkerSightings {
+            lookout: Arc::clone(self),
+            shapes: HashMap::default(),
+            contents: 0,
+            dropped: 0,
+            handed_over: None,
+        }
+    }
+
+    /// What was handed over since the last call.
+    pub fn fetch(&self) -> Vec<Sighting> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Sighting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one worker sees.
+pub struct WorkerSightings {
+    lookout: Arc<Lookout>,
+    shapes: HashMap<u64, Sighting, BuildHasherDefault<Identity>>,
+    contents: usize,
+    dropped: u64,
+    handed_over: Option<Instant>,
+}
+
+impl WorkerSightings {
+    /// Looks at an exchange that a backend has answered; others are none of an API's. `caller`: of the mesh, where there
+    /// is no consumer.
+    pub fn see(&mut self, record: &Record<'_>, caller: &str, content: &Content<'_>) {
+        if record.upstream_status.is_none() || record.path.len() > TEXT {
+            return;
+        }
+        let query = record.query.filter(|query| query.len() <= TEXT).unwrap_or_default();
+        let caller = if record.consumer.is_empty() { caller } else { record.consumer };
+        let seed = self.lookout.seed;
+        let mut key = fold(bytes(seed, record.authority), shape_of(seed, record.path));
+        key = fold(key, bytes(seed, record.method) ^ u64::from(record.status) << 48);
+        key =
+            fold(key, bytes(seed, content.request_type) ^ bytes(seed, content.response_type).rotate_left(32));
+        key = fold(key, bytes(seed, caller.as_bytes()));
+        if !query.is_empty() {
+            for name in names(query) {
+                key = fold(key, bytes(seed, name));
+            }
+        }
+        if let Some(known) = self.shapes.get_mut(&key) {
+            known.count += 1;
+            known.at = record.start_unix_nanos / 1_000_000_000;
+            return;
+        }
+        self.first_seen(key, record, query, caller, content);
+    }
+
+    #[cold]
+    fn first_seen(
+        &mut self,
+        key: u64,
+        record: &Record<'_>,
+        query: &[u8],
+        caller: &str,
+        content: &Content<'_>,
+    ) {
+        if self.shapes.len() >= SHAPES {
+            self.dropped += 1;
+            return;
+        }
+        // What is not text is nobody's API.
+        let (Ok(host), Ok(method), Ok(path)) =
+            (text(record.authority), text(record.method), text(record.path))
+        else {
+            return;
+        };
+        let mut parameters: Vec<Box<str>> = Vec::new();
+        for name in names(query).filter_map(|name| text(name).ok()) {
+            if parameters.len() < PARAMETERS && !parameters.iter().any(|known| **known == *name) {
+                parameters.push(name.into());
+            }
+        }
+        let is_json = |media: &[u8]| {
+            let media = media_type(media);
+            media.eq_ignore_ascii_case("application/json") || media.ends_with("+json")
+        };
+        let copied = content.request.filter(|bytes| {
+            !bytes.is_empty()
+                && bytes.len() <= CONTENT_BYTES
+                && self.contents < CONTENTS
+                && is_json(content.request_type)
+        });
+        self.contents += usize::from(copied.is_some());
+        let sighting = Sighting {
+            host: host.into(),
+            method: method.into(),
+            path: path.into(),
+            query: parameters,
+            status: record.status,
+            request_type: media_type(content.request_type).to_ascii_lowercase().into(),
+            response_type: media_type(content.response_type).to_ascii_lowercase().into(),
+            caller: caller.into(),
+            route: (record.route.into(), record.rule.into()),
+            content: copied.map(Into::into),
+            at: record.start_unix_nanos / 1_000_000_000,
+            count: 1,
+        };
+        self.shapes.insert(key, sighting);
+    }
+
+    /// Hands over what was gathered, when it is time. To be called about every second.
+    pub fn tick(&mut self, now: Instant) {
+        let since = *self.handed_over.get_or_insert(now);
+        if now.saturating_duration_since(since) >= GATHER {
+            self.handed_over = Some(now);
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let mut dropped = std::mem::take(&mut self.dropped);
+        self.contents = 0;
+        if !self.shapes.is_empty() {
+            let mut waiting = self.lookout.lock();
+            for (_, sighting) in self.shapes.drain() {
+                if waiting.len() < WAITING {
+                    waiting.push(sighting);
+                } else {
+                    dropped += sighting.count;
+                }
+            }
+        }
+        if dropped > 0 {
+            self.lookout.dropped.add(dropped);
+        }
+    }
+}
+
+impl Drop for WorkerSightings {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
+impl fmt::Debug for WorkerSightings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerSightings").field("shapes", &self.shapes.len()).finish_non_exhaustive()
+    }
+}
+
+/// Names of parameters that are told of one shape.
+const PARAMETERS: usize = 16;
+
+fn text(bytes: &[u8]) -> Result<&str, std::str::Utf8Error> {
+    std::str::from_utf8(bytes)
+}
+
+/// The names of a query's parameters.
+fn names(query: &[u8]) -> impl Iterator<Item = &[u8]> {
+    query
+        .split(|&byte| byte == b'&')
+        .map(|pair| pair.split(|&byte| byte == b'=').next().unwrap_or_default())
+        .filter(|name| !name.is_empty())
+}
+
+/// A media type without its parameters; empty when it is not text.
+fn media_type(value: &[u8]) -> &str {
+    let value = text(value).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+/// A number for a path in which values are all alike.
+fn shape_of(seed: u64, path: &[u8]) -> u64 {
+    let mut hash = seed;
+    for segment in path.split(|&byte| byte == b'/') {
+        hash = if is_value(segment) { fold(hash, 1) } else { fold(hash, bytes(seed, segment)) };
+    }
+    hash
+}
+
+/// True for a segment of a path that is a value for certain: a number, a UUID, a hash, a long random text, an address.
+pub fn is_value(segment: &[u8]) -> bool {
+    let Some(first) = segment.first() else { return false };
+    let digits = segment.iter().filter(|byte| byte.is_ascii_digit()).count();
+    if digits == segment.len() {
+        return true;
+    }
+    // `v2` is a version.
+    if digits == 0 {
+        return segment.contains(&b'@');
+    }
+    let is_hex = segment.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
+    if is_hex && segment.len() >= 8 {
+        return true;
+    }
+    let is_random = segment.len() >= 16
+        && digits * 8 >= segment.len()
+        && segment.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    // `-12.5`, `2026-11-22`.
+    let is_measure = (first.is_ascii_digit() || *first == b'-')
+        && segment.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b',' | b':'));
+    is_random || is_measure || segment.contains(&b'@')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record<'a>(path: &'a [u8], query: Option<&'a [u8]>) -> Record<'a> {
+        Record {
+            method: b"GET",
+            authority: b"shop.example",
+            path,
+            query,
+            status: 200,
+            upstream_status: Some(200),
+            start_unix_nanos: 7_000_000_000,
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn values_are_told_from_names() {
+        for value in [
+            "42",
+            "deadbeef01",
+            "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
+            "ada@example.org",
+            "2026-11-22",
+            "cus_9s6XKzkNRiz8i3xx",
+        ] {
+            assert!(is_value(value.as_bytes()), "{value}");
+        }
+        for name in ["v1", "users", "oauth2", "p95", "", "feedface", "sha256sums", "user-profile"] {
+            assert!(!is_value(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn requests_of_one_shape_are_one_sighting() {
+        let registry = Registry::new();
+        let lookout = Lookout::new(7, &registry);
+        let mut worker = lookout.worker();
+        for number in 0..100 {
+            let path = format!("/users/{number}/orders");
+            worker.see(&record(path.as_bytes(), Some(b"page=1&size=2&page=3")), "", &Content::default());
+        }
+        worker.see(&Record { upstream_status: None, ..record(b"/nobody", None) }, "", &Content::default());
+        let begun = Instant::now();
+        worker.tick(begun);
+        assert!(lookout.fetch().is_empty());
+        worker.tick(begun + GATHER);
+        let seen = lookout.fetch();
+        assert_eq!(seen.len(), 1);
+        assert_eq!((&*seen[0].path, seen[0].count, seen[0].at), ("/users/0/orders", 100, 7));
+        assert_eq!(seen[0].query, ["page".into(), "size".into()]);
+    }
+
+    #[test]
+    fn what_is_gathered_is_bounded() {
+        let registry = Registry::new();
+        let lookout = Lookout::new(7, &registry);
+        let mut worker = lookout.worker();
+        let body = br#"{"name": 1}"#;
+        let content = Content {
+            request_type: b"application/json; charset=utf-8",
+            response_type: b"",
+            request: Some(body),
+        };
+        for number in 0..100_000u32 {
+            // Names, not values: letters only.
+            let name: String =
+                number.to_string().bytes().map(|digit| char::from(digit - b'0' + b'g')).collect();
+            worker.see(&record(format!("/{name}").as_bytes(), None), "", &content);
+        }
+        assert_eq!(worker.shapes.len(), SHAPES);
+        worker.hand_over();
+        let seen = lookout.fetch();
+        assert_eq!(seen.len(), SHAPES);
+        assert_eq!(seen.iter().filter(|sighting| sighting.content.is_some()).count(), CONTENTS);
+        assert_eq!(registry.counter(Metric::SightingsDropped, &[]).value(), 100_000 - SHAPES as u64);
+    }
+}
