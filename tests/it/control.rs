@@ -9,32 +9,41 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A control plane of its own.
-struct Control {
-    dir: TempDir,
+pub(crate) struct Control {
+    pub(crate) dir: TempDir,
     admin: String,
-    listen: String,
-    program: Program,
+    pub(crate) listen: String,
+    pub(crate) program: Program,
 }
 
 impl Control {
-    fn start() -> Self {
-        Self::in_directory(tempfile::tempdir().expect("a directory"))
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One with more on its command line.
+    pub(crate) fn start_with(more: &[&str]) -> Self {
+        Self::in_directory_with(tempfile::tempdir().expect("a directory"), more)
     }
 
     fn in_directory(dir: TempDir) -> Self {
+        Self::in_directory_with(dir, &[])
+    }
+
+    fn in_directory_with(dir: TempDir, more: &[&str]) -> Self {
         let admin = format!("127.0.0.1:{}", port::free());
         let listen = format!("127.0.0.1:{}", port::free());
         let mut command = Rhumb::command();
         command.arg("control").arg("--directory").arg(dir.path().join("store")).args(["--admin", &admin]);
         command.args(["--listen", &listen]).arg("--authority").arg(dir.path().join("authority"));
-        command.arg("--admin-token-file").arg(dir.path().join("token"));
+        command.arg("--admin-token-file").arg(dir.path().join("token")).args(more);
         let program = Program::start(command, &dir.path().join("log"));
         let control = Self { dir, admin, listen, program };
         wait::until("the control plane answers", || (control.rhumb(&["get"]).code == Some(0)).then_some(()));
         control
     }
 
-    fn rhumb(&self, args: &[&str]) -> Finished {
+    pub(crate) fn rhumb(&self, args: &[&str]) -> Finished {
         let mut command = Rhumb::command();
         command.args(args).args(["--admin", &self.admin]);
         command.arg("--admin-token-file").arg(self.dir.path().join("token"));
@@ -42,20 +51,20 @@ impl Control {
     }
 
     /// The output of a verb that ends well.
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let finished = self.rhumb(args);
         assert_eq!(finished.code, Some(0), "{args:?}: {}\n{}", finished.output, self.program.log());
         finished.output
     }
 
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).expect("a file");
         path
     }
 
     /// A file with a join token for a service account.
-    fn token(&self, namespace: &str, account: &str) -> PathBuf {
+    pub(crate) fn token(&self, namespace: &str, account: &str) -> PathBuf {
         let mut command = Rhumb::command();
         command.args(["token", "create", "--namespace", namespace, "--service-account", account]);
         command.arg("--authority").arg(self.dir.path().join("authority"));
@@ -65,7 +74,7 @@ impl Control {
         self.write("token-of-member", line.expect("a token"))
     }
 
-    fn apply(&self, text: &str, more: &[&str]) -> Finished {
+    pub(crate) fn apply(&self, text: &str, more: &[&str]) -> Finished {
         let path = self.write("documents.yaml", text);
         self.rhumb(&[&["apply", utf8(&path)], more].concat())
     }

@@ -37,3 +37,4 @@ mod tls;
 mod tracing;
 mod traffic;
 mod websocket;
+mod xds;

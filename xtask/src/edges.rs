@@ -63,7 +63,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("signals", &["telemetry"]),
     ("ads", &[]),
-    ("control", &["base", "model", "ads", "database"]),
+    ("xds", &["base", "model", "policy", "ads"]),
+    ("control", &["base", "model", "ads", "xds", "database"]),
     ("agent", &["base", "model", "ads"]),
     (
         "app",

@@ -26,6 +26,7 @@ mod completion;
 mod control;
 mod documents;
 mod apis;
+mod xds;
 
 pub(crate) use store::SharedStore;
 
@@ -111,6 +112,8 @@ enum Verb {
     Issuer(issuer::Args),
     Token(token::Args),
     Cert(cert::Args),
+    XdsBootstrap(xds::BootstrapArgs),
+    XdsAgent(xds::AgentArgs),
     Demo(demo::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -148,6 +151,8 @@ pub(crate) fn main() -> Exit {
         Verb::Issuer(args) => issuer::run(args),
         Verb::Token(args) => token::run(&args),
         Verb::Cert(args) => cert::run(&args),
+        Verb::XdsBootstrap(args) => xds::bootstrap(&args),
+        Verb::XdsAgent(args) => xds::agent(args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Version(args) => version::run(&args),
         Verb::Completion(args) => completion::run(&args),

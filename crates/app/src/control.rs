@@ -27,6 +27,7 @@ use crate::names::Board;
 use crate::run::Door;
 use crate::signal::{Signal, Signals};
 
+mod local;
 mod port;
 
 /// The file of registered workloads, in the directory of the documents.
@@ -53,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) authority: PathBuf,
     /// The trust domain.
     pub(crate) trust_domain: TrustDomain,
+    /// Where gRPC clients of this machine connect in plain text.
+    pub(crate) xds: Option<SocketAddr>,
 }
 
 /// Runs until a signal ends it. `ready` is called once, when it answers.
@@ -117,6 +120,15 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     let listener = std::net::TcpListener::bind(options.listen).with_context(|| options.listen.to_string())?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
+    let xds = match options.xds {
+        Some(address) => {
+            let listener = std::net::TcpListener::bind(address).with_context(|| address.to_string())?;
+            listener.set_nonblocking(true)?;
+            tracing::info!(address = %listener.local_addr()?, "gRPC clients of this machine connect here");
+            Some(listener)
+        }
+        None => None,
+    };
     // Proxies have a thread of their own: neither they nor people wait for each other.
     let (stop, stopped) = oneshot::channel();
     let (ended, mut end) = oneshot::channel();
@@ -135,6 +147,10 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
                 if let Some(roll) = roll {
                     let registered = Arc::clone(served.hub());
                     tokio::spawn(async move { roll.keep(&registered).await });
+                }
+                if let Some(xds) = xds {
+                    let hub = Arc::clone(served.hub());
+                    tokio::spawn(local::serve(tokio::net::TcpListener::from_std(xds)?, hub));
                 }
                 port::serve(listener, served, issuer, stopped).await
             })

@@ -801,7 +801,7 @@ fn document(id: &str, place: &Place) -> Option<Bytes> {
 }
 
 /// Connections to control planes.
-fn over(tls: ClientTls) -> Connect {
+pub(crate) fn over(tls: ClientTls) -> Connect {
     Arc::new(move |server| {
         let (server, tls) = (server.to_owned(), tls.clone());
         Box::pin(async move {

@@ -26,4 +26,7 @@ pub mod others;
 pub mod hub;
 pub mod roll;
 pub mod serve;
+pub mod sotw;
 pub mod control;
+
+pub use rhumb_xds::view;

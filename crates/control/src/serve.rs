@@ -12,6 +12,7 @@ use rhumb_ads::registry::{
     self, REGISTER_PATH, Registered, Registration, WITHDRAW_PATH, Withdrawal, Withdrawn,
 };
 use rhumb_ads::wire::{self, DELTA_PATH, DeltaRequest, DeltaResponse};
+use rhumb_xds::wire::SOTW_PATH;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -28,9 +29,10 @@ use tonic_prost::ProstCodec;
 use crate::caller::Caller;
 use crate::core::Ended;
 use crate::hub::{Hub, now};
+use crate::sotw;
 
 /// The largest message of a proxy. Unit: bytes.
-const MAX_MESSAGE: usize = 8 << 20;
+pub(crate) const MAX_MESSAGE: usize = 8 << 20;
 
 /// How often a quiet connection is asked whether it lives, and how long it may take to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
@@ -80,8 +82,8 @@ struct Desk {
 
 impl Desk {
     /// Who asks, if it is known.
-    fn known<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        match (self.caller_of)(request.extensions()) {
+    fn known(&self, extensions: &http::Extensions) -> Result<Caller, Status> {
+        match (self.caller_of)(extensions) {
             Some(caller @ (Caller::Proven { .. } | Caller::Trusted)) => Ok(caller),
             Some(Caller::Unknown(_)) | None => {
                 Err(Status::unauthenticated("this needs a client certificate of the mesh: enrol first"))
@@ -115,7 +117,7 @@ where
     server.await
 }
 
-/// Delta ADS.
+/// ADS: deltas for proxies, and state of the world for gRPC clients.
 #[derive(Clone)]
 struct Discovery(Desk);
 
@@ -139,6 +141,12 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let deltas = Deltas(self.0.clone());
         Box::pin(async move {
+            if request.uri().path() == SOTW_PATH {
+                return Ok(match deltas.0.known(request.extensions()) {
+                    Ok(caller) => sotw::serve(deltas.0.hub, caller, request).await,
+                    Err(status) => status.into_http(),
+                });
+            }
             if request.uri().path() != DELTA_PATH {
                 return Ok(unimplemented_method());
             }
@@ -159,7 +167,7 @@ impl StreamingService<DeltaRequest> for Deltas {
     fn call(&mut self, request: Request<Streaming<DeltaRequest>>) -> Self::Future {
         let desk = self.0.clone();
         Box::pin(async move {
-            let caller = desk.known(&request)?;
+            let caller = desk.known(request.extensions())?;
             let hub = desk.hub;
             let (tx, rx) = mpsc::channel(1);
             tokio::spawn(deltas(hub, caller, request.into_inner(), tx));
@@ -266,7 +274,7 @@ impl StreamingService<Registration> for Register {
     fn call(&mut self, request: Request<Streaming<Registration>>) -> Self::Future {
         let desk = self.0.clone();
         Box::pin(async move {
-            let caller = desk.known(&request)?;
+            let caller = desk.known(request.extensions())?;
             let hub = desk.hub;
             let (tx, rx) = mpsc::channel(1);
             tokio::spawn(register(hub, caller, request.into_inner(), tx));
@@ -319,7 +327,7 @@ async fn register(
     }
 }
 
-fn ends() -> Status {
+pub(crate) fn ends() -> Status {
     Status::unavailable("this control plane ends")
 }
 
@@ -358,7 +366,7 @@ impl UnaryService<Withdrawal> for Withdraw {
     fn call(&mut self, request: Request<Withdrawal>) -> Self::Future {
         let desk = self.0.clone();
         Box::pin(async move {
-            let caller = desk.known(&request)?;
+            let caller = desk.known(request.extensions())?;
             let hub = desk.hub;
             let withdrawal = request.into_inner();
             owns(&hub, &caller, &withdrawal.workload, None)?;
@@ -391,7 +399,7 @@ fn owns(hub: &Hub, caller: &Caller, workload: &str, account: Option<&str>) -> Re
     Err(Status::permission_denied(format!("{namespace}/{own} cannot speak for workload {workload}")))
 }
 
-fn unimplemented_method() -> http::Response<Body> {
+pub(crate) fn unimplemented_method() -> http::Response<Body> {
     Status::unimplemented("there is no such method").into_http()
 }
 

@@ -29,6 +29,17 @@ pub struct SvidFiles {
     pub bundle: PathBuf,
 }
 
+impl SvidFiles {
+    /// The files of a directory, as cert-manager calls them: `tls.crt`, `tls.key` and `ca.crt`.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self {
+            certificate: directory.join("tls.crt"),
+            key: directory.join("tls.key"),
+            bundle: directory.join("ca.crt"),
+        }
+    }
+}
+
 /// Keeps a membership with what is in files.
 pub struct FileWatch {
     files: SvidFiles,

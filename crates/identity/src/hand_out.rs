@@ -1,8 +1,11 @@
 //! SVIDs into files, by hand: for proxies that have no control plane.
 
+use std::io;
 use std::path::Path;
 
 use rhumb_base::spiffe::SpiffeId;
+use rhumb_tls::mesh::{Bundle, Svid};
+use rustls_pki_types::CertificateDer;
 
 use crate::authority::{Authority, Error, Issued};
 use crate::file;
@@ -22,20 +25,38 @@ pub fn hand_out(
 ) -> Result<(SvidFiles, Issued), Error> {
     let key = NewKey::make()?;
     let issued = authority.issue(&KeyRequest::parse(key.request())?, id, now_unix)?;
-    let files = SvidFiles {
-        certificate: directory.join("tls.crt"),
-        key: directory.join("tls.key"),
-        bundle: directory.join("ca.crt"),
-    };
-    file::make_directory(directory).map_err(|error| Error::io(directory, error))?;
-    for (path, content) in [
-        (&files.bundle, pem::of_certificates(issued.bundle.roots())),
-        (&files.key, key.private_key_pem()),
-        (&files.certificate, pem::of_certificates(&issued.chain)),
-    ] {
-        file::replace(path, content.as_bytes()).map_err(|error| Error::io(path, error))?;
-    }
+    let files = SvidFiles::in_directory(directory);
+    write(&files, directory, &issued.bundle, &key.private_key_pem(), &issued.chain)
+        .map_err(|error| Error::io(directory, error))?;
     Ok((files, issued))
+}
+
+/// Writes what a member has into a directory, in the same way: for programs that take their identity from files.
+///
+/// **Errors**: those of the files.
+pub fn write_out(svid: &Svid, bundle: &Bundle, directory: &Path) -> io::Result<SvidFiles> {
+    let files = SvidFiles::in_directory(directory);
+    let key = pem::of_private_key(svid.private_key().secret_der());
+    write(&files, directory, bundle, &key, svid.chain())?;
+    Ok(files)
+}
+
+fn write(
+    files: &SvidFiles,
+    directory: &Path,
+    bundle: &Bundle,
+    key: &str,
+    chain: &[CertificateDer<'static>],
+) -> io::Result<()> {
+    file::make_directory(directory)?;
+    for (path, content) in [
+        (&files.bundle, &*pem::of_certificates(bundle.roots())),
+        (&files.key, key),
+        (&files.certificate, &*pem::of_certificates(chain)),
+    ] {
+        file::replace(path, content.as_bytes())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

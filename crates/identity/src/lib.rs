@@ -39,7 +39,7 @@ mod testing;
 pub use authority::{Authority, Changed, Error, Forecast, Issued, Mounted, Phase, RootStatus};
 pub use clock::{Clock, system_clock};
 pub use files::{FileWatch, SvidFiles};
-pub use hand_out::hand_out;
+pub use hand_out::{hand_out, write_out};
 pub use inspect::{Inspected, NotInspected, inspect};
 pub use issuer::{Counts, Issuer, IssuerService, PeerOf, Refusal, serve};
 pub use keeper::{Joining, Keeper, KeeperSettings, NotKept, Status};

@@ -60,6 +60,7 @@ pub(crate) struct Connection {
 }
 
 /// What the handshake settled.
+#[derive(Clone)]
 pub(crate) struct TlsFacts {
     pub(crate) version: &'static str,
     pub(crate) cipher: &'static str,
@@ -96,6 +97,30 @@ impl Connection {
             port: RefCell::new((plan.revision, Arc::clone(port))),
             tls: None,
             mesh,
+            requests: Cell::new(0),
+            removals: Cell::new(worker.removals()),
+            is_orphaned: Cell::new(false),
+            verdict: Cell::new(None),
+            _open: open,
+        }
+    }
+
+    /// The same connection for the requests of one service, where each request says which it is for.
+    pub(crate) fn for_requests(&self, worker: &Worker, port: &Arc<Port>, mesh: Box<MeshSide>) -> Self {
+        let open = worker.metrics.borrow_mut().gauge(Metric::ConnectionsOpen, &[port.name.as_str()]);
+        open.increment();
+        Self {
+            address: self.address,
+            peer: self.peer,
+            destination: self.destination.clone(),
+            peer_ip: self.peer_ip,
+            peer_text: self.peer_text.clone(),
+            scheme: self.scheme,
+            is_trusted: self.is_trusted,
+            listener: worker.registry.listener(port.name.as_str()),
+            port: RefCell::new((worker.plan().revision, Arc::clone(port))),
+            tls: self.tls.clone(),
+            mesh: Some(mesh),
             requests: Cell::new(0),
             removals: Cell::new(worker.removals()),
             is_orphaned: Cell::new(false),
@@ -597,6 +622,11 @@ async fn serve_h2(
                     }
                     other => other,
                 };
+                let aimed = match (&request, &connection.mesh) {
+                    (Ok(head), Some(mesh)) if mesh.is_open() => mesh::aim(&worker, &connection, mesh, head),
+                    _ => None,
+                };
+                let connection = aimed.unwrap_or(connection);
                 let mut down = Down::H2(&mut stream);
                 match request {
                     Ok(head) => drop(exchange::serve(&worker, &connection, down, head, &mut timer).await),

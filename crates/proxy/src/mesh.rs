@@ -48,7 +48,14 @@ pub(crate) struct MeshSide {
     edges: RefCell<[Option<LocalCounter>; CLASSES.len()]>,
     /// Its edge in golden signals, found at the first request.
     names: OnceCell<(Box<str>, Box<str>)>,
+    /// The other end is a program without a proxy: what it says of others is not believed.
+    is_direct: bool,
+    /// The connection as those of the services that its requests are for, where it is for none as a whole.
+    aims: RefCell<HashMap<Arc<str>, Rc<Connection>>>,
 }
+
+/// The most services that the requests of one connection are for; a change of documents may bring others.
+const MAX_AIMS: usize = 64;
 
 /// Classes of statuses; what has none ended without an answer.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -61,7 +68,15 @@ impl MeshSide {
             generation: Cell::new(generation),
             edges: RefCell::default(),
             names: OnceCell::new(),
+            is_direct: false,
+            aims: RefCell::default(),
         })
+    }
+
+    /// True for a connection between members whose requests say themselves which service they are for.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.place.is_none() && self.peer.is_some()
     }
 
     /// Who calls what: namespace and account of the caller, and the server name of the service.
@@ -102,7 +117,7 @@ impl MeshSide {
 
     /// True when the other end is a proxy of the mesh, or the workload itself: neither claims what it cannot know.
     pub(crate) fn is_believed(&self) -> bool {
-        self.peer.is_some() || !self.is_inbound()
+        self.peer.is_some() && !self.is_direct || !self.is_inbound()
     }
 
     /// True on the side of the service that is called.
@@ -316,6 +331,58 @@ async fn tunnel(
     Some((io, connection))
 }
 
+/// The connection as that of the service which a request is for by its authority: a gRPC client without a proxy connects to
+/// the tunnel of a workload with a certificate of the mesh, and asks for a server name of its own.
+pub(crate) fn aim(
+    worker: &Worker,
+    connection: &Connection,
+    side: &MeshSide,
+    head: &RequestHead,
+) -> Option<Rc<Connection>> {
+    let plan = worker.plan();
+    let inbound = &plan.mesh.as_ref()?.inbound;
+    let authority = std::str::from_utf8(head.authority()).ok()?;
+    let name = aimed_at(authority, inbound.keys())?;
+    if let Some(known) = side.aims.borrow().get(name) {
+        return Some(Rc::clone(known));
+    }
+    let place = Place::Inbound(Arc::clone(name));
+    let port = plan.mesh_port(&place)?;
+    let mut own = MeshSide::new(Some(place), side.peer.clone(), side.generation.get());
+    own.is_direct = true;
+    let made = Rc::new(connection.for_requests(worker, port, own));
+    let mut aims = side.aims.borrow_mut();
+    if aims.len() >= MAX_AIMS {
+        aims.clear();
+    }
+    aims.insert(Arc::clone(name), Rc::clone(&made));
+    Some(made)
+}
+
+/// The service (`PORT.SERVICE.NAMESPACE.svc.TRUST-DOMAIN`) that an authority such as `SERVICE.NAMESPACE:PORT` means; the only
+/// one, where it means none: the client chose the workload, and another name is that of a route that led it here.
+fn aimed_at<'n>(authority: &str, names: impl Iterator<Item = &'n Arc<str>> + Clone) -> Option<&'n Arc<str>> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let host = host.trim_end_matches('.');
+    let means = |name: &str| {
+        let Some((number, rest)) = name.split_once('.') else { return false };
+        let is_host = |rest: &str| {
+            rest.strip_prefix(host).is_some_and(|after| after.is_empty() || after.starts_with('.'))
+        };
+        // As a proxy would ask for it, or as an application calls it.
+        name == host || (!host.is_empty() && port.is_none_or(|port| port == number) && is_host(rest))
+    };
+    let mut meant = names.clone().filter(|name| means(name));
+    if let Some(first) = meant.next() {
+        return meant.next().is_none().then_some(first);
+    }
+    let mut all = names;
+    all.next().filter(|_| all.next().is_none())
+}
+
 /// True for a request that opens a tunnel for a connection.
 pub(crate) fn is_tunnel(head: &RequestHead) -> bool {
     head.method() == Method::Connect && head.protocol().is_none()
@@ -506,6 +573,39 @@ mod tests {
         ] {
             assert_eq!(host(first).as_deref(), found, "{}", String::from_utf8_lossy(first));
         }
+    }
+
+    #[test]
+    fn an_authority_means_a_service_by_any_of_its_names_or_the_only_one() {
+        let names: Vec<Arc<str>> = [
+            "8080.orders.shop.svc.td",
+            "9090.orders.shop.svc.td",
+            "8080.users.shop.svc.td",
+            "80.users.other.svc.td",
+        ]
+        .map(Arc::from)
+        .into();
+        for (authority, found) in [
+            ("8080.orders.shop.svc.td", Some(0)),
+            ("orders.shop:8080", Some(0)),
+            ("orders.shop.svc:9090", Some(1)),
+            ("orders.shop.svc.td.:9090", Some(1)),
+            ("orders.shop", None),
+            ("users.shop", Some(2)),
+            ("users", None),
+            ("users:80", Some(3)),
+            ("order:8080", None),
+            ("orders.shop:80", None),
+            (":8080", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                aimed_at(authority, names.iter()),
+                found.map(|place: usize| &names[place]),
+                "{authority}"
+            );
+        }
+        assert_eq!(aimed_at("canary.shop:80", names[..1].iter()), Some(&names[0]));
     }
 
     #[test]

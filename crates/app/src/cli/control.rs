@@ -48,6 +48,10 @@ pub(crate) struct Args {
     /// Directory of named tokens and of the audit log. Default: `admin` beside the documents
     #[arg(long, value_name = "DIR", env = "RHUMB_ADMIN_DIRECTORY")]
     admin_directory: Option<PathBuf>,
+    /// Where gRPC clients without a proxy connect in plain text: an address of this machine only. Others use
+    /// `rhumb xds-agent`. Default: nowhere
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = super::xds::loopback)]
+    xds: Option<SocketAddr>,
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
@@ -75,6 +79,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         listen: args.listen,
         authority: args.authority,
         trust_domain: args.trust_domain,
+        xds: args.xds,
     };
     run_process(options, || ())
 }
