@@ -150,7 +150,8 @@ fn policies<'b>(bundle: &'b Bundle, namespace: &str) -> impl Iterator<Item = (&'
 }
 
 fn is_parent(parent: &ParentRef, route: &Doc, port: &ServicePort) -> bool {
-    let namespace = parent.namespace.as_ref().map_or(route.namespace(), |namespace| namespace.as_str());
+    let namespace =
+        parent.namespace.as_ref().map_or_else(|| route.namespace(), |namespace| namespace.as_str());
     parent.is_service()
         && namespace == port.namespace
         && parent.name.as_str() == port.service
@@ -408,7 +409,8 @@ fn of_grpc_match(doc: &Doc, written: &GrpcMatch) -> Result<(Rank, RouteMatch), W
             (REGEX, PathSpecifier::Regex(regex(&format!("/[^/]+/{}", escaped(name)))))
         }
         (service, name) => {
-            let part = |text: Option<&str>| text.map_or("[^/]+".to_owned(), |text| format!("(?:{text})"));
+            let part =
+                |text: Option<&str>| text.map_or_else(|| "[^/]+".to_owned(), |text| format!("(?:{text})"));
             (REGEX, PathSpecifier::Regex(regex(&format!("/{}/{}", part(service), part(name)))))
         }
     };
