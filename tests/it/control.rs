@@ -282,6 +282,68 @@ fn a_gateway_joins_runs_what_is_applied_and_goes_on_alone() {
 }
 
 #[test]
+fn trust_domain_and_lifetimes_are_those_of_the_mesh_document() {
+    let control =
+        Control::in_directory_with(tempfile::tempdir().expect("a directory"), &["--trust-domain", "shop.example"]);
+    // Proxies know the trust domain by the document.
+    assert!(control.ok(&["get", "Mesh", "-o", "yaml"]).contains("shop.example"));
+    let mesh = |spec: &str| {
+        format!("apiVersion: rhumb.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: mesh}}\nspec: {{{spec}}}\n")
+    };
+    let other = control.apply(&mesh("mtls: strict"), &[]);
+    assert!(
+        other.code != Some(0) && other.output.contains("write `trustDomain: shop.example`"),
+        "{}",
+        other.output
+    );
+    let short = control.apply(&mesh("trustDomain: shop.example, certificates: {rootLifetime: 24h}"), &[]);
+    assert!(short.code != Some(0) && short.output.contains("a root lives"), "{}", short.output);
+    // Whoever joins with a token need not be told.
+    let port = port::free();
+    assert_eq!(control.apply(&gateway(port, "one"), &[]).code, Some(0));
+    let token = control.token("shop", "edge");
+    let member = Member::start(&control, tempfile::tempdir().expect("a directory"), Some(&token));
+    wait::until("the gateway answers", || {
+        asks(port).filter(|answer| answer.ends_with("one")).or_else(|| {
+            assert!(!member.program.log().contains("rhumb ends"), "{}", member.program.log());
+            None
+        })
+    });
+    assert!(member.dir.path().join("state/identity/svid.json").exists());
+    let wanted = mesh("trustDomain: shop.example, certificates: {leafLifetime: 30m}");
+    let applied = control.apply(&wanted, &[]);
+    assert_eq!(applied.code, Some(0), "{}", applied.output);
+    wait::until("certificates live for half an hour", || {
+        let mut command = Rhumb::command();
+        command.args(["token", "create", "--life", "45m"]);
+        command.arg("--authority").arg(control.dir.path().join("authority"));
+        finish(command).output.contains("at most 1800 s").then_some(())
+    });
+}
+
+#[test]
+fn a_service_takes_workloads_of_the_accounts_that_it_names() {
+    let control = Control::start();
+    let service = "apiVersion: v1
+kind: Service
+metadata: {name: orders, annotations: {rhumb.dev/service-accounts: orders}}
+spec: {ports: [{name: http, port: 80, appProtocol: http}]}
+";
+    assert_eq!(control.apply(service, &[]).code, Some(0));
+    let tunnel = format!("127.0.0.1:{}", port::free());
+    let serves = ["--service", "orders", "--port", "80=9", "--tunnel", &tunnel];
+    let thief = sidecar(&control, &control.dir.path().join("thief"), "thief", &serves);
+    wait::until("it is refused", || {
+        control
+            .program
+            .log()
+            .contains("service account thief may not be an endpoint of default/orders")
+            .then_some(())
+            .or_else(|| thief.log().contains("service account thief may not").then_some(()))
+    });
+}
+
+#[test]
 fn nobody_gets_a_gateway_that_it_is_not() {
     let control = Control::start();
     let port = port::free();

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rhumb_base::spiffe::TrustDomain;
-use rhumb_control::control::Control;
+use rhumb_control::control::{Cause, Control, MeshCheck};
+use rhumb_control::document::Mesh;
 use rhumb_control::roll::Roll;
 use rhumb_control::store::Postgres;
 use rhumb_identity::{Authority, Issuer, Lifetimes, Place, system_clock};
@@ -33,6 +34,9 @@ mod port;
 /// The file of registered workloads, in the directory of the documents.
 const WORKLOADS: &str = "workloads";
 
+/// How often it is looked whether certificates are to live longer or shorter.
+const FOLLOW: Duration = Duration::from_millis(500);
+
 /// How long connections of proxies may take to end.
 const END: Duration = Duration::from_secs(5);
 
@@ -52,8 +56,8 @@ pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
     /// Where the certificate authority is; made when it is not there.
     pub(crate) authority: PathBuf,
-    /// The trust domain.
-    pub(crate) trust_domain: TrustDomain,
+    /// The trust domain, where it is not for the documents to say.
+    pub(crate) trust_domain: Option<TrustDomain>,
     /// Where gRPC clients of this machine connect in plain text.
     pub(crate) xds: Option<SocketAddr>,
 }
@@ -112,10 +116,17 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
             Some(shared) => (shared.place()?, shared.database.shown().to_owned()),
             None => (Place::Directory(options.authority.clone()), options.authority.display().to_string()),
         };
-        let authority = Authority::open_at(place, &options.trust_domain, Lifetimes::default(), clock())
+        let now = clock();
+        let domain = trust_domain(&control, options.trust_domain.as_ref(), &place, now)?;
+        let lifetimes = lifetimes(&control.mesh()).check().unwrap_or_else(|error| {
+            tracing::error!(%error, "the lifetimes of the Mesh document are not used");
+            Lifetimes::default()
+        });
+        let authority = Authority::open_at(place, &domain, lifetimes, now)
             .with_context(|| format!("certificate authority in {shown}"))?;
         Issuer::new(authority, None, clock).context("certificate authority")?
     };
+    settle_mesh(&control, issuer.authority().trust_domain()).await?;
     register_issuer(&registry, &issuer);
     let listener = std::net::TcpListener::bind(options.listen).with_context(|| options.listen.to_string())?;
     listener.set_nonblocking(true)?;
@@ -194,6 +205,90 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     }
     tracing::info!("control plane ends");
     Ok(Exit::Ok)
+}
+
+/// The trust domain: that of the command line, else that of the documents, else that of the authority that is there.
+fn trust_domain(
+    control: &Control,
+    written: Option<&TrustDomain>,
+    place: &Place,
+    now: u64,
+) -> anyhow::Result<TrustDomain> {
+    if let Some(written) = written {
+        return Ok(written.clone());
+    }
+    let has_mesh = !control.documents(Some("Mesh"), None, None).is_empty();
+    if !has_mesh && let Ok(authority) = Authority::attach_at(place.clone(), now) {
+        return Ok(authority.trust_domain().clone());
+    }
+    TrustDomain::parse(&control.mesh().trust_domain).context("trust domain of the Mesh document")
+}
+
+/// Makes documents and certificates say the same trust domain, now and whatever is applied later.
+async fn settle_mesh(control: &Control, domain: &TrustDomain) -> anyhow::Result<()> {
+    let mesh = control.mesh();
+    if *mesh.trust_domain != *domain.as_str() {
+        let known = control.documents(Some("Mesh"), None, None);
+        anyhow::ensure!(
+            known.is_empty(),
+            "the Mesh document says trust domain {}, the certificate authority is of {domain}",
+            mesh.trust_domain
+        );
+        // Proxies know the trust domain by it.
+        let document = serde_json::json!({
+            "apiVersion": "rhumb.dev/v1alpha1",
+            "kind": "Mesh",
+            "metadata": { "name": "mesh" },
+            "spec": { "trustDomain": domain.as_str() },
+        });
+        let cause = Cause {
+            author: "control plane".to_owned(),
+            message: "the trust domain of its certificates".to_owned(),
+            expected: None,
+        };
+        control.apply(&cause, &[document]).await.context("the Mesh document")?;
+    }
+    let own = domain.clone();
+    control.check_mesh_with(MeshCheck(Box::new(move |mesh| {
+        if *mesh.trust_domain != *own.as_str() {
+            return Some(format!("the certificates of this control plane are of trust domain {own}: write `trustDomain: {own}`"));
+        }
+        lifetimes(mesh).check().err().map(|error| error.to_string())
+    })));
+    Ok(())
+}
+
+/// How long certificates live.
+pub(crate) fn lifetimes(mesh: &Mesh) -> Lifetimes {
+    let usual = Lifetimes::default();
+    let leaf = mesh.lifetimes.leaf.unwrap_or(usual.leaf);
+    let intermediate = mesh.lifetimes.intermediate.unwrap_or(usual.intermediate);
+    Lifetimes { leaf, intermediate, root: mesh.lifetimes.root.unwrap_or(usual.root) }
+}
+
+/// Has certificates live for as long as the documents in force say, until the process ends.
+async fn follow_lifetimes(control: &Control, issuer: &Arc<Issuer>) {
+    let mut known = None;
+    loop {
+        tokio::time::sleep(FOLLOW).await;
+        let wanted = lifetimes(&control.mesh());
+        if known == Some(wanted) {
+            continue;
+        }
+        let own = Arc::clone(issuer);
+        let set = tokio::task::spawn_blocking(move || own.authority().set_lifetimes(wanted, system_clock()()));
+        match set.await {
+            Ok(Ok(is_changed)) => {
+                if is_changed {
+                    tracing::info!(?wanted, "certificates live as long as the Mesh document says");
+                }
+                known = Some(wanted);
+            }
+            // Said once; the store may be away, so it is tried again.
+            Ok(Err(error)) => tracing::debug!(%error, "lifetimes of certificates are as they were"),
+            Err(_) => return,
+        }
+    }
 }
 
 /// What this control plane is called among those that share a store: another one after each start, since what was

@@ -23,7 +23,7 @@ use rhumb_base::rng::Rng;
 use rhumb_base::spiffe::{SpiffeId, TrustDomain};
 use rhumb_base::virtual_address::VirtualAddress;
 use rhumb_identity::{
-    CONTROL_ACCOUNT, JoinToken, Joining, Keeper, KeeperSettings, SYSTEM_NAMESPACE, system_clock,
+    CONTROL_ACCOUNT, JoinToken, Joining, Keeper, KeeperSettings, SYSTEM_NAMESPACE, kept_domain, system_clock,
 };
 use rhumb_model::kind::mesh::ServiceName;
 use rhumb_model::{Doc, Spec};
@@ -54,6 +54,9 @@ const MAX_MISTAKES: usize = 5;
 /// How long the first certificate is waited for; then connecting goes on without.
 const FIRST_CERTIFICATE: Duration = Duration::from_secs(10);
 
+/// The trust domain where nobody says.
+const USUAL_DOMAIN: &str = "cluster.local";
+
 /// Where what a member has is kept when nothing is written.
 const DEFAULT_DIRECTORY: &str = "/var/lib/rhumb/member";
 
@@ -76,9 +79,9 @@ pub(crate) struct RemoteArgs {
     /// Directory of key, certificate and the last documents
     #[arg(long, value_name = "PATH", requires = "control", default_value = DEFAULT_DIRECTORY)]
     state: PathBuf,
-    /// Trust domain of the mesh
-    #[arg(long, value_name = "NAME", requires = "control", default_value = "cluster.local")]
-    trust_domain: TrustDomain,
+    /// Trust domain of the mesh. Default: that of the certificate it has, else that of the join token
+    #[arg(long, value_name = "NAME", requires = "control")]
+    trust_domain: Option<TrustDomain>,
 }
 
 impl RemoteArgs {
@@ -95,15 +98,23 @@ impl RemoteArgs {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
             JoinToken::parse(text.trim()).with_context(|| path.display().to_string())
         };
+        let token = self.join_token_file.as_ref().map(read).transpose()?;
+        let identity = self.state.join("identity");
+        let written = || self.trust_domain.clone().or_else(|| kept_domain(&identity));
+        let domain = written().or_else(|| token.as_ref().and_then(JoinToken::trust_domain));
+        let trust_domain = match domain {
+            Some(domain) => domain,
+            None => TrustDomain::parse(USUAL_DOMAIN)?,
+        };
         Ok(Some(Member {
             servers: self.control.clone(),
             name: format!("gateway/{gateway}"),
             resources: vec![(Kind::Gateway, gateway.clone())],
             registration: None,
-            token: self.join_token_file.as_ref().map(read).transpose()?,
+            token,
             directory: self.state.clone(),
-            identity: self.state.join("identity"),
-            trust_domain: self.trust_domain.clone(),
+            identity,
+            trust_domain,
             membership: None,
             lookups: None,
         }))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::audience::{Audience, Why};
 use crate::core::{Core, Proxy};
-use crate::document::{Document, Key, key_of};
+use crate::document::{Document, Key, Mesh, Role, key_of};
 use crate::hub::Hub;
 use crate::others::{Others, together};
 use crate::store::{self, Difference, Disk, Loaded, MAX_DOCUMENT_BYTES, Postgres, Revision, Since, Store};
@@ -29,6 +29,17 @@ pub struct Control {
     hub: Arc<Hub>,
     /// Held while a revision is made, so that revisions come into force in their order.
     store: Arc<Mutex<Store>>,
+    /// What is to be asked before settings of the mesh come into force.
+    mesh_check: OnceLock<MeshCheck>,
+}
+
+/// Says what is wrong with settings of the mesh for this control plane, if anything is.
+pub struct MeshCheck(pub Box<dyn Fn(&Mesh) -> Option<String> + Send + Sync>);
+
+impl std::fmt::Debug for MeshCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MeshCheck")
+    }
 }
 
 /// Who makes a revision, and why.
@@ -92,7 +103,7 @@ impl Control {
         if !assigned.is_empty() {
             store.assign(&assigned)?;
         }
-        Ok(Self { hub: Arc::new(Hub::new(core)), store: Arc::new(Mutex::new(store)) })
+        Ok(Self { hub: Arc::new(Hub::new(core)), store: Arc::new(Mutex::new(store)), mesh_check: OnceLock::new() })
     }
 
     /// Tells other control planes on the store what is known here, and hears what is known there, until the process ends;
@@ -120,6 +131,17 @@ impl Control {
             Store::Disk(_) => Ok(()),
         };
         Ok(tokio::task::spawn_blocking(work).await.map_err(|_| Error::Ending)??)
+    }
+
+    /// Has settings of the mesh looked at before they come into force: the certificates of the mesh are not this crate's
+    /// matter. Once, before anything is applied.
+    pub fn check_mesh_with(&self, check: MeshCheck) {
+        let _ = self.mesh_check.set(check);
+    }
+
+    /// The settings of the mesh in force.
+    pub fn mesh(&self) -> Mesh {
+        self.hub.with(|core| core.library().mesh())
     }
 
     /// Those who use the documents.
@@ -267,7 +289,7 @@ impl Control {
     ) -> Result<Option<Revision>, Error> {
         let cause =
             Cause { author: cut(&cause.author), message: cut(&cause.message), expected: cause.expected };
-        let mut parsed = Vec::with_capacity(changes.len());
+        let mut parsed: Vec<(Key, Option<Document>)> = Vec::with_capacity(changes.len());
         for (key, json) in &changes {
             // Its revision is set below, when it is known.
             let document = json.clone().map(|json| Document::parse(json, 0)).transpose();
@@ -275,6 +297,16 @@ impl Control {
                 key.clone(),
                 document.map_err(|error| Error::Mistakes(vec![format!("{key}: {error}")]))?,
             ));
+        }
+        if let Some(MeshCheck(check)) = self.mesh_check.get() {
+            let wrong = parsed.iter().filter_map(|(key, document)| match &document.as_ref()?.role {
+                Role::Mesh(mesh) => check(mesh).map(|why| format!("{key}: {why}")),
+                _ => None,
+            });
+            let wrong: Vec<String> = wrong.collect();
+            if !wrong.is_empty() {
+                return Err(Error::Mistakes(wrong));
+            }
         }
         let store = Arc::clone(&self.store).lock_owned().await;
         let hub = Arc::clone(&self.hub);

@@ -6,8 +6,10 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use rhumb_base::unit::parse_duration;
 use rhumb_model::doc::DEFAULT_NAMESPACE;
 use serde_json::Value;
 
@@ -148,11 +150,24 @@ pub struct Mesh {
     pub trust_domain: Box<str>,
     /// `strict` or `permissive`.
     pub mtls: Box<str>,
+    /// How long certificates live, where it is written.
+    pub lifetimes: Lifetimes,
+}
+
+/// How long certificates live, where it is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Of a workload's.
+    pub leaf: Option<Duration>,
+    /// Of an intermediate's.
+    pub intermediate: Option<Duration>,
+    /// Of a root's.
+    pub root: Option<Duration>,
 }
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { trust_domain: "cluster.local".into(), mtls: "strict".into() }
+        Self { trust_domain: "cluster.local".into(), mtls: "strict".into(), lifetimes: Lifetimes::default() }
     }
 }
 
@@ -314,6 +329,14 @@ fn mesh(spec: &Value) -> Mesh {
     Mesh {
         trust_domain: or(&spec["trustDomain"], default.trust_domain),
         mtls: or(&spec["mtls"], default.mtls),
+        lifetimes: {
+            let written = |field: &str| parse_duration(spec["certificates"][field].as_str()?).ok();
+            Lifetimes {
+                leaf: written("leafLifetime"),
+                intermediate: written("intermediateLifetime"),
+                root: written("rootLifetime"),
+            }
+        },
     }
 }
 

@@ -314,6 +314,9 @@ async fn register(
                 Err(refused) => Err(Status::invalid_argument(refused.to_string())),
             },
         };
+        if let Err(status) = &result {
+            tracing::warn!(workload = id.0, why = status.message(), "a registration is refused");
+        }
         let is_refused = result.is_err();
         if !is_refused {
             registered = Some(id);

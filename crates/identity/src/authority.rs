@@ -35,7 +35,7 @@ use state::State;
 /// changes are made one after the other, and each answer looks whether somebody else has made one.
 pub struct Authority {
     domain: TrustDomain,
-    lifetimes: Lifetimes,
+    lifetimes: RwLock<Lifetimes>,
     place: Place,
     backing: Backing,
     /// One change at a time within the process; the lock of the directory is for other processes.
@@ -253,7 +253,7 @@ impl Authority {
         drop(lock);
         Ok(Self {
             domain: domain.clone(),
-            lifetimes,
+            lifetimes: RwLock::new(lifetimes),
             place,
             backing,
             changing: Mutex::new(()),
@@ -269,8 +269,36 @@ impl Authority {
 
     /// How long certificates live.
     #[must_use]
-    pub fn lifetimes(&self) -> &Lifetimes {
-        &self.lifetimes
+    pub fn lifetimes(&self) -> Lifetimes {
+        *self.lifetimes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has certificates live for as long, from the next one on. False when they do already.
+    ///
+    /// **Errors**: [`Error::Lifetimes`], and those of [`Authority::tick`].
+    pub fn set_lifetimes(&self, lifetimes: Lifetimes, now_unix: u64) -> Result<bool, Error> {
+        let lifetimes = lifetimes.check()?;
+        if lifetimes == self.lifetimes() {
+            return Ok(false);
+        }
+        let mounted = match &self.backing {
+            Backing::Embedded => None,
+            Backing::Mounted(mounted) => Some(mounted.clone()),
+        };
+        let settings = Settings::new(&self.domain, &lifetimes, mounted);
+        self.change(now_unix, |files| {
+            settings.save(files.place)?;
+            match self.backing {
+                Backing::Embedded => files.advance(&lifetimes, now_unix),
+                Backing::Mounted(_) => Ok(Vec::new()),
+            }
+        })?;
+        *self.lifetimes.write().unwrap_or_else(PoisonError::into_inner) = lifetimes;
+        // What is due, and when, follows from it.
+        let files = Files { place: &self.place, domain: &self.domain, backing: &self.backing };
+        let current = files.read(&lifetimes, now_unix)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+        Ok(true)
     }
 
     /// Where it keeps what it must remember.
@@ -291,7 +319,7 @@ impl Authority {
             return Ok(Vec::new());
         }
         self.change(now_unix, |files| match self.backing {
-            Backing::Embedded => files.advance(&self.lifetimes, now_unix),
+            Backing::Embedded => files.advance(&self.lifetimes(), now_unix),
             Backing::Mounted(_) => Ok(Vec::new()),
         })
     }
@@ -302,7 +330,7 @@ impl Authority {
     /// **Errors**: [`Error::RotationUnderWay`], [`Error::NotOurs`], and those of [`Authority::tick`].
     pub fn rotate_root(&self, now_unix: u64) -> Result<Vec<Changed>, Error> {
         self.change(now_unix, |files| match self.backing {
-            Backing::Embedded => files.announce(&self.lifetimes, now_unix),
+            Backing::Embedded => files.announce(&self.lifetimes(), now_unix),
             Backing::Mounted(_) => Err(Error::NotOurs),
         })
     }
@@ -312,7 +340,7 @@ impl Authority {
     /// **Errors**: [`Error::Io`], [`Error::State`], [`Error::TooManyRevoked`].
     pub fn revoke_identity(&self, id: &SpiffeId, now_unix: u64) -> Result<(), Error> {
         // Validity begins before now by the skew.
-        let until = now_unix.saturating_sub(self.lifetimes.skew());
+        let until = now_unix.saturating_sub(self.lifetimes().skew());
         self.change_revoked(now_unix, |revoked| revoked.push_identity(id, until))
     }
 
@@ -330,7 +358,7 @@ impl Authority {
     ) -> Result<(), Error> {
         self.change(now, |files| {
             let mut revoked = Revoked::load(files.place)?;
-            revoked.forget(now, self.lifetimes.leaf.as_secs() + 2 * self.lifetimes.skew());
+            revoked.forget(now, self.lifetimes().leaf.as_secs() + 2 * self.lifetimes().skew());
             change(&mut revoked)?;
             revoked.save(files.place)?;
             Ok(Vec::new())
@@ -355,7 +383,7 @@ impl Authority {
         let _lock = files.lock()?;
         let mut changed = raced(|| change(&files))?;
         if files.stamps(true)? != self.current().stamps {
-            let current = files.read(&self.lifetimes, now)?;
+            let current = files.read(&self.lifetimes(), now)?;
             if changed.is_empty() {
                 changed.push(Changed::Reread);
             }
@@ -394,11 +422,11 @@ impl Authority {
     fn sign(&self, key: &KeyRequest, id: &SpiffeId, now: u64) -> Result<Issued, Error> {
         let current = self.fresh(now)?;
         let signer = current.signer;
-        let not_after = (now + self.lifetimes.leaf.as_secs()).min(signer.not_after);
+        let not_after = (now + self.lifetimes().leaf.as_secs()).min(signer.not_after);
         if not_after <= now {
             return Err(Error::Expired);
         }
-        let leaf = signer.sign(key, id, now.saturating_sub(self.lifetimes.skew()), not_after)?;
+        let leaf = signer.sign(key, id, now.saturating_sub(self.lifetimes().skew()), not_after)?;
         let mut chain = vec![leaf.der];
         chain.extend(signer.chain.iter().cloned());
         Ok(Issued {

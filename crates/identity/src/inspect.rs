@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rhumb_base::spiffe::{SpiffeId, TrustDomain};
 use rhumb_tls::Peer;
 use rustls_pki_types::CertificateDer;
 
@@ -26,6 +27,14 @@ pub struct Inspected {
 pub struct NotInspected {
     path: PathBuf,
     why: String,
+}
+
+/// The trust domain of the SVID that a member has in a directory, if it has one.
+#[must_use]
+pub fn kept_domain(directory: &Path) -> Option<TrustDomain> {
+    let inspected = inspect(directory).ok()?;
+    let id = SpiffeId::parse(inspected.chain.first()?.spiffe_id()?).ok()?;
+    TrustDomain::parse(id.trust_domain()).ok()
 }
 
 /// Looks into the file of a member (`svid.json`, or the directory that it is in), or one of certificates in PEM.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rhumb_base::base64;
-use rhumb_base::spiffe::SpiffeId;
+use rhumb_base::spiffe::{SpiffeId, TrustDomain};
 use rhumb_tls::mesh::Bundle;
 use serde::{Deserialize, Serialize};
 
@@ -24,11 +24,17 @@ pub type Pin = [u8; 32];
 /// What a text of a token begins with: scanners for leaked secrets find it by this.
 const PREFIX: &str = "rhumb-join-v1.";
 
+/// The trust domain that a token need not name.
+const USUAL_DOMAIN: &str = "cluster.local";
+
 /// Roots that one token may name: a rotation has two, a mounted bundle may have more. Unit: entries.
 const MAX_PINS: usize = 8;
 
 /// The longest text: secret and pins in base64url. Unit: bytes.
-const MAX_TEXT: usize = PREFIX.len() + (MAX_PINS + 1) * 32 * 4 / 3 + 4;
+const MAX_TEXT: usize = PREFIX.len() + (MAX_PINS + 1) * 32 * 4 / 3 + 4 + MAX_DOMAIN;
+
+/// The longest trust domain (SPIFFE ID §2.1), and the dot before it. Unit: bytes.
+const MAX_DOMAIN: usize = 256;
 
 /// Tokens that have neither been used nor ended. Unit: entries.
 const MAX_TOKENS: usize = 100_000;
@@ -41,6 +47,8 @@ const MAX_FILE: u64 = 8 * 1024;
 pub struct JoinToken {
     secret: [u8; 32],
     pins: Vec<Pin>,
+    /// Of the mesh, where it is not the usual one.
+    domain: Option<TrustDomain>,
 }
 
 /// A text that is no join token.
@@ -57,12 +65,16 @@ impl JoinToken {
         if text.len() > MAX_TEXT {
             return Err(Malformed);
         }
-        let digits = text.strip_prefix(PREFIX).ok_or(Malformed)?;
+        let rest = text.strip_prefix(PREFIX).ok_or(Malformed)?;
+        let (digits, domain) = match rest.split_once('.') {
+            Some((digits, domain)) => (digits, Some(TrustDomain::parse(domain).map_err(|_| Malformed)?)),
+            None => (rest, None),
+        };
         let bytes = base64::decode_url(digits.as_bytes()).ok_or(Malformed)?;
         let (parts, rest) = bytes.as_chunks::<32>();
         match parts {
             [secret, pins @ ..] if rest.is_empty() && (1..=MAX_PINS).contains(&pins.len()) => {
-                Ok(Self { secret: *secret, pins: pins.to_vec() })
+                Ok(Self { secret: *secret, pins: pins.to_vec(), domain })
             }
             _ => Err(Malformed),
         }
@@ -75,13 +87,23 @@ impl JoinToken {
         for pin in &self.pins {
             bytes.extend_from_slice(pin);
         }
-        format!("{PREFIX}{}", base64::encode_url(&bytes))
+        let digits = base64::encode_url(&bytes);
+        match &self.domain {
+            Some(domain) => format!("{PREFIX}{digits}.{domain}"),
+            None => format!("{PREFIX}{digits}"),
+        }
     }
 
     /// One of these roots is that of the control plane.
     #[must_use]
     pub fn pins(&self) -> &[Pin] {
         &self.pins
+    }
+
+    /// The trust domain of the mesh.
+    #[must_use]
+    pub fn trust_domain(&self) -> Option<TrustDomain> {
+        self.domain.clone().or_else(|| TrustDomain::parse(USUAL_DOMAIN).ok())
     }
 
     /// What the control plane is sent. Secret.
@@ -168,7 +190,9 @@ impl Tokens {
         let text =
             serde_json::to_vec(&kept).map_err(|_| Error::State { path: self.place.path(&name), line: 0 })?;
         self.place.save(&name, &text, None)?;
-        Ok(JoinToken { secret, pins })
+        let domain = Some(id.trust_domain()).filter(|domain| *domain != USUAL_DOMAIN);
+        let domain = domain.and_then(|domain| TrustDomain::parse(domain).ok());
+        Ok(JoinToken { secret, pins, domain })
     }
 
     /// Uses a token up for a key, and says for whom it was. The same token with the same key is taken again until it ends: the
@@ -243,7 +267,6 @@ mod tests {
     use std::fs;
 
     use crate::{Authority, Lifetimes, NewKey};
-    use rhumb_base::spiffe::TrustDomain;
 
     const NOW: u64 = 1_900_000_000;
 
@@ -316,8 +339,12 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_tokens() {
-        let whole = JoinToken { secret: [1; 32], pins: vec![[2; 32]] };
+        let whole = JoinToken { secret: [1; 32], pins: vec![[2; 32]], domain: None };
         assert_eq!(JoinToken::parse(&whole.text()), Ok(whole.clone()));
+        let elsewhere =
+            JoinToken { domain: Some(TrustDomain::parse("shop.example").unwrap()), ..whole.clone() };
+        assert!(elsewhere.text().ends_with(".shop.example"));
+        assert_eq!(JoinToken::parse(&elsewhere.text()), Ok(elsewhere));
         let long = JoinToken { pins: vec![[2; 32]; MAX_PINS], ..whole };
         assert_eq!(JoinToken::parse(&long.text()), Ok(long));
         let longer = JoinToken { pins: vec![[2; 32]; MAX_PINS + 1], ..whole };

@@ -35,9 +35,10 @@ pub(crate) struct Args {
     /// Directory of the certificate authority; made when it is not there. Not used with a store
     #[arg(long, value_name = "DIR", env = "RHUMB_AUTHORITY", default_value = super::cert::DIRECTORY)]
     authority: PathBuf,
-    /// Trust domain of the mesh
-    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
-    trust_domain: TrustDomain,
+    /// Trust domain of the mesh. Default: what the Mesh document says, or what the certificate authority is of, or
+    /// cluster.local
+    #[arg(long, value_name = "NAME")]
+    trust_domain: Option<TrustDomain>,
     /// Admin listener: where people and tools ask
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADMIN)]
     admin: SocketAddr,

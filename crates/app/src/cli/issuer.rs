@@ -1,7 +1,7 @@
 //! `rhumb issuer`: the certificate authority of a mesh as a process.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use axum::http::header;
 use axum::routing::get;
 use rhumb_base::spiffe::TrustDomain;
 use rhumb_base::unit::parse_duration;
+use rhumb_control::document::{Document, Mesh, Role};
 use rhumb_identity::{
     Authority, Issuer, Kubernetes, KubernetesSettings, Lifetimes, Mounted, serve, system_clock,
 };
@@ -19,6 +20,7 @@ use rhumb_telemetry::metrics::Format;
 use tokio::net::TcpListener;
 
 use super::Exit;
+use crate::control::lifetimes;
 use crate::identity::register_issuer;
 use crate::logs::LogArgs;
 use crate::print;
@@ -39,21 +41,24 @@ pub(crate) struct Args {
     /// Where members ask
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:15012")]
     listen: SocketAddr,
-    /// Trust domain
-    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
-    trust_domain: TrustDomain,
+    /// Configuration whose Mesh document says trust domain and lifetimes, where no option does
+    #[arg(short, long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Trust domain. Default: cluster.local
+    #[arg(long, value_name = "NAME")]
+    trust_domain: Option<TrustDomain>,
     /// Directory of the certificate authority, made where there is none
     #[arg(long, value_name = "DIR", env = "RHUMB_AUTHORITY", default_value = super::cert::DIRECTORY)]
     authority: PathBuf,
-    /// How long an SVID lives
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
-    leaf_lifetime: Duration,
-    /// How long the intermediate lives; at least four times as long as an SVID
-    #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = parse_duration)]
-    intermediate_lifetime: Duration,
-    /// How long the root lives; at least twice as long as the intermediate
-    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = parse_duration)]
-    root_lifetime: Duration,
+    /// How long an SVID lives. Default: 24h
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    leaf_lifetime: Option<Duration>,
+    /// How long the intermediate lives; at least four times as long as an SVID. Default: 720h
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    intermediate_lifetime: Option<Duration>,
+    /// How long the root lives; at least twice as long as the intermediate. Default: 8760h
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    root_lifetime: Option<Duration>,
     /// PEM file of an intermediate that somebody else makes, followed by its chain
     #[arg(long, value_name = "FILE", requires_all = ["key", "bundle"])]
     certificate: Option<PathBuf>,
@@ -88,14 +93,35 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     runtime.block_on(issue(args))
 }
 
+/// What the Mesh document of a configuration says.
+fn written(path: &Path) -> anyhow::Result<Mesh> {
+    let (documents, mistakes) = rhumb_source::adapt(path);
+    let is_error = |mistake: &&rhumb_model::Diag| mistake.is_error();
+    if let Some(mistake) = mistakes.iter().find(is_error) {
+        anyhow::bail!("{mistake}");
+    }
+    let parsed = documents.iter().map(|node| Document::parse(node.to_json().to_string().into(), 0));
+    let mesh = parsed.filter_map(Result::ok).find_map(|document| match document.role {
+        Role::Mesh(mesh) => Some(*mesh),
+        _ => None,
+    });
+    mesh.with_context(|| format!("{}: there is no Mesh document", path.display()))
+}
+
 async fn issue(args: Args) -> anyhow::Result<Exit> {
     let clock = system_clock();
+    let mesh = args.config.as_deref().map(written).transpose()?.unwrap_or_default();
+    let usual = lifetimes(&mesh);
     let lifetimes = Lifetimes {
-        leaf: args.leaf_lifetime,
-        intermediate: args.intermediate_lifetime,
-        root: args.root_lifetime,
+        leaf: args.leaf_lifetime.unwrap_or(usual.leaf),
+        intermediate: args.intermediate_lifetime.unwrap_or(usual.intermediate),
+        root: args.root_lifetime.unwrap_or(usual.root),
     };
-    let (directory, domain) = (&args.authority, &args.trust_domain);
+    let domain = match args.trust_domain {
+        Some(domain) => domain,
+        None => TrustDomain::parse(&mesh.trust_domain).context("trust domain of the Mesh document")?,
+    };
+    let (directory, domain) = (&args.authority, &domain);
     let authority = match (args.certificate, args.key, args.bundle) {
         (Some(certificate), Some(key), Some(bundle)) => {
             let mounted = Mounted { certificate, key, bundle };

@@ -33,9 +33,10 @@ pub(super) async fn serve(
     let routes = routes(&hub, of_control).add_service(of_issuer);
     tokio::select! {
         () = accepting => Ok(()),
-        () = issuer.run() => Ok(()),
+        () = Arc::clone(&issuer).run() => Ok(()),
         () = hub.keep() => Ok(()),
         () = control.follow() => Ok(()),
+        () = super::follow_lifetimes(&control, &issuer) => Ok(()),
         served = serve_routes(&hub, routes, connections, stop) => served.context("gRPC"),
     }
 }
