@@ -91,6 +91,12 @@ _rhumb() {
             rhumb,version)
                 cmd="rhumb__subcmd__version"
                 ;;
+            rhumb,xds-agent)
+                cmd="rhumb__subcmd__xds__subcmd__agent"
+                ;;
+            rhumb,xds-bootstrap)
+                cmd="rhumb__subcmd__xds__subcmd__bootstrap"
+                ;;
             rhumb__subcmd__cert,authority)
                 cmd="rhumb__subcmd__cert__subcmd__authority"
                 ;;
@@ -226,6 +232,12 @@ _rhumb() {
             rhumb__subcmd__help,version)
                 cmd="rhumb__subcmd__help__subcmd__version"
                 ;;
+            rhumb__subcmd__help,xds-agent)
+                cmd="rhumb__subcmd__help__subcmd__xds__subcmd__agent"
+                ;;
+            rhumb__subcmd__help,xds-bootstrap)
+                cmd="rhumb__subcmd__help__subcmd__xds__subcmd__bootstrap"
+                ;;
             rhumb__subcmd__help__subcmd__cert,authority)
                 cmd="rhumb__subcmd__help__subcmd__cert__subcmd__authority"
                 ;;
@@ -323,7 +335,7 @@ _rhumb() {
 
     case "${cmd}" in
         rhumb)
-            opts="-h -V --help --version run check adapt schema explain status endpoints apis drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help"
+            opts="-h -V --help --version run check adapt schema explain status endpoints apis drain sidecar intercept control apply get delete history diff rollback issuer token cert xds-bootstrap xds-agent demo version completion help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -741,7 +753,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__control)
-            opts="-h --directory --listen --authority --trust-domain --admin --admin-token-file --admin-directory --store --store-file --seal-key-file --log-level --log-format --help"
+            opts="-h --directory --listen --authority --trust-domain --admin --admin-token-file --admin-directory --xds --store --store-file --seal-key-file --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -772,6 +784,10 @@ _rhumb() {
                     return 0
                     ;;
                 --admin-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --xds)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1157,7 +1173,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help)
-            opts="run check adapt schema explain status endpoints apis drain sidecar intercept control apply get delete history diff rollback issuer token cert demo version completion help"
+            opts="run check adapt schema explain status endpoints apis drain sidecar intercept control apply get delete history diff rollback issuer token cert xds-bootstrap xds-agent demo version completion help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1702,6 +1718,34 @@ _rhumb() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rhumb__subcmd__help__subcmd__xds__subcmd__agent)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__xds__subcmd__bootstrap)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rhumb__subcmd__history)
             opts="-h --limit --admin --admin-token-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1795,13 +1839,21 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__issuer)
-            opts="-h --listen --trust-domain --authority --leaf-lifetime --intermediate-lifetime --root-lifetime --certificate --key --bundle --kubernetes-keys --kubernetes-issuer --kubernetes-audience --metrics --log-level --log-format --help"
+            opts="-c -h --listen --config --trust-domain --authority --leaf-lifetime --intermediate-lifetime --root-lifetime --certificate --key --bundle --kubernetes-keys --kubernetes-issuer --kubernetes-audience --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1907,7 +1959,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__run)
-            opts="-c -h --config --admin-token-file --admin-directory --pid-file --partial --control --gateway --join-token-file --state --trust-domain --log-level --log-format --help"
+            opts="-c -h --config --admin-token-file --admin-directory --pid-file --partial --control-plane --directory --control --gateway --join-token-file --state --trust-domain --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1930,6 +1982,14 @@ _rhumb() {
                     return 0
                     ;;
                 --pid-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control-plane)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --directory)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2439,6 +2499,82 @@ _rhumb() {
             case "${prev}" in
                 --format)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__xds__subcmd__agent)
+            opts="-h --control --join-token-file --certificates --state --listen --trust-domain --log-level --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --join-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --certificates)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust-domain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__xds__subcmd__bootstrap)
+            opts="-h --server --certificates --namespace --node --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --certificates)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

@@ -283,8 +283,10 @@ fn a_gateway_joins_runs_what_is_applied_and_goes_on_alone() {
 
 #[test]
 fn trust_domain_and_lifetimes_are_those_of_the_mesh_document() {
-    let control =
-        Control::in_directory_with(tempfile::tempdir().expect("a directory"), &["--trust-domain", "shop.example"]);
+    let control = Control::in_directory_with(
+        tempfile::tempdir().expect("a directory"),
+        &["--trust-domain", "shop.example"],
+    );
     // Proxies know the trust domain by the document.
     assert!(control.ok(&["get", "Mesh", "-o", "yaml"]).contains("shop.example"));
     let mesh = |spec: &str| {
@@ -330,8 +332,8 @@ metadata: {name: orders, annotations: {rhumb.dev/service-accounts: orders}}
 spec: {ports: [{name: http, port: 80, appProtocol: http}]}
 ";
     assert_eq!(control.apply(service, &[]).code, Some(0));
-    let tunnel = format!("127.0.0.1:{}", port::free());
-    let serves = ["--service", "orders", "--port", "80=9", "--tunnel", &tunnel];
+    let (tunnel, app) = (format!("127.0.0.1:{}", port::free()), format!("80={}", application("hello")));
+    let serves = ["--service", "orders", "--port", &app, "--tunnel", &tunnel];
     let thief = sidecar(&control, &control.dir.path().join("thief"), "thief", &serves);
     wait::until("it is refused", || {
         control

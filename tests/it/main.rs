@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod curl;
 mod documents;
+mod embedded;
 mod ext_authz;
 mod gate;
 mod grpc;

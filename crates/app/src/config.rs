@@ -67,6 +67,8 @@ pub(crate) struct Config {
     files: Files,
     memory: Memory,
     remote: Offered,
+    /// The control plane has the same documents, and knows where their services are.
+    is_shared: bool,
 }
 
 /// Documents that do not come from files.
@@ -116,7 +118,17 @@ pub(crate) struct Reading {
 impl Config {
     /// The configuration at `path`.
     pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
-        Self { files: Files::new(path), memory: Memory::default(), remote: Offered::default() }
+        Self {
+            files: Files::new(path),
+            memory: Memory::default(),
+            remote: Offered::default(),
+            is_shared: false,
+        }
+    }
+
+    /// The control plane has the same documents, and knows where their services are.
+    pub(crate) fn share(&mut self) {
+        self.is_shared = true;
     }
 
     /// Has documents beside those of files, from the next reading on.
@@ -132,7 +144,12 @@ impl Config {
 
     /// The same configuration, not read yet.
     pub(crate) fn anew(&self) -> Self {
-        Self { files: self.files.anew(), memory: Memory::default(), remote: self.remote.clone() }
+        Self {
+            files: self.files.anew(),
+            memory: Memory::default(),
+            remote: self.remote.clone(),
+            is_shared: self.is_shared,
+        }
     }
 
     /// Where it is.
@@ -154,7 +171,9 @@ impl Config {
             // What is written here is all there is of it, and where it is, too.
             for doc in loaded.docs.iter().filter(|doc| matches!(doc.spec, Spec::Service(_))) {
                 let service = format!("{}/{}", doc.namespace(), doc.name());
-                advice.placed.remove(&service);
+                if !self.is_shared {
+                    advice.placed.remove(&service);
+                }
                 if let Some(called) = &mut advice.called {
                     called.insert(service);
                 }

@@ -32,7 +32,7 @@ mod local;
 mod port;
 
 /// The file of registered workloads, in the directory of the documents.
-const WORKLOADS: &str = "workloads";
+pub(crate) const WORKLOADS: &str = "workloads";
 
 /// How often it is looked whether certificates are to live longer or shorter.
 const FOLLOW: Duration = Duration::from_millis(500);
@@ -110,27 +110,13 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         control: Some(Arc::clone(&control)),
         history: None,
     };
-    let issuer = {
-        let clock = system_clock();
-        let (place, shown) = match &options.shared {
-            Some(shared) => (shared.place()?, shared.database.shown().to_owned()),
-            None => (Place::Directory(options.authority.clone()), options.authority.display().to_string()),
-        };
-        let now = clock();
-        let domain = trust_domain(&control, options.trust_domain.as_ref(), &place, now)?;
-        let lifetimes = lifetimes(&control.mesh()).check().unwrap_or_else(|error| {
-            tracing::error!(%error, "the lifetimes of the Mesh document are not used");
-            Lifetimes::default()
-        });
-        let authority = Authority::open_at(place, &domain, lifetimes, now)
-            .with_context(|| format!("certificate authority in {shown}"))?;
-        Issuer::new(authority, None, clock).context("certificate authority")?
+    let (place, shown) = match &options.shared {
+        Some(shared) => (shared.place()?, shared.database.shown().to_owned()),
+        None => (Place::Directory(options.authority.clone()), options.authority.display().to_string()),
     };
+    let issuer = authority(&control, options.trust_domain.as_ref(), place, &shown)?;
     settle_mesh(&control, issuer.authority().trust_domain()).await?;
     register_issuer(&registry, &issuer);
-    let listener = std::net::TcpListener::bind(options.listen).with_context(|| options.listen.to_string())?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
     let xds = match options.xds {
         Some(address) => {
             let listener = std::net::TcpListener::bind(address).with_context(|| address.to_string())?;
@@ -140,36 +126,12 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         }
         None => None,
     };
-    // Proxies have a thread of their own: neither they nor people wait for each other.
-    let (stop, stopped) = oneshot::channel();
-    let (ended, mut end) = oneshot::channel();
-    let served = Arc::clone(&control);
     // The others on a shared store know who is registered.
     let roll = options.shared.is_none().then(|| Roll::at(options.directory.join(WORKLOADS)));
     if let Some(roll) = &roll {
         roll.restore(control.hub(), Instant::now());
     }
-    let serving = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let served = runtime.context("runtime of the control plane").and_then(|runtime| {
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                let stopped = async { drop(stopped.await) };
-                if let Some(roll) = roll {
-                    let registered = Arc::clone(served.hub());
-                    tokio::spawn(async move { roll.keep(&registered).await });
-                }
-                if let Some(xds) = xds {
-                    let hub = Arc::clone(served.hub());
-                    tokio::spawn(local::serve(tokio::net::TcpListener::from_std(xds)?, hub));
-                }
-                port::serve(listener, served, issuer, stopped).await
-            })
-        });
-        // Without a receiver the process is ending.
-        let _ = ended.send(served);
-    });
-    let serving = serving.context("thread of the control plane")?;
+    let (mut serving, address) = serve_proxies(&control, &issuer, options.listen, roll, xds)?;
     let directory = options.admin_directory.or_else(|| Some(options.directory.join("admin")));
     let places = Places { token: options.token_file, directory };
     let mut door = Door::open(options.admin, &mut Inherited::default(), places, admin)?;
@@ -184,27 +146,106 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     loop {
         tokio::select! {
             signal = signals.next() => if signal == Signal::Stop { break },
-            ended = &mut end => {
-                return match ended {
-                    Ok(Ok(())) => Ok(Exit::Ok),
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => Err(anyhow::anyhow!("the thread of the control plane is gone")),
-                };
-            }
+            ended = serving.ended() => return ended.map(|()| Exit::Ok),
         }
     }
     health.enter(Phase::Draining);
-    let _ = stop.send(());
-    if tokio::time::timeout(END, end).await.is_err() {
-        tracing::warn!("connections of proxies did not end in time");
-    } else {
-        drop(serving.join());
-    }
+    serving.end().await;
     if let Some(others) = control.hub().others() {
         others.leave();
     }
     tracing::info!("control plane ends");
     Ok(Exit::Ok)
+}
+
+/// The certificate authority of a control plane.
+pub(crate) fn authority(
+    control: &Control,
+    written: Option<&TrustDomain>,
+    place: Place,
+    shown: &str,
+) -> anyhow::Result<Arc<Issuer>> {
+    let clock = system_clock();
+    let now = clock();
+    let domain = trust_domain(control, written, &place, now)?;
+    let lifetimes = lifetimes(&control.mesh()).check().unwrap_or_else(|error| {
+        tracing::error!(%error, "the lifetimes of the Mesh document are not used");
+        Lifetimes::default()
+    });
+    let authority = Authority::open_at(place, &domain, lifetimes, now)
+        .with_context(|| format!("certificate authority in {shown}"))?;
+    Issuer::new(authority, None, clock).context("certificate authority")
+}
+
+/// The thread that serves proxies: neither they nor people wait for each other.
+pub(crate) struct Serving {
+    stop: oneshot::Sender<()>,
+    end: oneshot::Receiver<anyhow::Result<()>>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// Serves proxies at an address. `roll` remembers which workloads there are; `xds` is for gRPC clients of this machine.
+///
+/// # Errors
+/// When the address is taken.
+pub(crate) fn serve_proxies(
+    control: &Arc<Control>,
+    issuer: &Arc<Issuer>,
+    address: SocketAddr,
+    roll: Option<Roll>,
+    xds: Option<std::net::TcpListener>,
+) -> anyhow::Result<(Serving, SocketAddr)> {
+    let listener = std::net::TcpListener::bind(address).with_context(|| address.to_string())?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let (stop, stopped) = oneshot::channel();
+    let (ended, end) = oneshot::channel();
+    let (control, issuer) = (Arc::clone(control), Arc::clone(issuer));
+    let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let served = runtime.context("runtime of the control plane").and_then(|runtime| {
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let stopped = async { drop(stopped.await) };
+                if let Some(roll) = roll {
+                    let registered = Arc::clone(control.hub());
+                    tokio::spawn(async move { roll.keep(&registered).await });
+                }
+                if let Some(xds) = xds {
+                    let hub = Arc::clone(control.hub());
+                    tokio::spawn(local::serve(tokio::net::TcpListener::from_std(xds)?, hub));
+                }
+                port::serve(listener, control, issuer, stopped).await
+            })
+        });
+        // Without a receiver the process is ending.
+        let _ = ended.send(served);
+    });
+    let thread = thread.context("thread of the control plane")?;
+    Ok((Serving { stop, end, thread }, address))
+}
+
+impl Serving {
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// Why it did.
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
+        match (&mut self.end).await {
+            Ok(ended) => ended,
+            Err(_) => Err(anyhow::anyhow!("the thread of the control plane is gone")),
+        }
+    }
+
+    /// Ends it: streams first, and the rest after some time.
+    pub(crate) async fn end(self) {
+        let _ = self.stop.send(());
+        if tokio::time::timeout(END, self.end).await.is_err() {
+            tracing::warn!("connections of proxies did not end in time");
+        } else {
+            drop(self.thread.join());
+        }
+    }
 }
 
 /// The trust domain: that of the command line, else that of the documents, else that of the authority that is there.
@@ -225,7 +266,7 @@ fn trust_domain(
 }
 
 /// Makes documents and certificates say the same trust domain, now and whatever is applied later.
-async fn settle_mesh(control: &Control, domain: &TrustDomain) -> anyhow::Result<()> {
+pub(crate) async fn settle_mesh(control: &Control, domain: &TrustDomain) -> anyhow::Result<()> {
     let mesh = control.mesh();
     if *mesh.trust_domain != *domain.as_str() {
         let known = control.documents(Some("Mesh"), None, None);
@@ -251,7 +292,9 @@ async fn settle_mesh(control: &Control, domain: &TrustDomain) -> anyhow::Result<
     let own = domain.clone();
     control.check_mesh_with(MeshCheck(Box::new(move |mesh| {
         if *mesh.trust_domain != *own.as_str() {
-            return Some(format!("the certificates of this control plane are of trust domain {own}: write `trustDomain: {own}`"));
+            return Some(format!(
+                "the certificates of this control plane are of trust domain {own}: write `trustDomain: {own}`"
+            ));
         }
         lifetimes(mesh).check().err().map(|error| error.to_string())
     })));
@@ -276,7 +319,8 @@ async fn follow_lifetimes(control: &Control, issuer: &Arc<Issuer>) {
             continue;
         }
         let own = Arc::clone(issuer);
-        let set = tokio::task::spawn_blocking(move || own.authority().set_lifetimes(wanted, system_clock()()));
+        let set =
+            tokio::task::spawn_blocking(move || own.authority().set_lifetimes(wanted, system_clock()()));
         match set.await {
             Ok(Ok(is_changed)) => {
                 if is_changed {

@@ -31,6 +31,7 @@ mod admin;
 mod explain;
 mod demo;
 mod control;
+mod embedded;
 mod remote;
 mod lookups;
 mod places;

@@ -289,6 +289,8 @@ pub(crate) struct Remote {
     registration: Option<Registration>,
     /// Services whose endpoints are wanted because a document names them.
     services: BTreeSet<String>,
+    /// Services that files have documents of, whose endpoints the control plane knows.
+    own_services: BTreeSet<String>,
     /// How often documents were offered.
     number: u64,
     /// The plan in force keeps the membership too: that of a Sidecar.
@@ -350,6 +352,7 @@ impl Remote {
             bundles,
             registration: wanted.registration,
             services: BTreeSet::new(),
+            own_services: BTreeSet::new(),
             number: 0,
             is_kept_by_plan: wanted.is_kept_by_plan,
             keeper: Some(keeper),
@@ -379,7 +382,7 @@ impl Remote {
     /// Waits for the first documents, for a while, and reads the configuration with what there is.
     pub(crate) async fn begin(&mut self, config: &mut Config, first: Reading) -> Reading {
         let mut reading = first;
-        if !self.bundles.is_empty() {
+        if !self.bundles.is_empty() || !self.own_services.is_empty() {
             let offered = self.documents();
             reading = read(config, offered, &reading);
         }
@@ -407,6 +410,17 @@ impl Remote {
             }
         }
         reading
+    }
+
+    /// Has the control plane say where services are that files have documents of. What is to be offered then, where that is
+    /// something else.
+    pub(crate) fn own_services(&mut self, services: BTreeSet<String>) -> Option<Offered> {
+        if services == self.own_services {
+            return None;
+        }
+        self.own_services = services;
+        self.follow_services();
+        Some(self.documents())
     }
 
     /// Does what is to be done.
@@ -508,6 +522,7 @@ impl Remote {
         let services = assembled.documents.iter().filter(|document| &*document.id.kind == "Service");
         let services = services.filter(|_| self.is_kept_by_plan);
         let services = services.map(|document| format!("{}/{}", document.namespace(), document.name()));
+        let services = services.chain(self.own_services.iter().cloned());
         let is_asked =
             |service: &String| bundles.get(&(Kind::Endpoints, service.as_str().into())).is_some_and(is_asked);
         let placed = services.filter(|service| !is_asked(service));
@@ -626,6 +641,7 @@ impl Remote {
             .iter()
             .filter(|document| &*document.id.kind == "Service")
             .map(|document| format!("{}/{}", document.namespace(), document.name()))
+            .chain(self.own_services.iter().cloned())
             .collect();
         for service in services.difference(&self.services) {
             self.agent.want(Kind::Endpoints, service);

@@ -27,6 +27,7 @@ use crate::admin::{self, Admin, Places};
 use crate::capture::Capture;
 use crate::cli::Exit;
 use crate::config::{Config, Reading, paint};
+use crate::embedded::{self, Embedded, EmbeddedOptions};
 use crate::gauges;
 use crate::guest::{self, Guest, GuestCommand};
 use crate::health::{Health, Phase};
@@ -76,6 +77,8 @@ pub(crate) struct Options {
     pub(crate) guest: Option<GuestCommand>,
     /// The control plane that documents come from besides.
     pub(crate) member: Option<Member>,
+    /// The control plane that this process is itself.
+    pub(crate) embedded: Option<EmbeddedOptions>,
 }
 
 /// Runs until a signal ends it. `ready` is called once, when traffic is taken.
@@ -107,7 +110,18 @@ pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit
         .enable_all()
         .build_local(LocalOptions::default())
         .context("control runtime")?;
-    let exit = runtime.block_on(control(config, reading, options, predecessor, inherited, ready));
+    let mut reading = reading;
+    let mut embedded = None;
+    if let Some(of) = &options.embedded {
+        anyhow::ensure!(reading.errors() == 0, "a control plane takes over no configuration with mistakes");
+        let started = runtime.block_on(Embedded::start(of, &options.config))?;
+        let membership = started.membership()?;
+        config = Config::at(&options.config).with(COMMAND_LINE, &membership);
+        config.share();
+        reading = config.read(None, Nanos::default());
+        embedded = Some(started);
+    }
+    let exit = runtime.block_on(control(config, reading, options, embedded, predecessor, inherited, ready));
     // Nothing is left to wait for: a blocked reader of a file would hold the process.
     runtime.shutdown_background();
     exit
@@ -117,6 +131,7 @@ async fn control(
     mut config: Config,
     mut reading: Reading,
     mut options: Options,
+    embedded: Option<Embedded>,
     predecessor: Option<Predecessor>,
     mut inherited: Inherited,
     ready: impl FnOnce(),
@@ -165,6 +180,10 @@ async fn control(
     let mut remote = None;
     if let Some(member) = options.member.take() {
         let mut joined = member.join().await?;
+        if embedded.is_some() {
+            // They are offered when the first documents are.
+            let _ = joined.own_services(embedded::services(&options.config));
+        }
         reading = joined.begin(&mut config, reading).await;
         if reading.errors() > 0 && !options.partial {
             logs::report(&reading.diags, paint(&std::io::stderr()));
@@ -199,9 +218,12 @@ async fn control(
         orders: signals.orders(),
         pressure: Arc::clone(&shared.pressure),
         plaintext: Arc::clone(&shared.plaintext),
-        control: None,
+        control: embedded.as_ref().map(|embedded| Arc::clone(embedded.control())),
         history: recorder.as_ref().map(|recorder| Arc::clone(recorder.history())),
     };
+    if let Some(embedded) = &embedded {
+        embedded.observe(&shared.registry);
+    }
     gauges::register(&shared, workers);
     let mut door = match process.admin {
         Some(address) => {
@@ -331,8 +353,17 @@ async fn control(
             continue;
         }
         notify.reloading();
+        if let (Some(_), Some(remote)) = (&embedded, &mut remote)
+            && let Some(offered) = remote.own_services(embedded::services(&options.config))
+        {
+            live.offer(offered);
+        }
+        let before = live.revision();
         if reload(&mut live, &mut signals, cause).await.is_break() {
             break None;
+        }
+        if let Some(embedded) = embedded.as_ref().filter(|_| live.revision() != before) {
+            embedded.sync().await;
         }
         notify.ready(&serving(&live));
     };
@@ -347,6 +378,9 @@ async fn control(
         return drain(&mut live, &health, &shared.registry, &mut signals, &mut endings, true).await;
     }
     notify.stopping();
+    if let Some(embedded) = embedded {
+        embedded.end().await;
+    }
     if let Some(Upgrade { started, call_off }) = successor {
         call_off.store(true, Ordering::Relaxed);
         if let Ok(Ok(successor)) = started.await {
@@ -449,7 +483,9 @@ struct Upgrade {
 /// Starts a successor, unless one is on its way.
 fn begin_upgrade(successor: &mut Option<Upgrade>, origin: Option<&Origin>, live: &Live, door: &Door) {
     let Some(origin) = origin else {
-        return tracing::warn!("SIGUSR2: there is no upgrade of a demonstration");
+        return tracing::warn!(
+            "SIGUSR2: a demonstration, or a control plane, has no successor: end it and start it again"
+        );
     };
     if successor.is_some() {
         return tracing::warn!("SIGUSR2: an upgrade is on its way");

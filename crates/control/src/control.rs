@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -31,10 +31,14 @@ pub struct Control {
     store: Arc<Mutex<Store>>,
     /// What is to be asked before settings of the mesh come into force.
     mesh_check: OnceLock<MeshCheck>,
+    /// Documents that files say, which are not to be changed by others.
+    owned: std::sync::Mutex<BTreeSet<Key>>,
 }
 
+type CheckMesh = dyn Fn(&Mesh) -> Option<String> + Send + Sync;
+
 /// Says what is wrong with settings of the mesh for this control plane, if anything is.
-pub struct MeshCheck(pub Box<dyn Fn(&Mesh) -> Option<String> + Send + Sync>);
+pub struct MeshCheck(pub Box<CheckMesh>);
 
 impl std::fmt::Debug for MeshCheck {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,6 +69,9 @@ pub enum Error {
     /// There is no such document.
     #[error("there is no document {0}")]
     NoDocument(String),
+    /// Files say what the document is.
+    #[error("{0} is written in a file of the gateway: change it there")]
+    Owned(String),
     /// The process ends.
     #[error("the process is about to end")]
     Ending,
@@ -103,7 +110,12 @@ impl Control {
         if !assigned.is_empty() {
             store.assign(&assigned)?;
         }
-        Ok(Self { hub: Arc::new(Hub::new(core)), store: Arc::new(Mutex::new(store)), mesh_check: OnceLock::new() })
+        Ok(Self {
+            hub: Arc::new(Hub::new(core)),
+            store: Arc::new(Mutex::new(store)),
+            mesh_check: OnceLock::new(),
+            owned: std::sync::Mutex::default(),
+        })
     }
 
     /// Tells other control planes on the store what is known here, and hears what is known there, until the process ends;
@@ -157,6 +169,33 @@ impl Control {
         let documents = check(documents)?;
         let changes = documents.into_iter().map(|(key, json)| (key, Some(json))).collect();
         self.commit(cause, changes).await
+    }
+
+    /// Makes documents those that files say: others cannot change them, and those of `before` that are not there any more
+    /// go. Gives what files own then.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing has changed then.
+    pub async fn own(
+        &self,
+        cause: &Cause,
+        documents: &[Value],
+        before: &BTreeSet<Key>,
+    ) -> Result<BTreeSet<Key>, Error> {
+        let documents = check(documents)?;
+        let after: BTreeSet<Key> = documents.iter().map(|(key, _)| key.clone()).collect();
+        let mut changes: Vec<_> = documents.into_iter().map(|(key, json)| (key, Some(json))).collect();
+        let is_there = |key: &&Key| self.hub.with(|core| core.library().get(key).is_some());
+        let gone = before.difference(&after).filter(is_there);
+        changes.extend(gone.map(|key| (key.clone(), None)));
+        let was_owned = std::mem::take(&mut *self.owned());
+        let made = self.commit(cause, changes).await;
+        *self.owned() = if made.is_ok() { after.clone() } else { was_owned };
+        made.map(|_| after)
+    }
+
+    fn owned(&self) -> std::sync::MutexGuard<'_, BTreeSet<Key>> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What applying documents would change.
@@ -297,6 +336,18 @@ impl Control {
                 key.clone(),
                 document.map_err(|error| Error::Mistakes(vec![format!("{key}: {error}")]))?,
             ));
+        }
+        let is_changed = |key: &Key, document: Option<&Document>| {
+            self.hub
+                .with(|core| core.library().get(key).map(|known| &known.json) != document.map(|to| &to.json))
+        };
+        let owned = {
+            let owned = self.owned();
+            let of_files = parsed.iter().filter(|(key, _)| owned.contains(key));
+            of_files.map(|(key, document)| (key.clone(), document.clone())).collect::<Vec<_>>()
+        };
+        if let Some((key, _)) = owned.iter().find(|(key, document)| is_changed(key, document.as_ref())) {
+            return Err(Error::Owned(key.to_string()));
         }
         if let Some(MeshCheck(check)) = self.mesh_check.get() {
             let wrong = parsed.iter().filter_map(|(key, document)| match &document.as_ref()?.role {

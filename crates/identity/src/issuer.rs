@@ -11,7 +11,7 @@ use crate::authority::{Authority, Error};
 use crate::clock::Clock;
 use crate::kubernetes::Kubernetes;
 use crate::request::KeyRequest;
-use crate::token::Tokens;
+use crate::token::{JoinToken, Tokens};
 use crate::wire::{IssueRequest, IssueResponse, Proof, Trust};
 
 mod service;
@@ -26,6 +26,9 @@ const TURN: Duration = Duration::from_millis(250);
 
 /// Requests that are answered at the same time; others wait. Each is about two signatures.
 const MAX_AT_ONCE: usize = 16;
+
+/// How long a join token of this process is good: it is used at once. Unit: seconds.
+const TOKEN_LIFE: u64 = 600;
 
 /// The issuing side of the control plane.
 pub struct Issuer {
@@ -125,6 +128,15 @@ impl Issuer {
     #[must_use]
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
+    }
+
+    /// A join token for a workload of this process.
+    ///
+    /// **Errors**: those of [`Tokens::create`].
+    pub fn token(&self, namespace: &str, account: &str) -> Result<JoinToken, Error> {
+        let now = (self.clock)();
+        let id = self.authority.trust_domain().workload(namespace, account).map_err(|_| Error::Clock)?;
+        self.tokens.create(&id, &self.authority.bundle(now)?, now + TOKEN_LIFE, now)
     }
 
     /// What happened how often.

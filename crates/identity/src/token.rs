@@ -345,10 +345,10 @@ mod tests {
             JoinToken { domain: Some(TrustDomain::parse("shop.example").unwrap()), ..whole.clone() };
         assert!(elsewhere.text().ends_with(".shop.example"));
         assert_eq!(JoinToken::parse(&elsewhere.text()), Ok(elsewhere));
-        let long = JoinToken { pins: vec![[2; 32]; MAX_PINS], ..whole };
+        let long = JoinToken { pins: vec![[2; 32]; MAX_PINS], ..whole.clone() };
         assert_eq!(JoinToken::parse(&long.text()), Ok(long));
-        let longer = JoinToken { pins: vec![[2; 32]; MAX_PINS + 1], ..whole };
-        let unpinned = JoinToken { pins: Vec::new(), ..whole };
+        let longer = JoinToken { pins: vec![[2; 32]; MAX_PINS + 1], ..whole.clone() };
+        let unpinned = JoinToken { pins: Vec::new(), ..whole.clone() };
         let texts = [
             longer.text(),
             unpinned.text(),

@@ -13,7 +13,7 @@ use crate::logs::LogArgs;
 use crate::print;
 
 /// Where documents are kept when nothing is written.
-const DEFAULT_DIRECTORY: &str = "/var/lib/rhumb/control";
+pub(super) const DEFAULT_DIRECTORY: &str = "/var/lib/rhumb/control";
 
 /// Run a control plane
 ///

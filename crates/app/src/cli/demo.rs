@@ -141,6 +141,7 @@ Below are the log and one line for each request.
         origin: None,
         made: None,
         guest: None,
+        embedded: None,
         member: None,
     };
     run_process(options, || {

@@ -1,11 +1,13 @@
 //! `rhumb run`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 
 use super::Exit;
 use crate::config::ConfigArg;
+use crate::embedded::EmbeddedOptions;
 use crate::logs::LogArgs;
 use crate::print;
 use crate::remote::RemoteArgs;
@@ -23,6 +25,7 @@ Examples:
   rhumb run                       rhumb.yaml of this directory
   rhumb run -c /etc/rhumb/        every document of a directory
   rhumb run -c rhumb.yaml --log-level debug --log-format json
+  rhumb run -c shop.yaml --control-plane --directory ./control
   rhumb run -c edge.yaml --control 10.0.0.5:15012 --gateway shop/edge --join-token-file token")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -41,6 +44,19 @@ pub(crate) struct Args {
     /// configuration with mistakes is not taken over at all
     #[arg(long)]
     partial: bool,
+    /// Be the control plane of a mesh too, at this address: sidecars join it with tokens, the files are its documents
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "127.0.0.1:15012",
+        conflicts_with_all = ["control", "partial"]
+    )]
+    control_plane: Option<SocketAddr>,
+    /// Directory of that control plane: documents, certificate authority, the identity of the gateway
+    #[arg(long, value_name = "PATH", env = "RHUMB_CONTROL_DIRECTORY", requires = "control_plane", default_value = super::control::DEFAULT_DIRECTORY)]
+    directory: PathBuf,
     #[command(flatten)]
     remote: RemoteArgs,
     #[command(flatten)]
@@ -65,7 +81,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         admin_directory: args.admin_directory,
         pid_file: args.pid_file,
         partial: args.partial,
-        origin: Some(Origin::of_this_process()),
+        // Two processes cannot have one store.
+        origin: args.control_plane.is_none().then(Origin::of_this_process),
+        embedded: args.control_plane.map(|listen| EmbeddedOptions { listen, directory: args.directory }),
         made: None,
         guest: None,
         member: match args.remote.member() {

@@ -205,6 +205,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         origin: None,
         made: Some(made),
         guest: Some(GuestCommand { program, arguments: command.collect() }),
+        embedded: None,
         member: None,
     };
     run_process(options, || ())

@@ -271,6 +271,7 @@ fn refusal(error: &Error) -> Problem {
         Error::Store(store::Error::NoRevision(..)) => (StatusCode::NOT_FOUND, "revision_not_found"),
         Error::Store(store::Error::TooMany) => (StatusCode::INSUFFICIENT_STORAGE, "documents_too_many"),
         Error::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+        Error::Owned(_) => (StatusCode::CONFLICT, "owned_by_files"),
         Error::Ending => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
     };
     let problem = Problem::new(status, code, error.to_string());

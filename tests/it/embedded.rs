@@ -1,0 +1,197 @@
+//! A gateway that is the control plane of its mesh.
+
+use rhumb_testkit::process::{Finished, Program, Rhumb, finish};
+use rhumb_testkit::{port, wait};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The gateway, with what it needs.
+struct Home {
+    dir: TempDir,
+    admin: u16,
+    control: String,
+    web: u16,
+    program: Program,
+}
+
+/// Its files: a way to a service, and one more answer.
+fn documents(admin: u16, web: u16, more: &str) -> String {
+    format!(
+        "apiVersion: rhumb.dev/v1alpha1
+kind: ProxyConfig
+metadata: {{name: own}}
+spec: {{admin: {{address: '127.0.0.1:{admin}'}}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: edge}}
+spec:
+  gatewayClassName: rhumb
+  listeners: [{{name: web, port: {web}, protocol: HTTP}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: shop}}
+spec:
+  parentRefs: [{{name: edge}}]
+  rules:
+    - matches: [{{path: {{type: PathPrefix, value: /}}}}]
+      backendRefs: [{{kind: Service, group: '', name: orders, port: 80}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: orders}}
+spec: {{ports: [{{name: http, port: 80, appProtocol: http}}]}}
+{more}"
+    )
+}
+
+impl Home {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (admin, web) = (port::free(), port::free());
+        let control = format!("127.0.0.1:{}", port::free());
+        std::fs::create_dir(dir.path().join("files")).expect("a directory");
+        std::fs::write(dir.path().join("files/shop.yaml"), documents(admin, web, "")).expect("a file");
+        let mut command = Rhumb::command();
+        command.arg("run").arg("-c").arg(dir.path().join("files"));
+        command.arg(format!("--control-plane={control}")).arg("--directory").arg(dir.path().join("control"));
+        command.arg("--admin-token-file").arg(dir.path().join("token"));
+        let program = Program::start(command, &dir.path().join("log"));
+        let home = Self { dir, admin, control, web, program };
+        wait::until("the gateway answers people", || {
+            (home.rhumb(&["get"]).code == Some(0)).then_some(()).or_else(|| {
+                assert!(!home.program.log().contains("cannot run"), "{}", home.program.log());
+                None
+            })
+        });
+        home
+    }
+
+    fn rhumb(&self, args: &[&str]) -> Finished {
+        let mut command = Rhumb::command();
+        command.args(args).args(["--admin", &format!("127.0.0.1:{}", self.admin)]);
+        command.arg("--admin-token-file").arg(self.dir.path().join("token"));
+        finish(command)
+    }
+
+    fn token(&self, account: &str) -> PathBuf {
+        let mut command = Rhumb::command();
+        command.args(["token", "create", "--service-account", account]);
+        command.arg("--authority").arg(self.dir.path().join("control/authority"));
+        let token = finish(command);
+        let line = token.output.lines().find(|line| line.starts_with("rhumb-join-"));
+        let path = self.dir.path().join("join-token");
+        std::fs::write(&path, line.expect("a token")).expect("a file");
+        path
+    }
+
+    fn sidecar(&self, dir: &Path, app: u16) -> Program {
+        std::fs::create_dir_all(dir).expect("a directory");
+        let mut command = Rhumb::command();
+        command.current_dir(dir).args(["sidecar", "--control", &self.control]);
+        command.arg("--join-token-file").arg(self.token("orders")).arg("--state").arg(dir.join("state"));
+        command.args(["--service-account", "orders", "--address", "127.0.0.1", "--service", "orders"]);
+        command.args(["--port", &format!("80={app}")]);
+        command.args(["--tunnel", &format!("127.0.0.1:{}", port::free()), "--", "sleep", "600"]);
+        Program::start(command, &dir.join("log"))
+    }
+}
+
+fn asks(port: u16, path: &str) -> Option<String> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    (&stream).write_all(format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    (&stream).read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// An application that answers every connection's first request.
+fn application(answer: &'static str) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut request = Vec::new();
+                let mut part = [0; 4096];
+                while let Ok(length @ 1..) = (&stream).read(&mut part) {
+                    request.extend_from_slice(&part[..length]);
+                    if request.windows(4).any(|end| end == b"\r\n\r\n") {
+                        request.clear();
+                        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
+                        if (&stream).write_all(format!("{head}{answer}").as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn a_gateway_is_the_control_plane_of_its_mesh() {
+    let home = Home::start();
+    let orders = home.sidecar(&home.dir.path().join("orders"), application("hello"));
+    let told = |orders: &Program| format!("{}\n---\n{}", home.program.log(), orders.log());
+    let found = wait::poll(Duration::from_secs(60), || {
+        asks(home.web, "/").filter(|answer| answer.ends_with("hello"))
+    });
+    assert!(found.is_some(), "{:?}\n{}", asks(home.web, "/"), told(&orders));
+    // Both sides have certificates of the authority that is in the gateway.
+    assert!(home.dir.path().join("control/member/svid.json").exists());
+    assert!(home.rhumb(&["get", "proxies"]).output.contains("default/orders"));
+    // What files say is for files to change.
+    let path = home.dir.path().join("documents.yaml");
+    let apply = |text: &str| {
+        std::fs::write(&path, text).expect("a file");
+        home.rhumb(&["apply", path.to_str().expect("UTF-8")])
+    };
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\nspec: {ports: [{name: http, port: 81}]}\n";
+    let refused = apply(service);
+    assert!(
+        refused.code != Some(0) && refused.output.contains("is written in a file of the gateway"),
+        "{}",
+        refused.output
+    );
+    let gone = home.rhumb(&["delete", "Service", "orders"]);
+    assert!(gone.output.contains("is written in a file of the gateway"), "{}", gone.output);
+    // Others may be applied beside them: a policy of the server's side.
+    let denied = "apiVersion: rhumb.dev/v1alpha1
+kind: Policy
+metadata: {name: closed}
+spec:
+  targetRefs: [{kind: Service, name: orders}]
+  policies: {authorization: {rules: [{action: Deny, when: 'true'}]}}
+";
+    let applied = apply(denied);
+    assert_eq!(applied.code, Some(0), "{}", applied.output);
+    wait::until("the service is closed", || asks(home.web, "/").filter(|answer| answer.contains(" 403 ")));
+    assert_eq!(home.rhumb(&["delete", "Policy", "closed"]).code, Some(0));
+    wait::until("it is open again", || asks(home.web, "/").filter(|answer| answer.ends_with("hello")));
+    // A change of a file is a revision, and one with a mistake is none.
+    let files = home.dir.path().join("files/shop.yaml");
+    let more = "---
+apiVersion: rhumb.dev/v1alpha1
+kind: Backend
+metadata: {name: more}
+spec: {endpoints: ['127.0.0.1:9001']}
+";
+    std::fs::write(&files, documents(home.admin, home.web, more)).expect("a file");
+    wait::until("the document is there", || {
+        home.rhumb(&["get", "Backend"]).output.contains("more").then_some(())
+    });
+    assert!(home.rhumb(&["history"]).output.contains("files"));
+    std::fs::write(&files, documents(home.admin, home.web, "")).expect("a file");
+    wait::until("the document is gone", || {
+        (!home.rhumb(&["get", "Backend"]).output.contains("more")).then_some(())
+    });
+    assert!(asks(home.web, "/").expect("an answer").ends_with("hello"));
+}
