@@ -90,9 +90,14 @@ impl Site {
                  spec: {{ports: [{{name: http, port: 80, appProtocol: http}}]}}\n"
             )
         };
+        self.apply_text(&services.iter().map(document).collect::<String>());
+    }
+
+    /// Documents that are in force everywhere when this returns.
+    fn apply_text(&self, text: &str) {
         let path = self.path("documents.yaml");
-        std::fs::write(&path, services.iter().map(document).collect::<String>()).unwrap();
-        let done = self.rhumb(&["apply", path.to_str().unwrap()]);
+        std::fs::write(&path, text).unwrap();
+        let done = self.rhumb(&["apply", "--wait=60s", path.to_str().unwrap()]);
         assert_eq!(done.code, Some(0), "{done:?}");
     }
 
@@ -146,27 +151,37 @@ impl Site {
     }
 
     fn start(&self, instance: &Instance) -> Program {
+        let mut hop = Command::new("python3");
+        hop.arg(Path::new(PEERS).join("hop.py")).args([&instance.name, &instance.application.to_string()]);
+        if let Some((_, at)) = instance.calls {
+            hop.arg(format!("http://127.0.0.1:{at}/"));
+        }
+        self.start_as(instance, &hop)
+    }
+
+    fn start_as(&self, instance: &Instance, application_of: &Command) -> Program {
         let Instance { service, name, address, tunnel, application, calls } = instance;
         let mut options: Vec<String> =
             ["--service", service, "--address", address, "--port"].map(str::to_owned).into();
         options.push(format!("80={application}:http"));
         options.extend(["--tunnel".to_owned(), format!("{address}:{tunnel}")]);
-        let mut hop = Command::new("python3");
-        hop.arg(Path::new(PEERS).join("hop.py")).args([name, &application.to_string()]);
         if let Some((next, at)) = calls {
             options.extend(["--upstream".to_owned(), format!("{next}=127.0.0.1:{at}")]);
-            hop.arg(format!("http://127.0.0.1:{at}/"));
         }
-        let program = self.sidecar(name, service, &options, &hop);
+        let program = self.sidecar(name, service, &options, application_of);
         wait::until("an instance is registered", || program.log().contains(REGISTERED).then_some(()));
         program
     }
 
     /// A caller of `orders`, and where it calls it.
     fn caller(&self, name: &str, at: u16) -> Program {
+        self.caller_of(name, "orders", at)
+    }
+
+    fn caller_of(&self, name: &str, service: &str, at: u16) -> Program {
         let mut rest = Command::new("sleep");
         rest.arg("100000");
-        self.sidecar(name, "web", &["--upstream".to_owned(), format!("orders=127.0.0.1:{at}")], &rest)
+        self.sidecar(name, "web", &["--upstream".to_owned(), format!("{service}=127.0.0.1:{at}")], &rest)
     }
 }
 
@@ -271,4 +286,86 @@ fn every_instance_of_every_service_is_replaced_under_load_and_no_request_fails()
     let report = load.stop();
     let shown: Vec<&Program> = std::iter::once(&web).chain(&programs).collect();
     expect_none_failed(&report, &shown);
+}
+
+#[test]
+fn a_workload_that_is_unwell_is_left_out_until_it_is_well_again_and_no_request_fails() {
+    let site = Site::new();
+    site.apply(&["orders"]);
+    let instances = [site.instance("orders", 1, None), site.instance("orders", 2, None)];
+    let workload = |instance: &Instance| {
+        format!(
+            "---\napiVersion: rhumb.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {}, namespace: shop}}\n\
+             spec: {{address: {}, services: [orders], serviceAccount: orders, \
+             health: {{path: /healthy, interval: 100ms}}}}\n",
+            instance.name, instance.address
+        )
+    };
+    site.apply_text(&instances.iter().map(workload).collect::<String>());
+    let unwell = |instance: &Instance| site.path(&format!("{}.unwell", instance.name));
+    let start = |instance: &Instance| {
+        let mut moody = Command::new("python3");
+        moody.arg(Path::new(PEERS).join("moody.py"));
+        moody.args([&instance.name, &instance.application.to_string()]).arg(unwell(instance));
+        site.start_as(instance, &moody)
+    };
+    let programs: Vec<Program> = instances.iter().map(start).collect();
+    let at = port::free();
+    let web = site.caller("web", at);
+    wait::until("a call", || answer(at));
+    let (load, seen) = load(at);
+    // Who answers a number of requests in a row.
+    let answering = |wanted: &[&str]| {
+        wait::until("the right ones answer", || {
+            seen.lock().unwrap().clear();
+            load.wait_more(40);
+            let seen = seen.lock().unwrap();
+            (seen.len() == wanted.len() && wanted.iter().all(|name| seen.contains(*name))).then_some(())
+        });
+    };
+    answering(&["orders-1", "orders-2"]);
+    std::fs::write(unwell(&instances[0]), "").unwrap();
+    answering(&["orders-2"]);
+    std::fs::remove_file(unwell(&instances[0])).unwrap();
+    answering(&["orders-1", "orders-2"]);
+    // When all are unwell all are asked: that is more than nothing.
+    instances.iter().for_each(|instance| std::fs::write(unwell(instance), "").unwrap());
+    let told = |program: &Program| program.log().contains("is_unwell=true");
+    wait::until("both say so", || programs.iter().all(told).then_some(()));
+    answering(&["orders-1", "orders-2"]);
+    let report = load.stop();
+    expect_none_failed(&report, &[&web, &programs[0], &programs[1]]);
+}
+
+#[test]
+fn a_workload_that_gets_a_proxy_is_sent_no_plain_text_from_there_on() {
+    let site = Site::new();
+    let application = port::free();
+    let mut moody = Command::new("python3");
+    moody.arg(Path::new(PEERS).join("moody.py")).args(["bare", &application.to_string(), "/nonexistent"]);
+    let _application = Program::start(moody, &site.path("bare.log"));
+    let documents = |mtls: &str, health: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: bare, namespace: shop}}\n\
+             spec: {{ports: [{{port: 80, targetPort: {application}, appProtocol: http}}]}}\n---\n\
+             apiVersion: rhumb.dev/v1alpha1\nkind: Workload\nmetadata: {{name: bare-1, namespace: shop}}\n\
+             spec: {{address: 127.0.0.1, services: [bare], serviceAccount: bare, mtls: {mtls}{health}}}\n"
+        )
+    };
+    site.apply_text(&documents("none", ""));
+    let at = port::free();
+    let web = site.caller_of("web", "bare", at);
+    wait::until("a call in plain text", || answer(at));
+    // With a check, and back: the ways that endpoints take into the proxy differ, the answers do not.
+    for health in [", health: {path: /healthy}", "", ", health: {type: tcp}"] {
+        site.apply_text(&documents("none", health));
+        assert_eq!(answer(at).as_deref(), Some("bare"), "{health}: {}", web.log());
+    }
+    for health in ["", ", health: {path: /healthy}"] {
+        site.apply_text(&documents("strict", health));
+        // Nobody is where its proxy would be.
+        assert_eq!(answer(at), None, "{health}: {}", web.log());
+    }
+    site.apply_text(&documents("none", ""));
+    wait::until("a call in plain text again", || answer(at));
 }

@@ -4,14 +4,17 @@
 //! The sidecar may be process 1 of a container, so it collects every child that ends, also those that were left to it. It
 //! never waits for an application that is gone, and an application that does not start ends it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal as Unix, WaitOptions, getrlimit, kill_process, prlimit, wait,
+    Pid, Resource, Rlimit, Signal as Unix, WaitOptions, getppid, getrlimit, kill_process, prlimit,
+    set_parent_process_death_signal, wait,
 };
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
@@ -126,8 +129,7 @@ impl Guest {
         // At a terminal only one group of processes may read, and Ctrl-C tells all of it. Anywhere else the application
         // hears of the end from us, when it is its turn.
         self.shares_terminal = io::stdin().is_terminal();
-        let mut command = Command::new(&self.command.program);
-        command.args(&self.command.arguments);
+        let mut command = self.command();
         command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
         if !self.shares_terminal {
             command.process_group(0);
@@ -149,6 +151,20 @@ impl Guest {
             }
             Err(source) => Err(NotStarted { program: self.command.program.clone(), source }),
         }
+    }
+
+    /// The application by way of this program, which has the kernel end it together with the sidecar ([`begin`]); by itself
+    /// where that cannot be, or where it does not start.
+    fn command(&self) -> Command {
+        let GuestCommand { program, arguments } = &self.command;
+        if !is_there(program) || !Path::new(OWN_PROGRAM).exists() {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            return command;
+        }
+        let mut command = Command::new(OWN_PROGRAM);
+        command.arg0("rhumb").arg(BEGIN).arg(std::process::id().to_string()).arg(program).args(arguments);
+        command
     }
 
     /// How it ended.
@@ -217,6 +233,50 @@ impl Guest {
         }
     }
 }
+
+/// The first argument of a process that becomes an application. No verb is called so.
+const BEGIN: &str = "--become-application-of";
+
+/// The program of a process, whatever has become of its file.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// Where programs are looked for when nothing says so (execvp(3)).
+const USUAL_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
+
+/// True when there is a program of this name; whether it can be run is seen then.
+fn is_there(program: &OsStr) -> bool {
+    if program.as_bytes().contains(&b'/') {
+        return Path::new(program).is_file();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| USUAL_PATH.into());
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// Becomes the application of a sidecar, when this process was started for that: it is told to end when the sidecar is gone,
+/// however that went. What only the process itself can ask for has to be asked between fork and exec; doing that in a
+/// program of its own needs no code that is `unsafe`. Gives an exit code when there is no application to become.
+pub(crate) fn begin() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != BEGIN {
+        return None;
+    }
+    let sidecar = arguments.next()?;
+    let program = arguments.next()?;
+    // A program with privileges of its own takes this back (prctl(2)): it goes on then, as it did without.
+    let asked = set_parent_process_death_signal(Some(Unix::TERM));
+    let parent = getppid().map(|parent| parent.as_raw_pid().to_string());
+    if asked.is_ok() && parent.as_deref().map(OsStr::new) != Some(&sidecar) {
+        // It was gone before this could be asked.
+        return Some(ExitCode::from(BY_SIGNAL + TERM));
+    }
+    let source = Command::new(&program).args(arguments).exec();
+    let error = NotStarted { program, source };
+    crate::print::err(&format!("rhumb: {error}\n"));
+    Some(ExitCode::from(error.code()))
+}
+
+/// The number of SIGTERM (signal(7)).
+const TERM: u8 = 15;
 
 impl Drop for Guest {
     /// A sidecar that ends before its time takes the application along: without it nothing gets through.

@@ -43,5 +43,8 @@ mod print;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = guest::begin() {
+        return code;
+    }
     cli::main().into()
 }

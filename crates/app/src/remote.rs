@@ -465,15 +465,18 @@ impl Remote {
 
     /// Tries a change, and answers it.
     async fn take_over(&mut self, change: Change, live: &mut Live, health: &Health) {
-        if self.is_placed(&change) {
+        let is_about_places = self.is_kept_by_plan && change.kind == Kind::Endpoints;
+        if is_about_places {
+            // Before any plan that is filled with them: what is in force is never older than what was asked for.
             let places = live.places_mut();
             let placed =
                 change.items.iter().try_for_each(|item| places.place(&item.name, item.content.as_ref()));
             places.readdress();
-            return match placed {
-                Ok(()) => self.accept(change),
-                Err(error) => self.refuse(change, error.to_string()),
-            };
+            match placed {
+                Err(error) => return self.refuse(change, error.to_string()),
+                Ok(()) if self.is_placed(&change) => return self.accept(change),
+                Ok(()) => {}
+            }
         }
         let before = self.documents();
         let offered = self.with(&change);
@@ -496,6 +499,11 @@ impl Remote {
                 mistakes(&attempt.diagnostics)
             }
         });
+        for item in change.items.iter().filter(|_| is_about_places) {
+            let content = self.bundles.get(&(Kind::Endpoints, item.name.clone()));
+            // It could be read when it came.
+            let _ = live.places_mut().place(&item.name, content);
+        }
         self.refuse(change, why.unwrap_or_default());
         live.offer(before);
     }

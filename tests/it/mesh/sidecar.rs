@@ -70,6 +70,25 @@ fn notes(path: &Path) -> Vec<String> {
 }
 
 #[test]
+fn a_sidecar_that_is_killed_takes_its_application_along() {
+    let mut world = World::new();
+    world.serve("orders", 8080, "", ([127, 0, 0, 1], 1).into());
+    let home = Home::new(&world, "report", "0s");
+    let told = home.path("told");
+    let script =
+        format!("trap 'echo told > {}; exit 0' TERM; echo $$; while :; do sleep 0.05; done", told.display());
+    let mut sidecar = Program::start(home.sidecar(&[], ["sh", "-c", &script]), &home.path("log"));
+    wait::until("the application runs", || sidecar.log().contains("the application starts").then_some(()));
+    let log = sidecar.log();
+    let pid = log.split("pid=").nth(1).and_then(|rest| rest.split(' ').next()).expect("its id").to_owned();
+    // The shell says so once its trap is set.
+    wait::until("it has begun", || sidecar.log().lines().any(|line| line == pid).then_some(()));
+    sidecar.signal(Signal::KILL);
+    sidecar.wait();
+    wait::until("it was told to end", || (notes(&told) == ["told"]).then_some(()));
+}
+
+#[test]
 fn a_job_finds_its_way_open_and_its_end_is_the_sidecars() {
     let backend = Backend::start();
     let mut world = World::new();
