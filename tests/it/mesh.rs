@@ -8,6 +8,8 @@ mod faults;
 mod namespaces;
 mod sidecar;
 mod traces;
+mod users;
+mod learn;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

@@ -27,6 +27,7 @@ mod control;
 mod documents;
 mod apis;
 mod xds;
+mod learn;
 
 pub(crate) use store::SharedStore;
 
@@ -112,6 +113,7 @@ enum Verb {
     Issuer(issuer::Args),
     Token(token::Args),
     Cert(cert::Args),
+    Learn(learn::Args),
     XdsBootstrap(xds::BootstrapArgs),
     XdsAgent(xds::AgentArgs),
     Demo(demo::Args),
@@ -151,6 +153,7 @@ pub(crate) fn main() -> Exit {
         Verb::Issuer(args) => issuer::run(args),
         Verb::Token(args) => token::run(&args),
         Verb::Cert(args) => cert::run(&args),
+        Verb::Learn(args) => learn::run(&args),
         Verb::XdsBootstrap(args) => xds::bootstrap(&args),
         Verb::XdsAgent(args) => xds::agent(args),
         Verb::Demo(args) => demo::run(&args),

@@ -163,6 +163,7 @@ known_names! {
     XRequestId = "x-request-id",
     XRhumbAttempts = "x-rhumb-attempts",
     XRhumbRetriesLeft = "x-rhumb-retries-left",
+    XUserToken = "x-user-token",
 }
 
 const LONGEST_KNOWN: usize = 32;

@@ -15,6 +15,7 @@ use rhumb_codec::head::{ResponseHead, Scheme};
 
 use crate::call::Out;
 use crate::credential::Challenge;
+use crate::member::Member;
 use crate::policy::Edit;
 use crate::principal::{Certificate, Principal};
 
@@ -48,6 +49,8 @@ pub struct Exchange<'a> {
     pub content: Option<Ahead<'a>>,
     /// The way to other services. `None` when a request is only thought through: what would be asked is not known then.
     pub out: Option<&'a Out>,
+    /// This process as a member of the mesh. `None` when a request is only thought through.
+    pub member: Option<&'a dyn Member>,
 }
 
 /// Request content that was read before a backend was chosen.
@@ -159,6 +162,7 @@ impl Exchange<'_> {
             found: Findings::default(),
             content: None,
             out: None,
+            member: None,
         }
     }
 

@@ -92,14 +92,19 @@ impl HttpPolicy for IssueUserToken {
         let lifetime = quantity::positive("lifetime", spec.lifetime.as_deref())?;
         let lifetime = lifetime.map_or(LIFETIME, |lifetime| lifetime.as_secs());
         if !(5..=LIFETIME_MAX).contains(&lifetime) {
-            return Err(Invalid::new("lifetime", "is not from 5s to 1h", "leave it out: a minute is enough for a call"));
+            return Err(Invalid::new(
+                "lifetime",
+                "is not from 5s to 1h",
+                "leave it out: a minute is enough for a call",
+            ));
         }
         if spec.claims.len() > CLAIMS_LIMIT {
             return Err(Invalid::new("claims", format!("has more than {CLAIMS_LIMIT} items"), "remove some"));
         }
         let exchange = spec.exchange.as_ref();
-        let exchange =
-            exchange.map(|spec| Verifier::compile("exchange.", &spec.issuers, &spec.audiences)).transpose()?;
+        let exchange = exchange
+            .map(|spec| Verifier::compile("exchange.", &spec.issuers, &spec.audiences))
+            .transpose()?;
         Ok(Self {
             audience: spec.audience.filter(|audience| !audience.is_empty()).map(Into::into),
             lifetime,

@@ -12,9 +12,9 @@ use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::{
     anonymous, api_key, authenticated, authorization, bandwidth, basic_auth, circuit_breaker,
     client_certificate, cohort, concurrency, cors, csrf, direct_response, ext_authz, fault, header_modifier,
-    hmac, identity_fields, ip_access, jwt, load_shedding, message_signatures, oauth2_client_credentials,
-    oauth2_introspection, oidc, priority, proxy_protocol, quota, rate_limit, redirect, retry, rewrite,
-    security_fields, size_limit, tcp, timeouts, tracing, udp,
+    hmac, identity_fields, ip_access, issue_user_token, jwt, load_shedding, message_signatures,
+    oauth2_client_credentials, oauth2_introspection, oidc, priority, proxy_protocol, quota, rate_limit,
+    redirect, retry, rewrite, security_fields, size_limit, tcp, timeouts, tracing, udp, user_token,
 };
 
 /// What the engine and its documentation know about a kind of policy.
@@ -127,6 +127,7 @@ policies! {
     SizeLimit      = size_limit::SizeLimit,          // what is too large is not worth asking who sent it
     Csrf           = csrf::Csrf,
     ClientCertificate = client_certificate::ClientCertificate, // who asks: before everything that decides by it
+    UserToken      = user_token::UserToken,          // before tokens of the user's own: who is behind the gateway is known by it
     Jwt            = jwt::Jwt,
     BasicAuth      = basic_auth::BasicAuth,
     ApiKey         = api_key::ApiKey,
@@ -151,6 +152,7 @@ policies! {
     Cohort         = cohort::Cohort,                 // sees what the client sent; decides nothing yet
     Rewrite        = rewrite::Rewrite,               // all above see what the client sent
     ClientCredentials = oauth2_client_credentials::ClientCredentials, // ours towards the backend, whatever the client sent
+    IssueUserToken = issue_user_token::IssueUserToken, // ours alone: nothing behind has a say about who asks
     HeaderModifier = header_modifier::HeaderModifier, // last word on fields, first to see the response
     Timeouts       = timeouts::Timeouts,             // settings: they have no hooks and are never in a chain
     Retry          = retry::Retry,

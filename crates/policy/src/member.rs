@@ -16,5 +16,11 @@ pub trait Member {
     ///
     /// # Errors
     /// Why it counts for nothing, in words that a caller may be told.
-    fn verify(&self, chain: &[Vec<u8>], message: &[u8], signature: &[u8], unix: u64) -> Result<Box<str>, String>;
+    fn verify(
+        &self,
+        chain: &[Vec<u8>],
+        message: &[u8],
+        signature: &[u8],
+        unix: u64,
+    ) -> Result<Box<str>, String>;
 }

@@ -30,6 +30,7 @@ pub fn enforcer(kind: &str) -> Option<Enforcer> {
         | "cohort"
         | "rewrite"
         | "oauth2ClientCredentials"
+        | "issueUserToken"
         | "headerModifier"
         | "timeouts"
         | "retry" => Enforcer::Client,
@@ -39,6 +40,7 @@ pub fn enforcer(kind: &str) -> Option<Enforcer> {
         | "sizeLimit"
         | "csrf"
         | "clientCertificate"
+        | "userToken"
         | "jwt"
         | "basicAuth"
         | "apiKey"

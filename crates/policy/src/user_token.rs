@@ -132,7 +132,11 @@ impl Verifier {
         let field = |name: &str| format!("{within}{name}");
         if issuers.is_empty() || issuers.len() > LIST_LIMIT {
             let why = format!("has {} items, not from 1 to {LIST_LIMIT}", issuers.len());
-            return Err(Invalid::new(field("issuers"), why, "name the gateways: `spiffe://cluster.local/ns/edge/sa/gateway`"));
+            return Err(Invalid::new(
+                field("issuers"),
+                why,
+                "name the gateways: `spiffe://cluster.local/ns/edge/sa/gateway`",
+            ));
         }
         for (at, issuer) in issuers.iter().enumerate() {
             let rest = issuer.strip_prefix("spiffe://").unwrap_or_default();

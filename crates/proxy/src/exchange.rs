@@ -219,13 +219,19 @@ impl<'a> Exchange<'a> {
             // The workload speaks for itself, and proxies of the mesh for what they have carried: nothing is claimed. But who
             // calls is known here and nowhere else.
             if !mesh.is_believed() {
-                if fields::strip_claims(&mut req.fields) {
+                let strip = match &mesh.peer {
+                    Some(_) => fields::strip_claims_of_member,
+                    None => fields::strip_claims,
+                };
+                if strip(&mut req.fields) {
                     notes.insert(Note::ForwardedStripped);
                 }
             } else if mesh.is_inbound() {
                 req.fields.remove(Known::XForwardedClientCert);
             }
         } else if connection.is_trusted {
+            // No one outside of the mesh vouches for users.
+            req.fields.remove(Known::XUserToken);
             client = fields::client_address(&req, &client_of(connection), &port.settings);
         } else if fields::strip_claims(&mut req.fields) {
             notes.insert(Note::ForwardedStripped);
@@ -556,6 +562,7 @@ impl<'a> Exchange<'a> {
             found: std::mem::take(&mut self.found),
             content: self.pump.ahead(),
             out: Some(&self.worker.out),
+            member: Some(&**self.worker),
         };
         let result = run(&mut self.req, &mut self.rsp, &mut cx);
         (self.effects, self.found) = (cx.effects, cx.found);

@@ -29,6 +29,7 @@ const CLAIMS: KnownSet = KnownSet::of(&[
     Known::XRequestDeadline,
     Known::XRequestId,
     Known::XRhumbRetriesLeft,
+    Known::XUserToken,
 ]);
 
 /// What a connection knows about its client.
@@ -68,6 +69,16 @@ pub(crate) fn strip_claims(fields: &mut Fields) -> bool {
     // Names that begin so but are not in the set are nobody's standard, and just as much a claim.
     let known = fields.remove_set(CLAIMS);
     fields.remove_prefixed(b"x-forwarded-") || known
+}
+
+/// The same for a member of the mesh that calls without a proxy: the token of an end user is signed, and proves itself.
+pub(crate) fn strip_claims_of_member(fields: &mut Fields) -> bool {
+    let token = fields.get_only(Known::XUserToken).map(<[u8]>::to_vec);
+    let stripped = strip_claims(fields);
+    if let Some(token) = token {
+        fields.append(Known::XUserToken, &token);
+    }
+    stripped
 }
 
 /// Sets the forwarding fields of a request (gateways.md §5.5).

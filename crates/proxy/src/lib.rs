@@ -17,6 +17,7 @@ pub mod listener;
 pub(crate) mod l4;
 mod downstream;
 mod mesh;
+mod member;
 mod exchange;
 mod fields;
 mod forward;

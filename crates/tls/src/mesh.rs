@@ -29,11 +29,13 @@ mod svid;
 mod bundle;
 mod revoked;
 mod expected;
+mod sign;
 pub(crate) mod verify;
 
 pub use bundle::{Bundle, RootInfo};
 pub use expected::Expected;
 pub use revoked::Revocations;
+pub use sign::NotSigned;
 pub use svid::{NotASvid, PeerSvid, Svid};
 
 /// Whether a mesh server lets clients in that present no certificate.

@@ -25,7 +25,10 @@ pub enum NotSigned {
 impl Membership {
     /// Signs with the key of the SVID (ECDSA on P-256 with SHA-256, both numbers as RFC 7518 §3.4 writes them) what `say` makes
     /// of its chain, and gives both; nothing without an SVID, or with a key of another kind.
-    pub fn sign(&self, say: impl FnOnce(&[CertificateDer<'static>]) -> Vec<u8>) -> Option<(Vec<u8>, [u8; 64])> {
+    pub fn sign(
+        &self,
+        say: impl FnOnce(&[CertificateDer<'static>]) -> Vec<u8>,
+    ) -> Option<(Vec<u8>, [u8; 64])> {
         let svid = self.svid()?;
         let key = &svid.certificate().key().key;
         let signer = key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256])?;
@@ -41,15 +44,15 @@ impl Membership {
     /// [`NotSigned`].
     pub fn verify_signed(
         &self,
-        chain: &[CertificateDer<'_>],
+        chain: &[Vec<u8>],
         message: &[u8],
         signature: &[u8],
         now_unix: u64,
     ) -> Result<PeerSvid, NotSigned> {
         let no_member = |error: rustls::Error| NotSigned::NoMember(error.to_string());
-        let (leaf, between) = chain
-            .split_first()
-            .ok_or_else(|| NotSigned::NoMember("it shows no certificate".to_owned()))?;
+        let chain: Vec<CertificateDer<'_>> = chain.iter().map(|der| der.as_slice().into()).collect();
+        let (leaf, between) =
+            chain.split_first().ok_or_else(|| NotSigned::NoMember("it shows no certificate".to_owned()))?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now_unix));
         let peer = self.verify(leaf, between, now, Role::Client).map_err(no_member)?;
         let signature = to_der(signature).ok_or(NotSigned::Signature)?;
@@ -119,7 +122,14 @@ mod tests {
             assert_eq!(from_der(&to_der(&both).unwrap()), Some(both));
         }
         assert_eq!(to_der(&small).unwrap(), [0x30, 7, 2, 1, 1, 2, 2, 0, 0x80]);
-        for wrong in [&[][..], &[0x30], &[0x30, 0], &[0x30, 3, 2, 1, 1], &[0x31, 6, 2, 1, 1, 2, 1, 1], &[0x30, 0x81, 6]] {
+        for wrong in [
+            &[][..],
+            &[0x30],
+            &[0x30, 0],
+            &[0x30, 3, 2, 1, 1],
+            &[0x31, 6, 2, 1, 1, 2, 1, 1],
+            &[0x30, 0x81, 6],
+        ] {
             assert_eq!(from_der(wrong), None, "{wrong:?}");
         }
         assert_eq!(to_der(&[1; 63]), None);
