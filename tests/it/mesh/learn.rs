@@ -36,7 +36,9 @@ fn what_was_seen_is_allowed_and_nothing_else() {
     };
     // Workers tell what they saw once in a while.
     let seen = |text: &str| {
-        ["default-web-get", "default-other-post", "# 4 requests", "/orders/[^/]+"].iter().all(|part| text.contains(part))
+        ["default-web-get", "default-other-post", "# 4 requests", "/orders/[^/]+"]
+            .iter()
+            .all(|part| text.contains(part))
     };
     let proposed = wait::poll(Duration::from_secs(60), || Some(learn(&[]).output).filter(|text| seen(text)));
     let proposed = proposed.unwrap_or_else(|| panic!("{}", learn(&[]).output));
@@ -49,7 +51,9 @@ fn what_was_seen_is_allowed_and_nothing_else() {
     wait::until("the service is back", || (get(web_at, "orders", "/orders/4").status() == 200).then_some(()));
     assert_eq!(get(web_at, "orders", "/stock").status(), 200);
     wait::until("the other caller finds it", || (post(other_at, "/reports") == 200).then_some(()));
-    for (address, target) in [(web_at, "/orders"), (web_at, "/orders/4/items"), (web_at, "/admin"), (other_at, "/stock")] {
+    for (address, target) in
+        [(web_at, "/orders"), (web_at, "/orders/4/items"), (web_at, "/admin"), (other_at, "/stock")]
+    {
         assert_eq!(get(address, "orders", target).status(), 403, "{target}");
     }
     assert_eq!(post(web_at, "/stock"), 403);
