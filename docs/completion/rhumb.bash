@@ -70,6 +70,9 @@ _rhumb() {
             rhumb,issuer)
                 cmd="rhumb__subcmd__issuer"
                 ;;
+            rhumb,learn)
+                cmd="rhumb__subcmd__learn"
+                ;;
             rhumb,rollback)
                 cmd="rhumb__subcmd__rollback"
                 ;;
@@ -211,6 +214,9 @@ _rhumb() {
             rhumb__subcmd__help,issuer)
                 cmd="rhumb__subcmd__help__subcmd__issuer"
                 ;;
+            rhumb__subcmd__help,learn)
+                cmd="rhumb__subcmd__help__subcmd__learn"
+                ;;
             rhumb__subcmd__help,rollback)
                 cmd="rhumb__subcmd__help__subcmd__rollback"
                 ;;
@@ -335,7 +341,7 @@ _rhumb() {
 
     case "${cmd}" in
         rhumb)
-            opts="-h -V --help --version run check adapt schema explain status endpoints apis drain sidecar intercept control apply get delete history diff rollback issuer token cert xds-bootstrap xds-agent demo version completion help"
+            opts="-h -V --help --version run check adapt schema explain status endpoints apis drain sidecar intercept control apply get delete history diff rollback issuer token cert learn xds-bootstrap xds-agent demo version completion help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1173,7 +1179,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help)
-            opts="run check adapt schema explain status endpoints apis drain sidecar intercept control apply get delete history diff rollback issuer token cert xds-bootstrap xds-agent demo version completion help"
+            opts="run check adapt schema explain status endpoints apis drain sidecar intercept control apply get delete history diff rollback issuer token cert learn xds-bootstrap xds-agent demo version completion help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1550,6 +1556,20 @@ _rhumb() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rhumb__subcmd__help__subcmd__learn)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rhumb__subcmd__help__subcmd__rollback)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1911,6 +1931,28 @@ _rhumb() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__learn)
+            opts="-h --admin --admin-token-file --enforce --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)
