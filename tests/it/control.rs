@@ -282,6 +282,29 @@ fn a_gateway_joins_runs_what_is_applied_and_goes_on_alone() {
 }
 
 #[test]
+fn what_gets_worse_among_all_documents_is_told() {
+    let control = Control::start();
+    let route = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: all, namespace: shop}
+spec:
+  parentRefs: [{name: edge}]
+  rules:
+    - backendRefs: [{group: rhumb.dev, kind: Backend, name: nobody}]
+";
+    let both =
+        format!("{}---\n{route}", gateway(port::free(), "one").split("---").next().expect("a Gateway"));
+    for more in [&["--dry-run"][..], &[]] {
+        let told = control.apply(&both, more);
+        assert_eq!(told.code, Some(0), "{}", told.output);
+        assert!(told.output.contains("warning: ") && told.output.contains("nobody"), "{}", told.output);
+    }
+    // Once it is known it is not told again.
+    let again = control.apply(&backend(9001), &[]);
+    assert!(!again.output.contains("warning: "), "{}", again.output);
+}
+
+#[test]
 fn trust_domain_and_lifetimes_are_those_of_the_mesh_document() {
     let control = Control::in_directory_with(
         tempfile::tempdir().expect("a directory"),

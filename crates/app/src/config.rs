@@ -186,12 +186,7 @@ impl Config {
         }
         loaded.diags.extend(self.remote.diags.iter().cloned());
         loaded.digest ^= self.remote.number;
-        let around = Surroundings {
-            now,
-            unix_seconds: i64::try_from(unix_now()).unwrap_or(i64::MAX),
-            has_ipv6: has_ipv6(),
-            workers: default_workers(),
-        };
+        let around = surroundings(now);
         let resolved = self.memory.resolve(&loaded.docs, previous, &around);
         let mut diags = loaded.diags;
         diags.extend(resolved.diagnostics);
@@ -237,6 +232,20 @@ impl Reading {
     pub(crate) fn report(&self, paint: Paint) -> String {
         render_all(&self.diags, paint)
     }
+}
+
+fn surroundings(now: Nanos) -> Surroundings {
+    Surroundings {
+        now,
+        unix_seconds: i64::try_from(unix_now()).unwrap_or(i64::MAX),
+        has_ipv6: has_ipv6(),
+        workers: default_workers(),
+    }
+}
+
+/// What is wrong with documents as a whole, wherever they come from.
+pub(crate) fn judge(docs: &[Arc<Doc>]) -> Vec<Diag> {
+    Memory::default().resolve(docs, None, &surroundings(Nanos::default())).diagnostics
 }
 
 /// True when this machine speaks IPv6.

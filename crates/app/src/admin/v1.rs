@@ -34,6 +34,7 @@ mod shapes;
 mod signals;
 mod state;
 mod watch;
+mod whole;
 
 pub(crate) use documents::{AUTHOR, NO_NAMESPACE};
 pub(super) use people::{cookie_of, refusal};

@@ -193,6 +193,7 @@ pub(crate) fn apply(args: &ApplyArgs) -> anyhow::Result<Exit> {
         let answer = args.at.change("POST", "/api/v1/documents?dryRun=true", &args.follow, &content)?;
         let Some(answer) = answer else { return Ok(Exit::Invalid) };
         print::out(&differences(&answer["differences"]))?;
+        tell_warnings(&answer);
         return Ok(Exit::Ok);
     }
     let patience = args.follow.patience()?;
@@ -201,6 +202,7 @@ pub(crate) fn apply(args: &ApplyArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Invalid);
     };
     print::out(&made(&answer))?;
+    tell_warnings(&answer);
     let revision = answer["revision"].as_u64().unwrap_or_default();
     if changes(&answer).is_empty() {
         return Ok(Exit::Ok);
@@ -445,6 +447,13 @@ fn made(answer: &Value) -> String {
     let mut text = format!("revision {revision}\n");
     changed.iter().for_each(|change| text.push_str(&format!("  {change}\n")));
     text
+}
+
+/// What is wrong with the documents of the control plane as a whole that was not before.
+fn tell_warnings(answer: &Value) {
+    for warning in answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        print::err(&format!("rhumb: warning: {warning}\n"));
+    }
 }
 
 fn changes(answer: &Value) -> Vec<String> {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::describe::{Answer, read_body};
 use super::shapes as shape;
-use super::{Call, Problem, done, json_page};
+use super::{Call, Problem, done, json_page, whole};
 use crate::admin::role::Role;
 use crate::admin::shelf::{self, Shelf};
 
@@ -150,9 +150,19 @@ pub(super) async fn apply(call: Call) -> Answer {
         let differences = control.compare(&documents).map_err(|error| refusal(&error))?;
         let revision = control.revision();
         let shown = differences_json(&call, &differences);
-        return tagged(revision, &json!({ "revision": revision, "differences": shown }));
+        let warnings = whole::warnings(control, &documents).await;
+        return tagged(revision, &warned(json!({ "revision": revision, "differences": shown }), warnings));
     }
-    made(control, control.apply(&call.cause(message), &documents).await)
+    let warnings = whole::warnings(control, &documents).await;
+    made(control, control.apply(&call.cause(message), &documents).await, warnings)
+}
+
+/// An answer with what is wrong with the whole, where something is.
+fn warned(mut answer: Value, warnings: Vec<String>) -> Value {
+    if !warnings.is_empty() {
+        answer["warnings"] = json!(warnings);
+    }
+    answer
 }
 
 /// Takes one out.
@@ -171,14 +181,14 @@ pub(super) async fn remove(call: Call) -> Answer {
         }
         cause.expected = Some(latest);
     }
-    made(control, control.remove(&cause, &[key]).await)
+    made(control, control.remove(&cause, &[key]).await, Vec::new())
 }
 
 /// Goes back to an earlier revision.
 pub(super) async fn roll_back(call: Call) -> Answer {
     let control = call.store()?;
     let shape::Rollback { to, message } = read_body(&call.body)?;
-    made(control, control.roll_back(&call.cause(message), to).await)
+    made(control, control.roll_back(&call.cause(message), to).await, Vec::new())
 }
 
 /// Revisions.
@@ -234,9 +244,9 @@ pub(super) fn proxies_of(control: &Control) -> shape::Proxies {
 }
 
 /// The answer to a change.
-fn made(control: &Control, made: Result<Option<Revision>, Error>) -> Answer {
+fn made(control: &Control, made: Result<Option<Revision>, Error>, warnings: Vec<String>) -> Answer {
     match made {
-        Ok(Some(revision)) => tagged(revision.number, &revision.to_json()),
+        Ok(Some(revision)) => tagged(revision.number, &warned(revision.to_json(), warnings)),
         Ok(None) => {
             let revision = control.revision();
             tagged(revision, &json!({ "revision": revision, "changes": [] }))
