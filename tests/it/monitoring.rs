@@ -50,6 +50,11 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(admin: SocketAddr) -> Self {
+        Self::with(admin, "", &[])
+    }
+
+    /// With more settings of the job and more options.
+    fn with(admin: SocketAddr, job: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let rules = read("deploy/prometheus/rhumb.rules.yml");
         let at_once: Vec<_> = rules.lines().filter(|line| !line.trim_start().starts_with("for: ")).collect();
@@ -63,7 +68,7 @@ impl Prometheus {
             "prometheus.yml",
             &format!(
                 "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [rules.yml]\n\
-                 scrape_configs:\n  - job_name: rhumb\n    static_configs: [{{targets: ['{admin}']}}]\n"
+                 scrape_configs:\n  - job_name: rhumb\n    static_configs: [{{targets: ['{admin}']}}]\n{job}"
             ),
         );
         let port = port::free();
@@ -71,6 +76,7 @@ impl Prometheus {
         command.arg(format!("--config.file={config}"));
         command.arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()));
         command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        command.args(options);
         let program = serve(command, port, &dir.path().join("prometheus.log"));
         Self { _program: program, address: local(port), _dir: dir }
     }
@@ -166,5 +172,68 @@ fn alerts_fire_in_a_real_prometheus_and_the_dashboard_has_data() {
         let alerts = prometheus.ask("/api/v1/alerts");
         let all = alerts["data"]["alerts"].as_array()?;
         all.iter().any(|alert| alert["labels"]["alertname"] == "RhumbDown").then_some(())
+    });
+}
+
+#[test]
+fn protocol_buffers_bring_native_histograms() {
+    let gate = Gate::new();
+    for _ in 0..20 {
+        assert_eq!(gate.get("/").status(), 200);
+    }
+    // What Prometheus scrapes with this feature on: protocol buffers before all else.
+    let prometheus =
+        Prometheus::with(gate.rhumb.admin_address(), "", &["--enable-feature=native-histograms"]);
+    wait::until("a native histogram is there", || {
+        assert_eq!(gate.get("/").status(), 200);
+        let count = prometheus.query("histogram_count(sum(http_server_request_duration_seconds))");
+        let value = count["data"]["result"][0]["value"][1].as_str()?.parse::<f64>().ok()?;
+        (value >= 20.0).then_some(())
+    });
+    let quantile = prometheus.query("histogram_quantile(0.99, sum(http_server_request_duration_seconds))");
+    let seconds: f64 = quantile["data"]["result"][0]["value"][1]
+        .as_str()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(f64::NAN);
+    assert!(seconds > 0.0 && seconds < 60.0, "{quantile}");
+    let edge = prometheus.query("sum(rhumb_edge_requests_total{source=\"gateway\"})");
+    assert!(edge["data"]["result"][0]["value"][1].is_string(), "{edge}");
+    let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    let request =
+        format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+    let answer = Client::connect(gate.rhumb.admin_address()).exchange(request);
+    assert!(
+        answer
+            .field("content-type")
+            .is_some_and(|media| media.starts_with("application/vnd.google.protobuf"))
+    );
+}
+
+#[test]
+fn a_statsd_server_gets_what_has_come() {
+    let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    server.set_read_timeout(Some(std::time::Duration::from_secs(1))).expect("a time limit");
+    let address = server.local_addr().expect("an address");
+    let gate = Gate::with(|config| {
+        config
+            .top(&format!("signals: {{statsd: {{address: '{address}', prefix: edge., every: 1s}}}}"))
+            .route("match: {path: '/*'}, to: peer")
+    });
+    assert_eq!(gate.get("/").status(), 200);
+    let mut seen = String::new();
+    wait::until("the request is told", || {
+        let mut datagram = [0; 2048];
+        if let Ok(length) = server.recv(&mut datagram) {
+            seen.push_str(&String::from_utf8_lossy(&datagram[..length]));
+            seen.push('\n');
+        }
+        let has =
+            |start: &str, end: &str| seen.lines().any(|line| line.starts_with(start) && line.contains(end));
+        (has(
+            "edge.http_server_request_duration_seconds:",
+            "|ms|#server_listener:default/web/http,route:default/",
+        ) && has("edge.rhumb_edge_requests_total:1|c", "source:gateway")
+            && has("edge.rhumb_workers:1|g", ""))
+        .then_some(())
     });
 }

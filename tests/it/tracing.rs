@@ -40,7 +40,12 @@ impl Collector {
     }
 
     fn spans(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.dir.path().join("spans")).unwrap_or_default();
+        self.lines("spans")
+    }
+
+    /// Lines of a file of the collector.
+    fn lines(&self, file: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.dir.path().join(file)).unwrap_or_default();
         // The last line may be half written.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
@@ -237,4 +242,63 @@ fn the_last_spans_are_sent_when_the_process_ends() {
     assert_eq!(get(&gate, "/", "Connection: close\r\n").status(), 200);
     gate.rhumb.terminate();
     collector.wait_for(2);
+}
+
+/// Logs and metrics are there, as OpenTelemetry's own messages have them.
+fn logs_and_metrics(gate: &Gate, collector: &Collector, path: [&str; 2]) {
+    assert_eq!(get(gate, "/status/503", "").status(), 503);
+    assert_eq!(get(gate, "/users/7?token=hush", "").status(), 200);
+    let logs = wait::until("log records are there", || {
+        Some(collector.lines("spans.logs")).filter(|logs| logs.len() >= 2)
+    });
+    assert_eq!((&logs[0]["severity"], &logs[0]["body"]), (&"ERROR".into(), &"GET /* 503".into()));
+    assert_eq!((&logs[1]["severity"], &logs[1]["path"]), (&"INFO".into(), &path[0].into()));
+    assert_eq!(logs[1]["attributes"]["http.response.status_code"], 200);
+    assert!(logs[1]["attributes"]["rhumb.duration_nanos"].as_i64() > Some(0), "{}", logs[1]);
+    assert!(!logs[1].to_string().contains("hush"));
+    let points = wait::until("metrics are there", || {
+        let points = collector.lines("spans.metrics");
+        let has = |name: &str, count: u64| {
+            let of: Vec<_> = points.iter().filter(|point| point["name"] == name).collect();
+            let last = of.iter().rev().take(2).filter_map(|point| point["count"].as_u64()).sum::<u64>();
+            last >= count
+        };
+        has("http.server.request.duration", 2).then_some(points)
+    });
+    let of = |name: &str| points.iter().rfind(|point| point["name"] == name).cloned().unwrap_or_default();
+    let duration = of("http.server.request.duration");
+    assert_eq!((&duration["kind"], &duration["unit"]), (&"exponential_histogram".into(), &"s".into()));
+    assert_eq!((&duration["attributes"]["http.route"], &duration["path"]), (&"/*".into(), &path[1].into()));
+    assert_eq!(of("rhumb.workers")["value"], 1.0);
+    assert_eq!(of("rhumb.workers")["kind"], "gauge");
+    wait::until("what was taken is counted", || {
+        (gate.rhumb.metric("rhumb_otlp_logs_sent_total", &[]) >= 2.0
+            && gate.rhumb.metric("rhumb_otlp_points_sent_total", &[]) > 10.0)
+            .then_some(())
+    });
+}
+
+#[test]
+fn logs_and_metrics_go_to_a_collector_over_http() {
+    let collector = Collector::start("http");
+    let policy = format!(
+        "tracing: {{otlp: {{url: 'http://127.0.0.1:{}/v1/traces', logs: true, metrics: 1s}}}}",
+        collector.port
+    );
+    let gate = Gate::with(|config| {
+        config.route(&format!("match: {{path: '/*'}}, to: peer, policies: {{{policy}}}"))
+    });
+    logs_and_metrics(&gate, &collector, ["/v1/logs", "/v1/metrics"]);
+}
+
+#[test]
+fn logs_and_metrics_go_to_a_collector_over_grpc() {
+    let collector = Collector::start("grpc");
+    let policy = "tracing: {otlp: {url: 'http://127.0.0.1:4317', backend: otel, protocol: grpc, logs: true, metrics: 1s}}";
+    let gate = Gate::with(|config| {
+        config
+            .backend("otel", &format!("endpoints: ['127.0.0.1:{}'], protocol: h2c", collector.port))
+            .route(&format!("match: {{path: '/*'}}, to: peer, policies: {{{policy}}}"))
+    });
+    logs_and_metrics(&gate, &collector, ["grpc", "grpc"]);
 }

@@ -218,8 +218,7 @@ async fn readyz(State(desk): State<Arc<Desk>>) -> Response {
 async fn metrics(State(desk): State<Arc<Desk>>, fields: HeaderMap) -> Response {
     let accept = fields.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
-    let mut text = String::new();
-    desk.admin.registry.render(format, &mut text);
+    let text = desk.admin.registry.encode(format);
     ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")], text).into_response()
 }
 

@@ -199,7 +199,7 @@ async fn control(
         (Some(settings), Some(board)) => {
             let board = Arc::clone(board);
             let (lookout, current) = (shared.lookout.clone(), shared.current.clone());
-            let recorder = Recorder::start(board, settings, is_sidecar, lookout, current);
+            let recorder = Recorder::start(board, settings, is_sidecar, lookout, &shared.registry, current);
             Some(recorder.context("thread of golden signals")?)
         }
         _ => None,

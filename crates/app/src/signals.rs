@@ -2,6 +2,7 @@
 //!
 //! Whatever of this process sees something happen calls [`tell`]: nobody waits for the history.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use rhumb_plan::Current;
 use rhumb_plan::process::Signals;
 use rhumb_signals::history::{FILE, LITTLE, MEMORY};
 use rhumb_signals::{Event, History, LOOK, Level};
+use rhumb_telemetry::metrics::Statsd;
 use rhumb_telemetry::{Board, Lookout, Registry};
 
 mod watch;
@@ -57,11 +59,13 @@ impl Recorder {
     ///
     /// # Errors
     /// When the operating system has no thread left.
+    #[allow(clippy::too_many_arguments)] // what a thread of its own needs, once
     pub(crate) fn start(
         board: Arc<Board>,
         signals: &Signals,
         is_sidecar: bool,
         lookout: Option<Arc<Lookout>>,
+        registry: &Arc<Registry>,
         current: Current,
     ) -> std::io::Result<Self> {
         let wanted = signals.history.clone().filter(|history| history.is_asked || !is_sidecar);
@@ -81,6 +85,7 @@ impl Recorder {
             lookout,
             file: file.map(|file| (file, limit)),
             watch: watch::Watch::new(current),
+            statsd: signals.statsd.as_ref().and_then(|statsd| Teller::open(statsd, registry)),
             has_failed: false,
         };
         let thread =
@@ -121,7 +126,52 @@ struct Keeper {
     /// A file that is not opened yet.
     file: Option<(PathBuf, usize)>,
     watch: watch::Watch,
+    statsd: Option<Teller>,
     has_failed: bool,
+}
+
+/// Who tells a StatsD server.
+struct Teller {
+    socket: UdpSocket,
+    statsd: Statsd,
+    registry: Arc<Registry>,
+    every: Duration,
+    due: Instant,
+}
+
+impl Teller {
+    fn open(settings: &rhumb_plan::process::Statsd, registry: &Arc<Registry>) -> Option<Self> {
+        let any: std::net::IpAddr = match settings.address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let opened = UdpSocket::bind((any, 0)).and_then(|socket| {
+            socket.connect(settings.address)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        });
+        match opened {
+            Ok(socket) => Some(Self {
+                socket,
+                statsd: Statsd::new(&settings.prefix),
+                registry: Arc::clone(registry),
+                every: settings.every,
+                due: Instant::now() + settings.every,
+            }),
+            Err(error) => {
+                tracing::error!(address = %settings.address, %error, "no metrics for StatsD");
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        self.due = Instant::now() + self.every;
+        for datagram in self.statsd.datagrams(&self.registry) {
+            // Nobody is told that nobody listens: it may come later.
+            let _ = self.socket.send(&datagram);
+        }
+    }
 }
 
 impl Keeper {
@@ -129,8 +179,14 @@ impl Keeper {
         self.open();
         let mut next = Instant::now();
         loop {
-            match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            let due = self.statsd.as_ref().map_or(next, |statsd| statsd.due.min(next));
+            match events.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(event) => self.history.tell(&event),
+                Err(RecvTimeoutError::Timeout) if due < next => {
+                    if let Some(statsd) = &mut self.statsd {
+                        statsd.tell();
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     next = Instant::now() + LOOK;
                     self.open();
@@ -139,6 +195,9 @@ impl Keeper {
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+        }
+        if let Some(statsd) = &mut self.statsd {
+            statsd.tell();
         }
         self.look(true);
         self.history.close();

@@ -178,6 +178,12 @@ impl Writer {
         }
     }
 
+    /// As [`Self::fixed64`], zero included.
+    pub fn always_fixed64(&mut self, field: u32, value: u64) {
+        self.varint(u64::from(field) << 3 | 1);
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
     /// A string or bytes.
     pub fn bytes(&mut self, field: u32, value: &[u8]) {
         if !value.is_empty() {

@@ -38,6 +38,19 @@ pub struct Signals {
     pub history: Option<History>,
     /// What APIs there are is found out from traffic.
     pub finds_apis: bool,
+    /// Who is told of all metrics.
+    pub statsd: Option<Statsd>,
+}
+
+/// A StatsD server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statsd {
+    /// Its address.
+    pub address: SocketAddr,
+    /// What stands before each name.
+    pub prefix: Box<str>,
+    /// How often it is told. Default: 10 s.
+    pub every: Duration,
 }
 
 /// What was counted, for as long as it is kept.
@@ -53,7 +66,12 @@ pub struct History {
 
 impl Default for Signals {
     fn default() -> Self {
-        Self { memory: rhumb_telemetry::signals::BUDGET, history: Some(History::default()), finds_apis: true }
+        Self {
+            memory: rhumb_telemetry::signals::BUDGET,
+            history: Some(History::default()),
+            finds_apis: true,
+            statsd: None,
+        }
     }
 }
 

@@ -63,6 +63,12 @@ pub struct OtlpSpec {
     /// `service.name` of the spans. Default: rhumb.
     #[serde(default)]
     pub service: Option<String>,
+    /// A log record of each exchange goes there too, sampled or not. Default: false.
+    #[serde(default)]
+    pub logs: Option<bool>,
+    /// The metrics of the process go there too, so often. Default: never.
+    #[serde(default)]
+    pub metrics: Option<String>,
 }
 
 /// A field of requests to a collector.
@@ -140,6 +146,36 @@ pub struct Collector {
     pub timeout: Duration,
     /// `service.name`.
     pub service: Box<str>,
+    /// It gets a log record of each exchange.
+    pub logs: bool,
+    /// It gets the metrics of the process so often.
+    pub metrics: Option<Duration>,
+}
+
+/// What a collector is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// Spans.
+    Spans,
+    /// Log records.
+    Logs,
+    /// Metrics.
+    Metrics,
+}
+
+impl Collector {
+    /// The path that takes it.
+    pub fn path_of(&self, what: Telling) -> String {
+        let (word, service) = match what {
+            Telling::Spans => return self.path.to_string(),
+            Telling::Logs => ("/v1/logs", GRPC_LOGS),
+            Telling::Metrics => ("/v1/metrics", GRPC_METRICS),
+        };
+        match self.protocol {
+            OtlpProtocol::Grpc => service.to_owned(),
+            OtlpProtocol::Http => self.path.replacen(HTTP_PATH, word, 1),
+        }
+    }
 }
 
 impl PartialEq for Collector {
@@ -152,6 +188,7 @@ impl PartialEq for Collector {
                 it.protocol,
                 it.timeout,
                 it.service.clone(),
+                (it.logs, it.metrics),
             )
         };
         let fields = |it: &Self| -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -182,6 +219,16 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most fields that requests to a collector have of the configuration.
 pub const HEADERS_LIMIT: usize = 16;
+
+/// What stands for spans in the path of a collector.
+const HTTP_PATH: &str = "/v1/traces";
+
+/// The paths of the services that take logs and metrics over gRPC.
+const GRPC_LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+const GRPC_METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+
+/// Metrics are told at most so often.
+const LEAST_EVERY: Duration = Duration::from_secs(1);
 
 /// The path of the service that takes spans over gRPC.
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -270,6 +317,17 @@ fn collector(spec: &OtlpSpec, cx: &mut Context<'_>) -> Result<Collector, Invalid
             .map_err(|_| Invalid::new(field, "is no value of a field", "remove line breaks"))?;
         fields.push((name, value));
     }
+    let metrics = quantity::positive("otlp.metrics", spec.metrics.as_deref())?;
+    if metrics.is_some_and(|every| every < LEAST_EVERY) {
+        return Err(Invalid::new("otlp.metrics", "is too often", "write `1s` or more"));
+    }
+    if (spec.logs == Some(true) || metrics.is_some())
+        && protocol == OtlpProtocol::Http
+        && !path.contains(HTTP_PATH)
+    {
+        let why = "has no `/v1/traces`, in whose place `/v1/logs` and `/v1/metrics` are";
+        return Err(Invalid::new("otlp.url", why, "write `http://HOST:4318/v1/traces`"));
+    }
     Ok(Collector {
         to,
         path: if protocol == OtlpProtocol::Grpc { GRPC_PATH.into() } else { path },
@@ -277,6 +335,8 @@ fn collector(spec: &OtlpSpec, cx: &mut Context<'_>) -> Result<Collector, Invalid
         fields: fields.into(),
         timeout: quantity::positive("otlp.timeout", spec.timeout.as_deref())?.unwrap_or(DEFAULT_TIMEOUT),
         service: spec.service.as_deref().unwrap_or("rhumb").into(),
+        logs: spec.logs.unwrap_or(false),
+        metrics,
     })
 }
 
@@ -317,6 +377,8 @@ mod tests {
             (json!({ "slowerThan": "0s" }), "slowerThan"),
             (json!({ "otlp": { "url": "collector:4318" } }), "otlp.url"),
             (json!({ "otlp": { "url": "http://c", "protocol": "grpc" } }), "otlp.protocol"),
+            (json!({ "otlp": { "url": "http://c/x", "logs": true } }), "otlp.url"),
+            (json!({ "otlp": { "url": "http://c/v1/traces", "metrics": "10ms" } }), "otlp.metrics"),
             (
                 json!({ "otlp": { "url": "http://c", "headers": [{ "name": "a b", "value": "x" }] } }),
                 "otlp.headers[0].name",

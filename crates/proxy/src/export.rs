@@ -1,4 +1,4 @@
-//! Spans on their way to a collector: gathered by each worker, sent in batches over the connections of a backend, dropped
+//! Spans, log records and metrics on their way to a collector: gathered by each worker, sent in batches over the connections of a backend, dropped
 //! and counted when they cannot be sent. Nobody waits for a collector.
 
 use std::cell::{Cell, RefCell};
@@ -10,9 +10,10 @@ use rhumb_codec::field::Known;
 use rhumb_codec::head::RequestHead;
 use rhumb_codec::protobuf::grpc_message;
 use rhumb_policy::call::{Answer, Call};
-use rhumb_policy::tracing::{Collector, OtlpProtocol};
-use rhumb_telemetry::Metric;
+use rhumb_policy::tracing::{Collector, OtlpProtocol, Telling};
+use rhumb_telemetry::otlp::LogBatch;
 use rhumb_telemetry::trace::{Batch, Resource, Traced, rejected};
+use rhumb_telemetry::{Metric, Record};
 use tokio::sync::Notify;
 
 use crate::call;
@@ -49,11 +50,21 @@ const ANSWER_MAX: usize = 64 << 10;
 #[derive(Default)]
 pub(crate) struct Exports {
     queues: RefCell<Vec<Rc<Queue>>>,
+    /// Collectors that get metrics from this worker, as of a revision.
+    metered: RefCell<(u64, Vec<Rc<Metered>>)>,
+}
+
+/// A collector that gets metrics; nobody else holds it when it is to get none any more.
+struct Metered {
+    collector: Arc<Collector>,
+    every: Duration,
 }
 
 struct Queue {
     collector: Arc<Collector>,
+    what: Telling,
     batch: RefCell<Batch>,
+    logs: RefCell<LogBatch>,
     is_full: Notify,
     /// A task sends what comes.
     is_served: Cell<bool>,
@@ -64,12 +75,13 @@ struct Queue {
 impl Exports {
     /// Adds the spans of an exchange.
     pub(crate) fn tell(&self, worker: &Rc<Worker>, collector: &Arc<Collector>, traced: &Traced<'_>) {
-        let Some(queue) = self.queue(collector) else { return };
+        let Some(queue) = self.queue(collector, Telling::Spans) else { return };
         let mut batch = queue.batch.borrow_mut();
         if batch.size() >= QUEUE_BYTES {
             drop(batch);
             let spans = 1 + traced.attempts.len() + traced.waits.len();
-            count(worker, collector, Count::Dropped("queue_full"), u32::try_from(spans).unwrap_or(u32::MAX));
+            let spans = u32::try_from(spans).unwrap_or(u32::MAX);
+            count(worker, collector, Telling::Spans, Count::Dropped("queue_full"), spans);
             return;
         }
         batch.push(traced);
@@ -82,11 +94,62 @@ impl Exports {
         }
     }
 
-    fn queue(&self, collector: &Arc<Collector>) -> Option<Rc<Queue>> {
+    /// Adds the log record of an exchange.
+    pub(crate) fn log(&self, worker: &Rc<Worker>, collector: &Arc<Collector>, record: &Record<'_>) {
+        let Some(queue) = self.queue(collector, Telling::Logs) else { return };
+        let mut logs = queue.logs.borrow_mut();
+        if logs.size() >= QUEUE_BYTES {
+            drop(logs);
+            count(worker, collector, Telling::Logs, Count::Dropped("queue_full"), 1);
+            return;
+        }
+        logs.push(record);
+        if logs.len() >= BATCH_SPANS {
+            queue.is_full.notify_one();
+        }
+        drop(logs);
+        if !queue.is_served.replace(true) {
+            tokio::task::spawn_local(serve(Rc::downgrade(worker), queue));
+        }
+    }
+
+    /// Has the collectors of the plan in force told of metrics. One worker does that for the process.
+    pub(crate) fn tend(&self, worker: &Rc<Worker>) {
+        let plan = worker.plan();
+        let mut metered = self.metered.borrow_mut();
+        if metered.0 == plan.revision {
+            return;
+        }
+        metered.0 = plan.revision;
+        let mut wanted: Vec<Arc<Collector>> = Vec::new();
+        for (_, rule) in plan.ports.iter().flat_map(|port| port.table.rules()) {
+            let collector = rule.value.tracing.as_ref().and_then(|tracing| tracing.collector.as_ref());
+            if let Some(collector) = collector.filter(|collector| collector.metrics.is_some())
+                && !wanted.iter().any(|known| **known == **collector)
+                && wanted.len() < COLLECTORS_MAX
+            {
+                wanted.push(Arc::clone(collector));
+            }
+        }
+        metered.1.retain(|known| wanted.iter().any(|wanted| **wanted == *known.collector));
+        for collector in wanted {
+            let Some(every) = collector.metrics else { continue };
+            if metered.1.iter().any(|known| *known.collector == *collector) {
+                continue;
+            }
+            let known = Rc::new(Metered { collector, every });
+            tokio::task::spawn_local(meter(Rc::downgrade(worker), Rc::downgrade(&known)));
+            metered.1.push(known);
+        }
+    }
+
+    fn queue(&self, collector: &Arc<Collector>, what: Telling) -> Option<Rc<Queue>> {
         let mut queues = self.queues.borrow_mut();
         // A reload may make the same collector again.
-        let is_same =
-            |queue: &Rc<Queue>| Arc::ptr_eq(&queue.collector, collector) || *queue.collector == **collector;
+        let is_same = |queue: &Rc<Queue>| {
+            queue.what == what
+                && (Arc::ptr_eq(&queue.collector, collector) || *queue.collector == **collector)
+        };
         if let Some(queue) = queues.iter().find(|queue| is_same(queue)) {
             return Some(Rc::clone(queue));
         }
@@ -98,7 +161,9 @@ impl Exports {
         }
         let queue = Rc::new(Queue {
             collector: Arc::clone(collector),
+            what,
             batch: RefCell::default(),
+            logs: RefCell::default(),
             is_full: Notify::new(),
             is_served: Cell::new(false),
             sending: Cell::new(0),
@@ -115,9 +180,11 @@ impl Exports {
             let left = deadline.saturating_duration_since(Instant::now());
             let (content, spans) = take(queue);
             if spans > 0
-                && call::within(left, deliver(worker, &queue.collector, content, spans)).await.is_none()
+                && call::within(left, deliver(worker, &queue.collector, queue.what, content, spans))
+                    .await
+                    .is_none()
             {
-                count(worker, &queue.collector, Count::Dropped("undeliverable"), spans);
+                count(worker, &queue.collector, queue.what, Count::Dropped("undeliverable"), spans);
             }
         }
         // What was on its way already has gone on meanwhile.
@@ -125,7 +192,7 @@ impl Exports {
             tokio::time::sleep(LOOK).await;
         }
         for queue in &queues {
-            count(worker, &queue.collector, Count::Dropped("undeliverable"), queue.sending.get());
+            count(worker, &queue.collector, queue.what, Count::Dropped("undeliverable"), queue.sending.get());
         }
     }
 }
@@ -140,7 +207,7 @@ async fn serve(worker: Weak<Worker>, queue: Rc<Queue>) {
             return;
         }
         queue.sending.set(spans);
-        deliver(&worker, &queue.collector, content, spans).await;
+        deliver(&worker, &queue.collector, queue.what, content, spans).await;
         queue.sending.set(0);
     }
 }
@@ -151,7 +218,10 @@ fn take(queue: &Queue) -> (Vec<u8>, u32) {
         instance: instance(),
         version: env!("CARGO_PKG_VERSION"),
     };
-    queue.batch.borrow_mut().take(&resource)
+    match queue.what {
+        Telling::Logs => queue.logs.borrow_mut().take(&resource),
+        _ => queue.batch.borrow_mut().take(&resource),
+    }
 }
 
 /// This process among others: the machine's name and the process id.
@@ -163,10 +233,16 @@ fn instance() -> &'static str {
     })
 }
 
-async fn deliver(worker: &Rc<Worker>, collector: &Arc<Collector>, content: Vec<u8>, spans: u32) {
+async fn deliver(
+    worker: &Rc<Worker>,
+    collector: &Arc<Collector>,
+    what: Telling,
+    content: Vec<u8>,
+    spans: u32,
+) {
     let mut wait = BACK_OFF;
     for attempt in 1..=ATTEMPTS {
-        let answer = worker.out.call(&collector.to, request(collector, content.clone())).await;
+        let answer = worker.out.call(&collector.to, request(collector, what, content.clone())).await;
         let judged = match &answer {
             Ok(answer) => judge(collector, answer),
             Err(failure) => {
@@ -181,12 +257,12 @@ async fn deliver(worker: &Rc<Worker>, collector: &Arc<Collector>, content: Vec<u
         match judged {
             Judged::Taken { rejected } => {
                 let rejected = rejected.min(spans);
-                count(worker, collector, Count::Sent, spans - rejected);
-                count(worker, collector, Count::Dropped("rejected"), rejected);
+                count(worker, collector, what, Count::Sent, spans - rejected);
+                count(worker, collector, what, Count::Dropped("rejected"), rejected);
                 return;
             }
             Judged::Refused => {
-                count(worker, collector, Count::Dropped("rejected"), spans);
+                count(worker, collector, what, Count::Dropped("rejected"), spans);
                 return;
             }
             Judged::Again if attempt < ATTEMPTS && !worker.is_draining() => {
@@ -196,13 +272,13 @@ async fn deliver(worker: &Rc<Worker>, collector: &Arc<Collector>, content: Vec<u
             Judged::Again => break,
         }
     }
-    count(worker, collector, Count::Dropped("undeliverable"), spans);
+    count(worker, collector, what, Count::Dropped("undeliverable"), spans);
 }
 
-fn request(collector: &Collector, content: Vec<u8>) -> Call {
+fn request(collector: &Collector, what: Telling, content: Vec<u8>) -> Call {
     let mut head = Box::new(RequestHead::new());
     head.set_method(b"POST");
-    head.set_target(collector.path.as_bytes());
+    head.set_target(collector.path_of(what).as_bytes());
     for (name, value) in &collector.fields {
         head.fields.append_named(name, value);
     }
@@ -258,14 +334,40 @@ enum Count {
     Dropped(&'static str),
 }
 
-fn count(worker: &Worker, collector: &Collector, what: Count, spans: u32) {
-    if spans == 0 {
+fn count(worker: &Worker, collector: &Collector, of: Telling, what: Count, items: u32) {
+    if items == 0 {
         return;
     }
     let name = &*collector.to.backend;
     let mut metrics = worker.metrics.borrow_mut();
+    let (sent, dropped) = match of {
+        Telling::Spans => (Metric::SpansSent, Metric::SpansDropped),
+        Telling::Logs => (Metric::LogsSent, Metric::LogsDropped),
+        Telling::Metrics => (Metric::PointsSent, Metric::PointsDropped),
+    };
     match what {
-        Count::Sent => metrics.add(Metric::SpansSent, &[name], spans.into()),
-        Count::Dropped(reason) => metrics.add(Metric::SpansDropped, &[name, reason], spans.into()),
+        Count::Sent => metrics.add(sent, &[name], items.into()),
+        Count::Dropped(reason) => metrics.add(dropped, &[name, reason], items.into()),
+    }
+}
+
+/// Tells a collector of metrics until nobody wants that any more.
+async fn meter(worker: Weak<Worker>, metered: Weak<Metered>) {
+    loop {
+        let Some(every) = metered.upgrade().map(|metered| metered.every) else { return };
+        tokio::time::sleep(every).await;
+        let (Some(worker), Some(metered)) = (worker.upgrade(), metered.upgrade()) else { return };
+        let now = Instant::now();
+        let collector = &metered.collector;
+        let resource = Resource {
+            service: &collector.service,
+            instance: instance(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        let since = worker.unix_nanos(now).saturating_sub(
+            u64::try_from(now.saturating_duration_since(worker.origin).as_nanos()).unwrap_or(0),
+        );
+        let (content, points) = worker.registry.to_otlp(&resource, since, worker.unix_nanos(now));
+        deliver(&worker, collector, Telling::Metrics, content, points).await;
     }
 }

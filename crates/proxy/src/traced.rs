@@ -169,6 +169,11 @@ impl Exchange<'_> {
         if self.traced.remembers() {
             self.make_spans(record);
         }
+        let tracing = self.rule.as_ref().and_then(|rule| rule.value.tracing.as_ref());
+        let collector = tracing.and_then(|tracing| tracing.collector.as_ref());
+        if let Some(collector) = collector.filter(|collector| collector.logs) {
+            self.worker.exports.log(self.worker, collector, record);
+        }
     }
 
     fn make_spans(&self, record: &Record<'_>) {

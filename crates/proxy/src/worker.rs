@@ -490,6 +490,9 @@ async fn housekeeping(worker: Rc<Worker>) {
             worker.epoch.set(read_epoch());
             worker.pools.sweep(now);
             crate::signals::know_own_name(&worker);
+            if worker.stripe == 0 {
+                worker.exports.tend(&worker);
+            }
             if let Some(sightings) = &worker.sightings {
                 sightings.borrow_mut().tick(now);
             }

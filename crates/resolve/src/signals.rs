@@ -2,7 +2,11 @@
 
 use rhumb_model::Span;
 use rhumb_model::kind::signals::Signals as Written;
-use rhumb_plan::process::{History, Signals};
+use rhumb_plan::process::{History, Signals, Statsd};
+use std::time::Duration;
+
+/// How often a StatsD server is told.
+const EVERY: Duration = Duration::from_secs(10);
 
 /// What is counted; nothing when it is turned off.
 pub(crate) fn signals(written: &Written) -> Option<Signals> {
@@ -19,6 +23,11 @@ pub(crate) fn signals(written: &Written) -> Option<Signals> {
         });
     }
     signals.finds_apis = written.apis.as_ref().is_none_or(|apis| apis.value);
+    signals.statsd = written.statsd.as_ref().map(|statsd| Statsd {
+        address: statsd.address.get(),
+        prefix: statsd.prefix.as_ref().map_or_else(Box::default, |prefix| prefix.value.clone()),
+        every: statsd.every.as_ref().map_or(EVERY, |every| every.get()),
+    });
     written.enabled.as_ref().is_none_or(|enabled| enabled.value).then_some(signals)
 }
 
@@ -29,6 +38,7 @@ pub(crate) fn span(written: &Written) -> Option<Span> {
         written.enabled.as_ref().map(|enabled| enabled.span),
         written.memory.as_ref().map(|memory| memory.span),
         written.apis.as_ref().map(|apis| apis.span),
+        written.statsd.as_ref().map(|statsd| statsd.address.span),
         history.and_then(|history| history.enabled.as_ref()).map(|enabled| enabled.span),
         history.and_then(|history| history.path.as_ref()).map(|path| path.span),
         history.and_then(|history| history.size.as_ref()).map(|size| size.span),

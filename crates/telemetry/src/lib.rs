@@ -13,6 +13,7 @@ pub mod record;
 pub mod limit;
 mod text;
 pub mod trace;
+pub mod otlp;
 pub mod access_log;
 pub mod metrics;
 pub mod signals;

@@ -15,10 +15,14 @@ mod registry;
 mod worker;
 mod process;
 mod render;
+pub(crate) mod samples;
+pub(crate) mod protobuf;
+mod statsd;
 
 pub use exchange::BOUNDS;
 pub use registry::{BackendId, Counter, Emit, Gauge, ListenerId, Registry, RuleId, SERIES_LIMIT};
 pub use render::Format;
+pub use statsd::Statsd;
 pub use worker::{LocalCounter, LocalGauge, WorkerMetrics};
 
 /// How the values of a metric are to be read (Prometheus text exposition format 0.0.4).
@@ -116,6 +120,14 @@ metrics! {
         "Spans that a collector took.";
     SpansDropped = "rhumb_spans_dropped_total", Counter, "", ["collector", "reason"],
         "Spans that were not delivered: queue_full, rejected (by the collector), undeliverable (after every attempt).";
+    LogsSent = "rhumb_otlp_logs_sent_total", Counter, "", ["collector"],
+        "Log records that a collector took.";
+    LogsDropped = "rhumb_otlp_logs_dropped_total", Counter, "", ["collector", "reason"],
+        "Log records that were not delivered: queue_full, rejected (by the collector), undeliverable (after every attempt).";
+    PointsSent = "rhumb_otlp_points_sent_total", Counter, "", ["collector"],
+        "Series of metrics that a collector took.";
+    PointsDropped = "rhumb_otlp_points_dropped_total", Counter, "", ["collector", "reason"],
+        "Series of metrics that were not delivered: rejected (by the collector), undeliverable (after every attempt).";
     StoreAsks = "rhumb_store_leases_total", Counter, "", ["store"],
         "Leases of permits that were asked of a store.";
     StoreRoundTrips = "rhumb_store_round_trips_total", Counter, "", ["store", "result"],
@@ -263,6 +275,12 @@ metrics! {
         "1 if a metric has reached its limit of series, so that some are counted together.";
     SignalsBytes = "rhumb_signals_bytes", Gauge, "bytes", [],
         "Memory of golden signals.";
+    EdgeRequests = "rhumb_edge_requests_total", Counter, "", ["source", "target", "mtls", "outcome"],
+        "Requests by who called what, and by how they ended.";
+    EndpointRequests = "rhumb_endpoint_requests_total", Counter, "", ["backend", "endpoint", "outcome"],
+        "Requests by the endpoint that was asked last, and by how they ended.";
+    ConsumerRequests = "rhumb_consumer_requests_total", Counter, "", ["consumer", "plan", "outcome"],
+        "Requests of registered consumers, by how they ended.";
     SignalsOverflow = "rhumb_signals_overflow_total", Counter, "", ["dimension"],
         "Exchanges that were counted under the name `other` because the memory of golden signals is spent.";
     SightingsDropped = "rhumb_sightings_dropped_total", Counter, "", [],

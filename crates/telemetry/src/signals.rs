@@ -15,11 +15,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub(crate) use buckets::bucket_of as native_bucket_of;
 pub use buckets::{BUCKETS, Buckets, bound_nanos};
 pub use worker::{Seen, WorkerSignals};
 pub(crate) use worker::{bytes, fold};
 
-use crate::metrics::{Counter, Gauge, Metric, Registry};
+use crate::metrics::{Counter, Emit, Gauge, Metric, Registry};
 use crate::record::Record;
 
 /// What signals are counted by.
@@ -301,7 +302,7 @@ impl Board {
         let overflow = Dimension::ALL
             .map(|dimension| registry.counter(Metric::SignalsOverflow, &[dimension.as_str()]))
             .into();
-        Arc::new(Self {
+        let board = Arc::new(Self {
             seed: seed | 1,
             budget,
             inner: Mutex::default(),
@@ -309,7 +310,38 @@ impl Board {
             version: AtomicU64::new(0),
             overflow,
             gauge: registry.gauge(Metric::SignalsBytes, &[]),
-        })
+        });
+        for (metric, dimension) in [
+            (Metric::EdgeRequests, Dimension::Edge),
+            (Metric::EndpointRequests, Dimension::Endpoint),
+            (Metric::ConsumerRequests, Dimension::Consumer),
+        ] {
+            let of = Arc::downgrade(&board);
+            registry.collect(metric, move |emit| {
+                let Some(board) = of.upgrade() else { return };
+                board.emit(dimension, emit);
+            });
+        }
+        board
+    }
+
+    /// Tells how many requests each series of a dimension has, by how they ended.
+    fn emit(&self, dimension: Dimension, emit: &mut Emit<'_>) {
+        let mut all: Vec<_> =
+            self.totals().into_iter().filter(|series| series.dimension == dimension).collect();
+        // Where there are more than are told, it is always the same ones.
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        for series in all {
+            let mut labels: Vec<&str> = series.name.parts().collect();
+            labels.resize(dimension.names(), "");
+            for (outcome, count) in Outcome::ALL.into_iter().zip(series.totals.outcomes) {
+                if count > 0 {
+                    labels.push(outcome.as_str());
+                    emit(&labels, i64::try_from(count).unwrap_or(i64::MAX));
+                    labels.pop();
+                }
+            }
+        }
     }
 
     /// The signals of one worker.

@@ -160,30 +160,7 @@ impl Batch {
     /// Nothing is left.
     pub fn take(&mut self, resource: &Resource<'_>) -> (Vec<u8>, u32) {
         let count = std::mem::take(&mut self.count);
-        let mut scope = Writer::new();
-        scope.message(1, |scope| {
-            scope.bytes(1, b"rhumb");
-            scope.bytes(2, resource.version.as_bytes());
-        });
-        // Each span has its key and length already.
-        let mut scope = scope.into_bytes();
-        scope.append(&mut self.spans);
-        let mut request = Writer::new();
-        request.message(1, |spans| {
-            spans.message(1, |writer| {
-                for (key, value) in [
-                    ("service.name", resource.service),
-                    ("service.instance.id", resource.instance),
-                    ("service.version", resource.version),
-                    ("telemetry.sdk.name", "rhumb"),
-                ] {
-                    // Field 1 of a Resource is what field 9 of a Span is.
-                    attribute(writer, 1, key, |any| any.bytes(1, value.as_bytes()));
-                }
-            });
-            spans.bytes(2, &scope);
-        });
-        (request.into_bytes(), count)
+        (scoped(resource, &mut self.spans), count)
     }
 
     /// Drops everything. Returns how many spans that were.
@@ -191,6 +168,35 @@ impl Batch {
         self.spans.clear();
         std::mem::take(&mut self.count)
     }
+}
+
+/// The request that hands over spans, log records or metrics, each of which has its key (2) and length already.
+/// Nothing is left of them.
+pub(crate) fn scoped(resource: &Resource<'_>, told: &mut Vec<u8>) -> Vec<u8> {
+    let mut scope = Writer::new();
+    scope.message(1, |scope| {
+        scope.bytes(1, b"rhumb");
+        scope.bytes(2, resource.version.as_bytes());
+    });
+    // Each span has its key and length already.
+    let mut scope = scope.into_bytes();
+    scope.append(told);
+    let mut request = Writer::new();
+    request.message(1, |spans| {
+        spans.message(1, |writer| {
+            for (key, value) in [
+                ("service.name", resource.service),
+                ("service.instance.id", resource.instance),
+                ("service.version", resource.version),
+                ("telemetry.sdk.name", "rhumb"),
+            ] {
+                // Field 1 of a Resource is what field 9 of a Span is.
+                attribute(writer, 1, key, |any| any.bytes(1, value.as_bytes()));
+            }
+        });
+        spans.bytes(2, &scope);
+    });
+    request.into_bytes()
 }
 
 /// Who tells.
@@ -214,7 +220,7 @@ fn field(message: &[u8], number: u32) -> Option<Value<'_>> {
     Message::new(message).filter_map(Result::ok).find(|(found, _)| *found == number).map(|(_, value)| value)
 }
 
-fn exchange(span: &mut Writer, record: &Record<'_>, method: &str) {
+pub(crate) fn exchange(span: &mut Writer, record: &Record<'_>, method: &str) {
     string(span, "http.request.method", method.as_bytes());
     string(span, "url.scheme", record.scheme.as_str().as_bytes());
     let mut told = Vec::new();
@@ -349,14 +355,14 @@ fn number(span: &mut Writer, key: &str, value: u64) {
     attribute(span, 9, key, |any| any.always_number(3, value));
 }
 
-fn attribute(writer: &mut Writer, field: u32, key: &str, write: impl FnOnce(&mut Writer)) {
+pub(crate) fn attribute(writer: &mut Writer, field: u32, key: &str, write: impl FnOnce(&mut Writer)) {
     writer.message(field, |pair| {
         pair.bytes(1, key.as_bytes());
         pair.message(2, write);
     });
 }
 
-fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+pub(crate) fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 

@@ -2,7 +2,7 @@
 
 use crate::decode::{Decoder, object};
 use crate::diag::Rule;
-use crate::scalar::ByteSize;
+use crate::scalar::{ByteSize, Duration, SocketAddress};
 use crate::span::Spanned;
 
 object! {
@@ -16,6 +16,8 @@ object! {
         "history" history: Option<History>,
         /// Whether it is found out from traffic which APIs there are. Default: yes.
         "apis" apis: Option<Spanned<bool>>,
+        /// All metrics go to a StatsD server too.
+        "statsd" statsd: Option<Statsd>,
     }
     check Signals::check;
 }
@@ -34,6 +36,39 @@ impl Signals {
             let diag = cx
                 .error(Rule::OutOfRange, size.span, format!("{} bytes are out of range", size.get()))
                 .why("allowed: 64Ki to 1Gi");
+            cx.push(diag);
+        }
+    }
+}
+
+object! {
+    /// A StatsD server, told with the tags of DogStatsD over UDP.
+    pub struct Statsd as "statsd" {
+        /// Its address.
+        "address" address: Spanned<SocketAddress>,
+        /// What stands before each name. Default: nothing.
+        "prefix" prefix: Option<Spanned<Box<str>>>,
+        /// How often it is told. Default: 10s.
+        "every" every: Option<Spanned<Duration>>,
+    }
+    check Statsd::check;
+}
+
+impl Statsd {
+    fn check(&self, cx: &mut Decoder<'_>) {
+        if let Some(every) = &self.every
+            && every.get() < std::time::Duration::from_secs(1)
+        {
+            let diag =
+                cx.error(Rule::OutOfRange, every.span, "that is too often").why("allowed: 1s and more");
+            cx.push(diag);
+        }
+        if let Some(prefix) = &self.prefix
+            && !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        {
+            let diag = cx
+                .error(Rule::BadValue, prefix.span, "the prefix has other characters than names")
+                .why("allowed are letters, digits, `.`, `_` and `-`");
             cx.push(diag);
         }
     }

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::signals::{BUCKETS as NATIVE, Buckets as Native, native_bucket_of};
+
 /// Upper bounds of the buckets of every duration histogram. Unit: microseconds.
 ///
 /// OpenTelemetry's bounds for `http.server.request.duration`, and below them four for a proxy near its backends.
@@ -33,20 +35,37 @@ pub(super) fn bucket_of(time: Duration) -> usize {
 }
 
 /// Times and sizes of exchanges with the same labels. One writer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Exchange {
     /// How many exchanges took how long. Their sum is the count of all, so the two never disagree.
     buckets: [AtomicU64; BUCKETS],
+    /// The same by √2, for native histograms.
+    native: [AtomicU64; NATIVE],
     nanos: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self {
+            buckets: Default::default(),
+            native: [const { AtomicU64::new(0) }; NATIVE],
+            nanos: AtomicU64::default(),
+            bytes_in: AtomicU64::default(),
+            bytes_out: AtomicU64::default(),
+        }
+    }
 }
 
 impl Exchange {
     pub(super) fn record(&self, time: Duration, bytes_in: u64, bytes_out: u64) {
         let nanos = nanos_of(time);
         if let Some(bucket) = self.buckets.get(bucket_of(time)) {
+            add(bucket, 1);
+        }
+        if let Some(bucket) = self.native.get(native_bucket_of(nanos)) {
             add(bucket, 1);
         }
         add(&self.nanos, nanos);
@@ -62,23 +81,26 @@ impl Exchange {
     }
 
     fn cells(&self) -> impl Iterator<Item = &AtomicU64> {
-        self.buckets.iter().chain([&self.nanos, &self.bytes_in, &self.bytes_out])
+        self.buckets.iter().chain(&self.native).chain([&self.nanos, &self.bytes_in, &self.bytes_out])
     }
 }
 
 /// What parts of a series amount to.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     pub(super) buckets: [u64; BUCKETS],
-    pub(super) nanos: u64,
+    pub(super) native: Native,
+    pub(crate) nanos: u64,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
 }
 
 impl Totals {
     pub(super) fn add(&mut self, part: &Exchange) {
-        let Self { buckets, nanos, bytes_in, bytes_out } = self;
-        for (total, cell) in buckets.iter_mut().chain([nanos, bytes_in, bytes_out]).zip(part.cells()) {
+        let Self { buckets, native, nanos, bytes_in, bytes_out } = self;
+        for (total, cell) in
+            buckets.iter_mut().chain(&mut native.0).chain([nanos, bytes_in, bytes_out]).zip(part.cells())
+        {
             *total = total.wrapping_add(cell.load(Ordering::Relaxed));
         }
     }

@@ -10,7 +10,7 @@ pub(super) const EVERY: Duration = Duration::from_millis(100);
 
 /// One request of a series whose trace was sampled.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Exemplar {
+pub(crate) struct Exemplar {
     pub(super) trace_id: [u8; 32],
     pub(super) time: Duration,
     /// When the request ended, since the Unix epoch. Unit: nanoseconds.

@@ -17,6 +17,8 @@ pub enum Format {
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
+    /// Prometheus' protocol buffers, delimited, with native histograms.
+    Protobuf,
 }
 
 impl Format {
@@ -33,6 +35,8 @@ impl Format {
                         // Others than 1.0 and its forerunner are not spoken here.
                         Some(("version", "1.0.0" | "0.0.1" | "0.0.4")) => {}
                         Some(("version", _)) => return None,
+                        Some(("proto", name)) if name != FAMILY => return None,
+                        Some(("encoding", encoding)) if encoding != "delimited" => return None,
                         _ => {}
                     }
                 }
@@ -42,7 +46,12 @@ impl Format {
         };
         let open = weight("application/openmetrics-text");
         let text = weight("text/plain").max(weight("text/*")).max(weight("*/*"));
-        if open > 0.0 && open >= text { Self::OpenMetrics } else { Self::Text }
+        let protobuf = weight("application/vnd.google.protobuf");
+        match () {
+            () if protobuf > 0.0 && protobuf >= open && protobuf >= text => Self::Protobuf,
+            () if open > 0.0 && open >= text => Self::OpenMetrics,
+            () => Self::Text,
+        }
     }
 
     /// Its media type.
@@ -50,12 +59,28 @@ impl Format {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
         }
     }
 }
 
+/// The message that is spoken.
+const FAMILY: &str = "io.prometheus.client.MetricFamily";
+
 impl Registry {
-    /// Appends all metrics in a form.
+    /// All metrics in a form.
+    pub fn encode(&self, format: Format) -> Vec<u8> {
+        if format == Format::Protobuf {
+            return self.protobuf();
+        }
+        let mut text = String::new();
+        self.render(format, &mut text);
+        text.into_bytes()
+    }
+
+    /// Appends all metrics as text; protocol buffers are none.
     ///
     /// A metric without series is left out. Counts of one histogram agree with each other; different series may be from
     /// slightly different moments.
@@ -64,7 +89,7 @@ impl Registry {
         let server = lock(&self.server).totals();
         let client = lock(&self.client).totals();
         let exemplars = match format {
-            Format::Text => HashMap::new(),
+            Format::Text | Format::Protobuf => HashMap::new(),
             Format::OpenMetrics => lock(&self.exemplars).clone(),
         };
         let none = HashMap::new();
@@ -139,7 +164,7 @@ impl Registry {
     }
 }
 
-fn write_server(out: &mut String, names: &Names, key: Key) {
+pub(super) fn write_server(out: &mut String, names: &Names, key: Key) {
     let (status, [route, template], listener) = match key.is_overflow() {
         true => (status_text(key), [OTHER; 2], OTHER),
         false => (status_text(key), names.rule(key.id()), names.listener(key.listener())),
@@ -152,7 +177,7 @@ fn write_server(out: &mut String, names: &Names, key: Key) {
     write_labels(out, Metric::ServerRequestDuration, &values);
 }
 
-fn write_client(out: &mut String, names: &Names, key: Key) {
+pub(super) fn write_client(out: &mut String, names: &Names, key: Key) {
     let backend = if key.is_overflow() { OTHER } else { names.backend(key.id()) };
     write_labels(out, Metric::ClientRequestDuration, &[backend, key.method().as_str(), &status_text(key)]);
 }

@@ -70,7 +70,7 @@ impl Buckets {
 
 /// The bucket of a time.
 #[inline]
-pub(super) fn bucket_of(nanos: u64) -> usize {
+pub(crate) fn bucket_of(nanos: u64) -> usize {
     if nanos < FIRST_NANOS {
         return 0;
     }
