@@ -36,6 +36,7 @@ const DAYS_KEPT: u64 = 400 * DAY;
 const HALF_A_LOOK_MS: u64 = 1000;
 
 const MINUTE: u64 = 60;
+const LOOKS_A_MINUTE: u64 = MINUTE / LOOK.as_secs();
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
@@ -212,7 +213,11 @@ impl History {
         let mut inner = self.lock();
         let looks = inner.looks;
         inner.looks += 1;
-        let gone = self.board.retire(looks, LOOK);
+        let gone = if looks.is_multiple_of(LOOKS_A_MINUTE) {
+            self.board.retire(looks / LOOKS_A_MINUTE, Duration::from_secs(MINUTE))
+        } else {
+            Vec::new()
+        };
         let all = self.board.totals();
         let inner = &mut *inner;
         // What has come, came half a look ago.
@@ -514,7 +519,7 @@ impl Inner {
             self.close_ten();
             self.close_minute();
         }
-        let is_minute = self.looks.is_multiple_of(MINUTE / LOOK.as_secs());
+        let is_minute = self.looks.is_multiple_of(LOOKS_A_MINUTE);
         if is_minute || is_last {
             if self.is_hour_new {
                 self.waiting.push(Write::Put(Kind::Hours, self.hour.0, self.hour.1.write()));

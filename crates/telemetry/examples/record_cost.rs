@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use rhumb_telemetry::access_log::{Format, QueryLog, Sink};
 use rhumb_telemetry::record::{Protocol, Record, Scheme, StatusSource, Timing, TlsRecord};
-use rhumb_telemetry::{AccessLog, AccessLogConfig, IdSource, Registry, TraceContext};
+use rhumb_telemetry::sightings::Content;
+use rhumb_telemetry::signals::{BUDGET, Seen};
+use rhumb_telemetry::{AccessLog, AccessLogConfig, Board, IdSource, Lookout, Registry, TraceContext};
 
 const ROUNDS: usize = 7;
 const RECORDS: u32 = 200_000;
@@ -44,6 +46,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     measure("metrics, 100 rules", |n| {
         metrics.finish(black_box(&plain), listener, rules[n as usize % 100], Some(backend));
     });
+    let board = Board::new(BUDGET, 7, &registry);
+    let mut signals = board.worker();
+    let seen = |rule| Seen {
+        rule,
+        backend: Some(backend),
+        endpoint: Some(1),
+        source: "gateway",
+        target: "default/users",
+        is_mutual: false,
+        plan: "",
+    };
+    measure("golden signals, 1 rule", |_| signals.count(black_box(&plain), &seen(rules[0])));
+    measure("golden signals, 100 rules", |n| {
+        signals.count(black_box(&plain), &seen(rules[n as usize % 100]));
+    });
+    let mut sightings = Lookout::new(7, &registry).worker();
+    let content = Content { request_type: b"", response_type: b"application/json", request: None };
+    measure("sightings of APIs", |_| sightings.see(black_box(&plain), "", &content));
     let formats = [
         ("JSON line", Format::Json, QueryLog::Omitted, &plain),
         ("JSON line, query", Format::Json, QueryLog::Redacted, &plain),
