@@ -1,5 +1,6 @@
 //! Documents in, plan and mistakes out.
 
+mod advice;
 mod golden;
 mod memory;
 mod read;
