@@ -5,6 +5,7 @@ mod connections;
 mod changes;
 mod demo;
 mod faults;
+mod hops;
 mod namespaces;
 mod sidecar;
 mod traces;

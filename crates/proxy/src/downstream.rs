@@ -253,7 +253,20 @@ pub(crate) fn start_plain(
     mesh: Option<Box<MeshSide>>,
     member: Member,
 ) {
-    let connection = Connection::new(worker, port, &stream, ends, mesh);
+    start_inside(worker, port, stream, ends, (mesh, None), member);
+}
+
+/// The same for a connection inside of another one, with what the handshake of that one has settled.
+pub(crate) fn start_inside(
+    worker: &Rc<Worker>,
+    port: &Arc<Port>,
+    stream: TcpStream,
+    ends: Ends,
+    (mesh, tls): (Option<Box<MeshSide>>, Option<Box<TlsFacts>>),
+    member: Member,
+) {
+    let mut connection = Connection::new(worker, port, &stream, ends, mesh);
+    connection.tls = tls;
     tokio::task::spawn_local(serve_h1(Rc::clone(worker), Io::Plain(stream), connection, member));
 }
 

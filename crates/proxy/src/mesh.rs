@@ -79,6 +79,11 @@ impl MeshSide {
         self.place.is_none() && self.peer.is_some()
     }
 
+    /// The revocations that its peer was looked for in.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.get()
+    }
+
     /// Who calls what: namespace and account of the caller, and the server name of the service.
     pub(crate) fn edge(&self) -> (Cow<'_, str>, &str) {
         let source = match self.peer.as_ref().map(|peer| (peer.id.account(), &peer.id)) {

@@ -3,10 +3,12 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rhumb_base::failure::{Cause, Failure, Retry};
 use rhumb_codec::head::{Content, RequestHead, ResponseHead};
@@ -18,11 +20,14 @@ use rhumb_plan::Port;
 use rhumb_plan::mesh::Place;
 use rhumb_telemetry::{Metric, Protocol};
 use rhumb_upstream::Target;
+use tokio::net::TcpStream;
 
-use crate::downstream::Connection;
+use crate::downstream::{self, Connection};
+use crate::l4::header::Ends;
 use crate::l4::record::Account;
 use crate::l4::relay::{Carried, RelayEnd, RelayLimits};
 use crate::l4::tcp;
+use crate::mesh::MeshSide;
 use crate::pace::Pace;
 use crate::worker::Worker;
 
@@ -86,7 +91,14 @@ pub(crate) async fn serve(
     head: Box<RequestHead>,
 ) {
     let status = match admit(worker, connection, &head) {
-        Ok(port) => {
+        Ok(Leads::Requests(name, port)) => {
+            worker.give_request(head);
+            match serve_inside(worker, connection, &mut stream, name, &port).await {
+                Ok(()) => return,
+                Err(cause) => cause.facts().status,
+            }
+        }
+        Ok(Leads::Connection(port)) => {
             worker.give_request(head);
             let mut account = Account::new(worker, &port, Protocol::Tcp, connection.peer);
             match tcp::connect_inside(worker, &port, &mut account, connection).await {
@@ -122,20 +134,74 @@ pub(crate) async fn serve(
     respond(worker, &mut stream, status, Content::None).await;
 }
 
-/// The port that a CONNECT leads to: that of the service that the connection is for, else by the authority's number.
-fn admit(worker: &Worker, connection: &Connection, head: &RequestHead) -> Result<Arc<Port>, Cause> {
+/// How long the connection inside of a stream may rest: longer than anything inside of it may. What is there ends earlier by
+/// its own limits.
+const INSIDE_IDLE: Duration = Duration::from_secs(3600);
+
+/// Serves the requests of a connection that came in a CONNECT stream, as proxies that are not ours bring them: with the policies of
+/// requests, and the identity of the connection outside. The two ends of a pair of sockets stand for the connection, which costs
+/// a copy; our own proxies send requests as they are.
+async fn serve_inside(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    stream: &mut h2::Stream,
+    name: Arc<str>,
+    port: &Arc<Port>,
+) -> Result<(), Cause> {
+    let (inner, outer) = pair().map_err(|_| Cause::Overloaded)?;
+    let side = connection.mesh.as_deref().ok_or(Cause::NotImplemented)?;
+    let inside = MeshSide::new(Some(Place::Inbound(name)), side.peer.clone(), side.generation());
+    let ends = Ends { client: connection.peer, destination: None };
+    let known = (Some(inside), connection.tls.clone());
+    downstream::start_inside(worker, port, inner, ends, known, worker.join(None));
+    respond(worker, stream, 200, Content::Streamed).await;
+    let limits = RelayLimits { idle: Some(INSIDE_IDLE), ..RelayLimits::default() };
+    // What it has carried is told by the records of the requests.
+    let mut carried = Carried::default();
+    relay(&mut Io::Plain(outer), stream, Reads::Request, limits, &mut carried, &[], || true).await;
+    Ok(())
+}
+
+/// Two connected sockets.
+fn pair() -> io::Result<(TcpStream, TcpStream)> {
+    let (inner, outer) = UnixStream::pair()?;
+    let wrap = |socket: UnixStream| {
+        socket.set_nonblocking(true)?;
+        // Nothing here asks for what only TCP has.
+        TcpStream::from_std(std::net::TcpStream::from(OwnedFd::from(socket)))
+    };
+    Ok((wrap(inner)?, wrap(outer)?))
+}
+
+/// What a CONNECT leads to.
+enum Leads {
+    /// To the application, as it is.
+    Connection(Arc<Port>),
+    /// To the requests of a service.
+    Requests(Arc<str>, Arc<Port>),
+}
+
+/// What a CONNECT leads to: a port of the service that the connection is for, else by the authority's number.
+fn admit(worker: &Worker, connection: &Connection, head: &RequestHead) -> Result<Leads, Cause> {
     let plan = worker.plan();
     let mesh = plan.mesh.as_ref().ok_or(Cause::NotImplemented)?;
     let side = connection.mesh.as_deref().filter(|side| side.is_inbound()).ok_or(Cause::NotImplemented)?;
     let service = match &side.place {
-        Some(Place::Inbound(name)) => mesh.inbound.get(name),
+        Some(Place::Inbound(name)) => mesh.inbound.get_key_value(name),
         _ => {
             let authority = std::str::from_utf8(head.authority()).ok();
             let number = authority.and_then(|authority| authority.rsplit_once(':')?.1.parse::<u16>().ok());
-            number.and_then(|number| mesh.inbound.get(mesh.inbound_ports.get(&number)?))
+            number.and_then(|number| mesh.inbound.get_key_value(mesh.inbound_ports.get(&number)?))
         }
     };
-    service.and_then(|service| service.tcp.clone()).ok_or(Cause::RouteNotFound)
+    let (name, service) = service.ok_or(Cause::RouteNotFound)?;
+    let carried = service.tcp.as_ref().filter(|port| tcp::carries(worker, port, connection));
+    match (&service.http, carried) {
+        (Some(http), _) if service.is_http => Ok(Leads::Requests(Arc::clone(name), Arc::clone(http))),
+        // Nobody has said what is spoken there, and only requests can be decided about.
+        (Some(http), None) => Ok(Leads::Requests(Arc::clone(name), Arc::clone(http))),
+        _ => service.tcp.clone().map(Leads::Connection).ok_or(Cause::RouteNotFound),
+    }
 }
 
 async fn respond(worker: &Worker, stream: &mut h2::Stream, status: u16, content: Content) {

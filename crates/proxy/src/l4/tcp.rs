@@ -318,6 +318,15 @@ async fn carry(opened: Opened) {
     account.finish(end);
 }
 
+/// True when a port carries a connection of a caller's proxy as it is: as far as that can be told without requests, it may.
+pub(crate) fn carries(worker: &Worker, port: &Port, connection: &Connection) -> bool {
+    let rule = port.l4.as_deref().and_then(|l4| rule_of(l4, None));
+    rule.is_some_and(|rule| {
+        rule.invalid.is_none()
+            && may_connect(worker, rule, connection.certificate(), connection.peer, connection.address)
+    })
+}
+
 /// Connects to the application for a stream of a caller's proxy, when the caller may.
 pub(crate) async fn connect_inside(
     worker: &Rc<Worker>,
@@ -434,7 +443,13 @@ pub(crate) async fn open_early(
     // As long as a request may take to begin; who says nothing for longer waits for the other side.
     let until = Instant::now() + port.settings.header_timeout;
     let opened = {
-        let mut opening = pin!(connect(worker, &rule, &mut account, ends, || stream.local_addr().ok()));
+        let mut opening = pin!(async {
+            // What is a request after all is decided about as one.
+            if !rule.access.is_empty() && !may_connect(worker, &rule, None, ends.client, port.address) {
+                return Err(Cause::AccessDenied.into());
+            }
+            connect(worker, &rule, &mut account, ends, || stream.local_addr().ok()).await
+        });
         let mut looking = pin!(mesh::look(&stream, until));
         let mut has_looked = None;
         let opened = poll_fn(|cx| {
