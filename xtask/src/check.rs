@@ -1,6 +1,6 @@
 //! `cargo xtask check`: every step runs, also after a failed one, and the failed ones are listed at the end.
 
-use crate::{edges, generated, peers, run};
+use crate::{dashboard, edges, generated, peers, run};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +16,7 @@ pub(crate) fn check(install_deny: bool, only: &[String]) -> Result<()> {
         ("clippy", clippy),
         ("doc", doc),
         ("gen", fresh),
+        ("ui", || dashboard::build(true)),
         ("deny", deny),
     ];
     if let Some(unknown) = only.iter().find(|name| !STEPS.iter().any(|(step, _)| step == name)) {

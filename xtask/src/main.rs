@@ -1,7 +1,8 @@
-//! Project tasks: `cargo xtask check | test | bench | gen`. Start reading at [`Task`].
+//! Project tasks: `cargo xtask check | test | bench | gen | ui`. Start reading at [`Task`].
 
 mod bench;
 mod check;
+mod dashboard;
 mod edges;
 mod generated;
 mod peers;
@@ -57,6 +58,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Builds the dashboard into ui/dist.
+    Ui {
+        /// Write nothing; fail when a file in the tree differs.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> Result<()> {
@@ -67,5 +74,6 @@ fn main() -> Result<()> {
         Task::Bench { plain, args } => bench::bench(plain, &args),
         Task::Release => release::release().map(|_| ()),
         Task::Gen { check } => generated::generate(check),
+        Task::Ui { check } => dashboard::build(check),
     }
 }

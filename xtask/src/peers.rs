@@ -67,6 +67,16 @@ fn node() -> Result<()> {
     Ok(())
 }
 
+/// Node.js and its package manager alone.
+pub(crate) fn ensure_node() -> Result<()> {
+    let missing: Vec<&str> = [("node", "nodejs"), ("npm", "npm")]
+        .iter()
+        .filter(|(program, _)| !run::installed(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() { Ok(()) } else { install_debian(&missing) }
+}
+
 fn install_debian(packages: &[&str]) -> Result<()> {
     if !run::installed("apt-get") {
         bail!("please install: {}", packages.join(" "));

@@ -50,6 +50,7 @@ mod problem;
 pub(crate) mod role;
 pub(crate) mod shelf;
 pub(crate) mod token;
+mod ui;
 pub(crate) mod v1;
 
 /// What the answers are made of.
@@ -144,6 +145,7 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The pages, as `/` lists them.
 const INDEX: &str = "\
 rhumb admin listener
+/ui/        the dashboard, for browsers
 /livez      200 while the process runs
 /readyz     200 while it takes traffic, 503 before and while it drains
 /metrics    Prometheus text format, OpenMetrics
@@ -166,7 +168,12 @@ pub(crate) async fn serve(socket: TcpListener, admin: Admin, credentials: Creden
 
 fn router(desk: Arc<Desk>) -> Router {
     Router::new()
-        .route("/", get(|| async { INDEX }))
+        .route(
+            "/",
+            get(
+                |fields: HeaderMap| async move { ui::lead(&fields).unwrap_or_else(|| INDEX.into_response()) },
+            ),
+        )
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -184,6 +191,7 @@ fn router(desk: Arc<Desk>) -> Router {
         })
         .layer(from_fn_with_state(Arc::clone(&desk), check))
         .with_state(desk)
+        .merge(ui::router())
 }
 
 /// Lets a request in or answers in its place.

@@ -1,0 +1,85 @@
+// Proxies of a control plane: who runs what of what it wants, and what it refuses.
+
+import { ask } from '../api';
+import { count, span } from '../format';
+import type { PageProps } from '../app';
+import { Card, Empty, Filter, Head, Loaded, Note, Pill } from '../parts/basic';
+import { Table } from '../parts/table';
+import { useResource } from '../resource';
+import type { Proxy } from '../types';
+
+interface Answer {
+  revision: number;
+  proxies: Proxy[];
+}
+
+export function Proxies({ place }: PageProps) {
+  const answer = useResource<Answer>('/proxies', () => ask('/proxies'), { every: 5, on: ['proxies', 'documents'] });
+  const text = place.query.get('q') ?? '';
+  return (
+    <>
+      <Head title="Proxies" end={<Filter value={text} label="Filter by identity" />}>
+        Each proxy asks for what it needs and says when it runs it. One that refuses something keeps the last good version.
+      </Head>
+      <Loaded of={answer}>
+        {({ proxies }) => {
+          const refused = proxies.flatMap((proxy) => proxy.refused.map((one) => ({ ...one, proxy: proxy.proxy })));
+          return (
+            <>
+              {refused.length > 0 && (
+                <Note level="critical">
+                  {refused.slice(0, 5).map((one) => (
+                    <p key={`${one.proxy}${one.resource}`}>
+                      <code>{one.proxy}</code> refuses <code>{one.resource}</code>: {one.why}
+                    </p>
+                  ))}
+                </Note>
+              )}
+              <Card flush>
+                <Table
+                  rows={proxies.filter((one) => one.proxy.includes(text))}
+                  rowKey={(row) => row.proxy}
+                  caption="Proxies"
+                  sort={{ id: 'proxy', down: false }}
+                  empty={
+                    <Empty title={text ? 'No proxy fits' : 'No proxy has come yet'} icon="proxies">
+                      {text ? '' : 'Start one with rhumb run --control, or a sidecar; it stands here as soon as it has joined.'}
+                    </Empty>
+                  }
+                  columns={[
+                    { id: 'state', title: 'State', by: (row) => stateOf(row), cell: (row) => <State of={row} />, width: '120px' },
+                    { id: 'proxy', title: 'Proxy', by: (row) => row.proxy, cell: (row) => <span class="name mono wrap-any">{row.proxy}</span> },
+                    {
+                      id: 'runs',
+                      title: 'Runs',
+                      by: (row) => (row.wants === 0 ? 1 : row.current / row.wants),
+                      cell: (row) => (
+                        <span class="row">
+                          <span class="bar" aria-hidden="true">
+                            <i class={row.current === row.wants ? 'ok' : 'warning'} style={{ width: `${row.wants === 0 ? 100 : Math.round((row.current / row.wants) * 100)}%` }} />
+                          </span>
+                          <span class="tn">
+                            {count(row.current)} of {count(row.wants)}
+                          </span>
+                        </span>
+                      ),
+                    },
+                    { id: 'refused', title: 'Refuses', isNumber: true, by: (row) => row.refused.length, cell: (row) => <span class={row.refused.length > 0 ? 'bad' : 'muted'}>{count(row.refused.length)}</span> },
+                    { id: 'for', title: 'For', isNumber: true, by: (row) => row.forSeconds, cell: (row) => span(row.forSeconds) },
+                  ]}
+                />
+              </Card>
+            </>
+          );
+        }}
+      </Loaded>
+    </>
+  );
+}
+
+const stateOf = (proxy: Proxy) => (!proxy.connected ? 'away' : proxy.refused.length > 0 ? 'refuses' : proxy.current < proxy.wants ? 'behind' : 'current');
+
+function State({ of }: { of: Proxy }) {
+  const state = stateOf(of);
+  return <Pill level={{ away: 'warning', refuses: 'critical', behind: 'warning', current: 'ok' }[state] ?? ''}>{state}</Pill>;
+}
