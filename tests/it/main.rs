@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod control;
 mod curl;
+mod dashboard;
 mod documents;
 mod embedded;
 mod ext_authz;
