@@ -122,6 +122,7 @@ Rhumb listens on http://127.0.0.1:{port} in front of {count} sample backends. Tr
   curl -i http://127.0.0.1:{port}/orders/1     # another backend
   curl -i http://127.0.0.1:{port}/old/x        # a redirect
   curl -s http://{admin}/metrics         # metrics
+  http://{admin}/                        # in a browser: the dashboard; the log says where its token is
   {program} explain -c {path} GET http://127.0.0.1:{port}/users/7
 
 The configuration is {path}; save a change and it is live. Ctrl-C ends.
