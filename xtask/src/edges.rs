@@ -108,7 +108,8 @@ const FENCES: &[(&str, &[&str])] = &[
     // policy: signatures, keyed hashes and sealed states of credentials.
     // identity: randomness, and hashes of join tokens.
     // database: what is sealed.
-    ("aws-lc-rs", &["tls", "conn", "policy", "identity", "database"]),
+    // app: hashes of named tokens and of sessions.
+    ("aws-lc-rs", &["tls", "conn", "policy", "identity", "database", "app"]),
     ("tokio-postgres", &["database"]),
     ("rcgen", &["identity"]),
     ("httparse", &["codec"]),

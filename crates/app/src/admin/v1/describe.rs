@@ -340,7 +340,10 @@ pub(super) fn openapi(endpoints: &[Endpoint]) -> Value {
             "schemas": schemas,
             "securitySchemes": {
                 "token": { "type": "http", "scheme": "bearer" },
-                "session": { "type": "apiKey", "in": "cookie", "name": "rhumb_session" },
+                "session": {
+                    "type": "apiKey", "in": "cookie", "name": "rhumb_session",
+                    "description": "With the port that was asked, where one was written: `rhumb_session_9901`.",
+                },
             },
         },
     })

@@ -20,7 +20,8 @@ pub(super) async fn login(call: Call) -> Answer {
     let who = credentials.of_token(login.token.trim(), call.peer.ip()).map_err(refusal)?;
     let cookie = credentials.begin(&who).map_err(unavailable)?;
     let mut response = StatusCode::NO_CONTENT.into_response();
-    put_cookie(&mut response, &format!("{COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict"));
+    let name = cookie_name(&call.fields);
+    put_cookie(&mut response, &format!("{name}={cookie}; Path=/; HttpOnly; SameSite=Strict"));
     Ok(response)
 }
 
@@ -30,7 +31,8 @@ pub(super) async fn logout(call: Call) -> Answer {
         call.desk.credentials.end(cookie);
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
-    put_cookie(&mut response, &format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"));
+    let name = cookie_name(&call.fields);
+    put_cookie(&mut response, &format!("{name}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"));
     Ok(response)
 }
 
@@ -40,11 +42,24 @@ fn put_cookie(response: &mut axum::response::Response, cookie: &str) {
     }
 }
 
+/// What the cookie of a session is called at the port that was asked. Browsers do not tell cookies apart by port (RFC 6265
+/// §8.5), and several processes of one machine have a dashboard each.
+fn cookie_name(fields: &HeaderMap) -> String {
+    let host = fields.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match host.rsplit_once(':') {
+        Some((_, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{COOKIE}_{port}")
+        }
+        _ => COOKIE.to_owned(),
+    }
+}
+
 /// The cookie of a session among those of a request.
 pub(in crate::admin) fn cookie_of(fields: &HeaderMap) -> Option<&str> {
+    let own = cookie_name(fields);
     let cookies = fields.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.split_once('='));
-    pairs.find(|(name, _)| name.trim() == COOKIE).map(|(_, value)| value.trim())
+    pairs.find(|(name, _)| name.trim() == own).map(|(_, value)| value.trim())
 }
 
 /// The refusal of wrong credentials.
@@ -106,4 +121,26 @@ pub(super) async fn audit(call: Call) -> Answer {
     done(&shape::AuditPage {
         entries: call.desk.audit.entries(before, call.given.count("limit", super::PAGE)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_of_one_machine_have_cookies_of_their_own() {
+        for (host, cookies, expected) in [
+            ("127.0.0.1:9901", "rhumb_session_9902=b; rhumb_session_9901=a", Some("a")),
+            ("127.0.0.1:9902", "rhumb_session_9902=b; rhumb_session_9901=a", Some("b")),
+            ("127.0.0.1:9903", "rhumb_session_9902=b; rhumb_session=c", None),
+            ("localhost", "rhumb_session_9902=b; rhumb_session=c", Some("c")),
+            ("[::1]", "rhumb_session=c", Some("c")),
+            ("[::1]:9901", "x=y; rhumb_session_9901=a", Some("a")),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::HOST, HeaderValue::from_static(host));
+            fields.insert(header::COOKIE, HeaderValue::from_static(cookies));
+            assert_eq!(cookie_of(&fields), expected, "{host} {cookies}");
+        }
+    }
 }
