@@ -1,6 +1,7 @@
 // Golden signals over time, as `/series` has them.
 
 import { ask } from './api';
+import { process } from './live';
 import { useResource } from './resource';
 
 export interface Series {
@@ -46,4 +47,10 @@ export function useSeries(selector: Selector, seconds: number): Series | null {
   const key = `/series?${selector.by ?? ''}&${selector.name ?? ''}&${seconds}`;
   const found = useResource<Series>(key, () => series(selector, seconds), { every: 10 });
   return found.data !== null && found.data.times.length > 1 ? found.data : null;
+}
+
+/** What charts show: an hour, and less of a process that has just begun. */
+export function usePeriod(): { seconds: number; text: string } {
+  const isYoung = (process.use()?.uptimeSeconds ?? 3600) < 1200;
+  return isYoung ? { seconds: 900, text: 'last 15 minutes' } : { seconds: 3600, text: 'last hour' };
 }

@@ -11,7 +11,7 @@ import { Spark } from '../parts/spark';
 import { Table } from '../parts/table';
 import { useResource } from '../resource';
 import { about, href } from '../router';
-import { useSeries } from '../series';
+import { usePeriod, useSeries } from '../series';
 import type { Backend, Event, Finding, Overview as Data, Page, Signals, Top } from '../types';
 
 /** Things that are wrong and are shown at once. */
@@ -219,11 +219,12 @@ function Changes({ changes }: { changes: Event[] }) {
 }
 
 function Traffic() {
-  const series = useSeries({}, 3600);
+  const period = usePeriod();
+  const series = useSeries({}, period.seconds);
   if (series === null) return null;
   return (
     <div class="cards">
-      <Card title="Requests and errors" end="last hour">
+      <Card title="Requests and errors" end={period.text}>
         <Chart
           label="Requests and errors per second"
           times={series.times}
@@ -235,7 +236,7 @@ function Traffic() {
           ]}
         />
       </Card>
-      <Card title="Latency" end="last hour">
+      <Card title="Latency" end={period.text}>
         <Chart
           label="Latency"
           times={series.times}

@@ -9,7 +9,7 @@ import { Icon } from '../parts/icons';
 import { Table } from '../parts/table';
 import { useResource } from '../resource';
 import { href, type Place } from '../router';
-import { useSeries } from '../series';
+import { usePeriod, useSeries } from '../series';
 import type { Backend, Endpoint, Page, Route, Top } from '../types';
 import { ErrorRatio, levelOf, sentence } from './overview';
 
@@ -162,7 +162,8 @@ export function ServicePage({ name }: { place: Place; name: string }) {
   const backends = useBackends();
   const routes = useResource<Page<Route>>(`/routes?backend=${name}`, () => list('/routes', { backend: name }), { on: ['documents'] });
   const top = useTop('backend').get(name);
-  const series = useSeries({ by: 'backend', name }, 3600);
+  const period = usePeriod();
+  const series = useSeries({ by: 'backend', name }, period.seconds);
   return (
     <>
       <Head title={name} crumb={{ text: 'Services', href: href(['services']) }} />
@@ -198,7 +199,7 @@ export function ServicePage({ name }: { place: Place; name: string }) {
               </Card>
               {series && (
                 <div class="cards">
-                  <Card title="Requests and errors" end="last hour">
+                  <Card title="Requests and errors" end={period.text}>
                     <Chart
                       label="Requests and errors per second"
                       times={series.times}
@@ -210,7 +211,7 @@ export function ServicePage({ name }: { place: Place; name: string }) {
                       ]}
                     />
                   </Card>
-                  <Card title="Latency" end="last hour">
+                  <Card title="Latency" end={period.text}>
                     <Chart
                       label="Latency"
                       times={series.times}

@@ -84,14 +84,15 @@ function Watch({ what, filter }: { what: 'tap' | 'trace'; filter: string }) {
     setProblem(null);
     setOpen(null);
     setState('on');
-    const query = what === 'tap' ? { filter, limit: 2000, rate: 50, seconds: 300 } : { filter, limit: 20, seconds: 120 };
+    const query = what === 'tap' ? { filter, limit: 2000, rate: 50, seconds: 300 } : { filter, limit: 5, seconds: 120 };
     const stream = new EventSource(url(`/${what}`, query));
     source.current = stream;
     const take = (event: Event) => {
       const data = JSON.parse((event as MessageEvent<string>).data) as Fields;
       last.current += 1;
       const row = { id: last.current, data };
-      setRows((was) => [row, ...was].slice(0, KEPT));
+      // Traces are few: the first one is what was waited for.
+      setRows((was) => (what === 'trace' ? [...was, row] : [row, ...was].slice(0, KEPT)));
       if (what === 'trace') setOpen((was) => was ?? row.id);
     };
     stream.addEventListener('exchange', take);
@@ -351,8 +352,9 @@ function Steps({ of }: { of: Step[] }) {
         const rest = Object.entries(one).filter(
           ([name, value]) => !['step', 'atUs', 'policy', 'origin', 'decision', 'changes', 'message'].includes(name) && value !== null && value !== undefined,
         );
-        const next = of[at + 1]?.atUs ?? one.atUs ?? 0;
-        const left = ((one.atUs ?? 0) / end) * 100;
+        // A step tells when it ended.
+        const began = of[at - 1]?.atUs ?? 0;
+        const left = (began / end) * 100;
         return (
           <li key={at}>
             <span class="tn muted small">{one.atUs === undefined ? '' : ms(one.atUs / 1000)}</span>
@@ -375,7 +377,7 @@ function Steps({ of }: { of: Step[] }) {
               ))}
               <Lines of={one['message']} />
               <div class="fall" aria-hidden="true">
-                <i style={{ left: `${Math.min(left, 99)}%`, width: `${Math.max(0.4, ((next - (one.atUs ?? 0)) / end) * 100)}%` }} />
+                <i style={{ left: `${Math.min(left, 99)}%`, width: `${Math.max(0.4, (((one.atUs ?? began) - began) / end) * 100)}%` }} />
               </div>
             </div>
           </li>
