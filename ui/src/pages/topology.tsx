@@ -47,7 +47,7 @@ export function Topology({ place }: PageProps) {
                 {back === 0 ? 'Nobody has called anybody for a while. Send a request through a listener, and it is here.' : 'Nobody called anybody then, or it is not kept any more.'}
               </Empty>
             ) : (
-              <Map edges={data.edges} backends={backends.data?.items ?? []} lit={lit} onLit={setLit} />
+              <Map edges={joined(data.edges)} backends={backends.data?.items ?? []} lit={lit} onLit={setLit} />
             )
           }
         </Loaded>
@@ -146,6 +146,13 @@ function named(name: string): { title: string; sub: string } {
   if (name === 'unknown' || name === '(unknown)') return { title: 'clients', sub: 'without an identity' };
   const at = name.lastIndexOf('/');
   return at < 0 ? { title: name, sub: '' } : { title: name.slice(at + 1), sub: name.slice(0, at) };
+}
+
+/** An account that is named like a service is that service's, so that what it calls begins at the service. */
+function joined(edges: Edge[]): Edge[] {
+  const services = [...new Set(edges.map((edge) => edge.target))];
+  const of = (name: string) => services.find((service) => service.replace(/:\d+$/, '') === name) ?? name;
+  return edges.map((edge) => ({ ...edge, source: of(edge.source) }));
 }
 
 /** The width of an element, as it changes. */
