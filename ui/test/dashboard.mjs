@@ -129,6 +129,9 @@ async function tryIt(page) {
 async function watch(page) {
   await page.getByRole("button", { name: "Start" }).click();
   await page.locator("main tbody tr, main .steps li, main [role=alert], main .empty").first().waitFor();
+  // A page that changes all the time is not what is looked at next.
+  const stop = page.getByRole("button", { name: "Stop" });
+  if (await stop.isVisible()) await stop.click({ timeout: 2_000 }).catch(() => {});
 }
 
 async function firstDocument(page) {

@@ -13,7 +13,10 @@ import type { Json } from '../types';
 type Fields = Record<string, Json>;
 
 /** Requests that stay on the page. */
-const KEPT = 300;
+const KEPT = 200;
+
+/** How often what has come is shown. Unit: ms. */
+const TURN = 250;
 
 export function Tap({ place }: PageProps) {
   const tab = place.path[1] === 'trace' ? 'trace' : 'tap';
@@ -69,8 +72,23 @@ function Watch({ what, filter }: { what: 'tap' | 'trace'; filter: string }) {
   const [open, setOpen] = useState<number | null>(null);
   const source = useRef<EventSource | null>(null);
   const last = useRef(0);
-  useEffect(() => () => source.current?.close(), []);
+  const waiting = useRef<{ id: number; data: Fields }[]>([]);
+  const flush = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
+  useEffect(
+    () => () => {
+      source.current?.close();
+      clearTimeout(flush.current);
+    },
+    [],
+  );
 
+  const show = () => {
+    const fresh = waiting.current;
+    waiting.current = [];
+    flush.current = undefined;
+    // Traces are few: the first one is what was waited for.
+    setRows((was) => (what === 'trace' ? [...was, ...fresh] : [...fresh.reverse(), ...was].slice(0, KEPT)));
+  };
   const stop = (why: string) => {
     source.current?.close();
     source.current = null;
@@ -91,8 +109,8 @@ function Watch({ what, filter }: { what: 'tap' | 'trace'; filter: string }) {
       const data = JSON.parse((event as MessageEvent<string>).data) as Fields;
       last.current += 1;
       const row = { id: last.current, data };
-      // Traces are few: the first one is what was waited for.
-      setRows((was) => (what === 'trace' ? [...was, row] : [row, ...was].slice(0, KEPT)));
+      waiting.current.push(row);
+      flush.current ??= setTimeout(show, TURN);
       if (what === 'trace') setOpen((was) => was ?? row.id);
     };
     stream.addEventListener('exchange', take);
