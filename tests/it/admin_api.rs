@@ -292,6 +292,157 @@ fn what_changes_is_told_as_it_changes() {
     read_until("data: {\"revision\":2}\n\n");
 }
 
+/// A stream of events, read as it comes.
+struct Events {
+    client: Client,
+    text: String,
+}
+
+impl Events {
+    fn open(rhumb: &Rhumb, path: &str, token: &str) -> Self {
+        let mut client = Client::connect(rhumb.admin_address());
+        client.send(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n{}\r\n", bearer(token)));
+        Self { client, text: String::new() }
+    }
+
+    fn read_until(&mut self, what: &str) -> &str {
+        while !self.text.contains(what) {
+            self.text.push_str(&String::from_utf8_lossy(&self.client.read_exact(1)));
+        }
+        &self.text
+    }
+
+    /// The data of the next event of a name.
+    fn next(&mut self, event: &str) -> Value {
+        let begin = format!("event: {event}\ndata: ");
+        self.read_until(&begin);
+        let from = self.text.find(&begin).expect("the event") + begin.len();
+        while !self.text[from..].contains('\n') {
+            self.text.push_str(&String::from_utf8_lossy(&self.client.read_exact(1)));
+        }
+        let data = self.text[from..].lines().next().expect("a line").to_owned();
+        self.text.clear();
+        serde_json::from_str(&data).expect("JSON")
+    }
+}
+
+fn owner_token(rhumb: &Rhumb) -> String {
+    std::fs::read_to_string(rhumb.admin_token()).expect("a token").trim().to_owned()
+}
+
+#[test]
+fn a_tap_shows_what_it_was_asked_for_and_no_secrets() {
+    let gate = Gate::new();
+    let token = token(&gate.rhumb, "ed", "editor");
+    let mut tap =
+        Events::open(&gate.rhumb, "/api/v1/tap?limit=2&filter=request.path.startsWith(%27/a%27)", &token);
+    tap.next("open");
+    gate.get("/other");
+    gate.get("/a?x=1&access_token=hunter2");
+    let seen = tap.next("exchange");
+    assert_eq!(
+        (&seen["path"], &seen["status"], &seen["backend"]),
+        (&value!("/a"), &value!(200), &value!("default/peer")),
+        "{seen}"
+    );
+    assert!(!seen.to_string().contains("hunter2"), "{seen}");
+    gate.get("/a/b");
+    assert_eq!(tap.next("exchange")["path"], "/a/b");
+    assert_eq!(tap.next("end"), value!({ "reason": "limit", "sent": 2 }));
+
+    let wrong = ask(&gate.rhumb, "GET", "/api/v1/tap?filter=request.pat", &bearer(&token), None);
+    assert_eq!((wrong.status(), code(&wrong).as_str()), (400, "filter_invalid"));
+    assert!(wrong.text().contains("path"), "{wrong:?}");
+}
+
+#[test]
+fn a_tap_ends_with_the_credentials_that_opened_it() {
+    let gate = Gate::new();
+    let token = token(&gate.rhumb, "ed", "editor");
+    let mut tap = Events::open(&gate.rhumb, "/api/v1/tap", &token);
+    tap.next("open");
+    assert_eq!(ask(&gate.rhumb, "DELETE", "/api/v1/tokens/ed", &owner(&gate.rhumb), None).status(), 204);
+    // Nothing is told any more, and the stream ends.
+    tap.client.read_to_end();
+}
+
+#[test]
+fn a_trace_tells_every_step_and_what_each_policy_changed() {
+    let gate = Gate::with(|config| {
+        config.route(
+            "match: {path: '/*'}, requestHeaders: {set: {x-a: b, x-api-key: hunter2}}, responseHeaders: {set: {x-c: d}}, to: peer",
+        )
+    });
+    let token = owner_token(&gate.rhumb);
+    let mut trace = Events::open(
+        &gate.rhumb,
+        "/api/v1/trace?filter=request.headers%5B%27x-this%27%5D%3D%3D%27one%27",
+        &token,
+    );
+    trace.next("open");
+    gate.get("/other");
+    gate.connect()
+        .exchange("GET /it HTTP/1.1\r\nHost: a.test\r\nX-This: one\r\nAuthorization: Bearer hunter2\r\n\r\n");
+    let told = trace.next("trace");
+    assert!(!told.to_string().contains("hunter2"), "{told}");
+    assert_eq!(told["exchange"]["path"], "/it");
+    let steps = told["steps"].as_array().expect("steps");
+    let words: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap_or_default()).collect();
+    for word in ["received", "routed", "policy", "forwarded", "response", "sent"] {
+        assert!(words.contains(&word), "{word} is not in {words:?}");
+    }
+    let policy = |side: &str| {
+        steps.iter().find(|step| step["step"] == "policy" && step["side"] == side).expect("a policy")
+    };
+    let changes = policy("request")["changes"].as_array().expect("changes");
+    assert!(changes.contains(&value!({ "what": "x-a", "before": null, "after": "b" })), "{changes:?}");
+    assert!(
+        changes.contains(&value!({ "what": "x-api-key", "before": null, "after": "(not shown)" })),
+        "{changes:?}"
+    );
+    assert_eq!(policy("request")["decision"], "continue");
+    assert!(policy("response")["origin"].as_str().is_some_and(|origin| origin.contains("rhumb.yaml")));
+    let sent = steps.last().expect("a step");
+    assert!(sent["message"].as_array().expect("a message").contains(&value!(["x-c", "d"])), "{sent}");
+}
+
+#[test]
+fn verbs_show_what_is_wrong_and_who_is_asked_for() {
+    let gate = Gate::with(|config| {
+        config
+            .backend(
+                "gone",
+                "endpoints: ['127.0.0.1:1'], health: {path: /, interval: 50ms, unhealthyThreshold: 1}",
+            )
+            .route("match: {path: '/*'}, to: gone")
+    });
+    wait::until("the failing backend is told", || {
+        (verb(&gate.rhumb, &["status", "--check"]).code == Some(1)).then_some(())
+    });
+    let status = verb(&gate.rhumb, &["status"]);
+    for part in ["ready, up", "backend_down", "default/gone", "to mend it", "docs/health.md"] {
+        assert!(status.output.contains(part), "{part} is not in\n{}", status.output);
+    }
+    let yaml = verb(&gate.rhumb, &["status", "--check", "-o", "yaml"]);
+    assert!(yaml.output.contains("level: critical"), "{}", yaml.output);
+    assert_eq!(yaml.code, Some(1));
+
+    let (file, admin) = (gate.rhumb.admin_token(), gate.rhumb.admin_address().to_string());
+    let tap = std::thread::spawn(move || {
+        let mut command = Rhumb::command();
+        command.args(["tap", "response.status >= 500", "--limit", "1", "--admin", &admin]);
+        command.arg("--admin-token-file").arg(file);
+        finish(command)
+    });
+    // It is asked again until the tap has seen one: when it is open nobody can tell from here.
+    wait::until("the tap ends", || {
+        gate.get("/x");
+        tap.is_finished().then_some(())
+    });
+    let tapped = tap.join().expect("no panic");
+    assert!(tapped.code == Some(0) && tapped.output.contains("GET"), "{}", tapped.output);
+}
+
 #[test]
 fn an_independent_reader_of_the_description_finds_nothing_that_is_not_described() {
     let gate = Gate::new();

@@ -23,6 +23,7 @@ use rhumb_plan::Current;
 use rhumb_proxy::discovery::Plaintext;
 use rhumb_proxy::overload::Pressure;
 use rhumb_signals::History;
+use rhumb_proxy::tap::Taps;
 use rhumb_telemetry::Registry;
 use rhumb_telemetry::metrics::Format;
 use serde_json::{Value, json};
@@ -81,6 +82,8 @@ pub(crate) struct Admin {
     pub(crate) pressure: Arc<Pressure>,
     /// Who calls the workload in plain text, where this process is the proxy of one.
     pub(crate) plaintext: Arc<Plaintext>,
+    /// Who looks at exchanges, in a process that has some.
+    pub(crate) taps: Option<Arc<Taps>>,
     /// The control plane, in a process that is one.
     pub(crate) control: Option<Arc<Control>>,
     /// What was counted and what happened, where that is kept.

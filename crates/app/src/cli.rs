@@ -2,6 +2,7 @@
 //! what the exit code means.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -26,6 +27,8 @@ mod completion;
 mod control;
 mod documents;
 mod apis;
+mod look;
+mod figures;
 mod xds;
 mod learn;
 
@@ -67,6 +70,23 @@ pub(crate) enum Format {
     Json,
 }
 
+/// How a verb prints that asks a running process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For both.
+    Yaml,
+}
+
+/// A value as YAML.
+fn yaml(value: &serde_json::Value) -> String {
+    let source = Arc::new(rhumb_model::Source::new("answer", 0, value.to_string()));
+    rhumb_model::emit::to_yaml(&rhumb_model::yaml::parse(&source, None, &mut Vec::new()))
+}
+
 /// Rhumb: an API gateway and a service mesh in one binary.
 #[derive(Parser, Debug)]
 #[command(
@@ -100,6 +120,10 @@ enum Verb {
     Status(status::StatusArgs),
     Endpoints(status::EndpointsArgs),
     Apis(apis::Args),
+    Top(figures::TopArgs),
+    Edges(figures::EdgesArgs),
+    Tap(look::TapArgs),
+    Trace(look::TraceArgs),
     Drain(drain::Args),
     Sidecar(sidecar::Args),
     Intercept(intercept::Args),
@@ -140,6 +164,10 @@ pub(crate) fn main() -> Exit {
         Verb::Status(args) => status::status(&args),
         Verb::Endpoints(args) => status::endpoints(&args),
         Verb::Apis(args) => apis::run(&args),
+        Verb::Top(args) => figures::top(&args),
+        Verb::Edges(args) => figures::edges(&args),
+        Verb::Tap(args) => look::tap(&args),
+        Verb::Trace(args) => look::trace(&args),
         Verb::Drain(args) => drain::run(&args),
         Verb::Sidecar(args) => sidecar::run(args),
         Verb::Intercept(args) => intercept::run(&args),

@@ -107,6 +107,7 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         orders: signals.orders(),
         pressure: Arc::<Pressure>::default(),
         plaintext: Arc::default(),
+        taps: None,
         control: Some(Arc::clone(&control)),
         history: None,
     };

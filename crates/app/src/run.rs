@@ -167,6 +167,7 @@ async fn control(
         pressure: Arc::default(),
         discovery: askers.as_ref().map(|askers| askers.discovery.clone()).unwrap_or_default(),
         plaintext: Arc::default(),
+        taps: Arc::default(),
     };
     let health = Arc::new(Health::new());
     let workers = process.workers.unwrap_or_else(default_workers);
@@ -218,6 +219,7 @@ async fn control(
         orders: signals.orders(),
         pressure: Arc::clone(&shared.pressure),
         plaintext: Arc::clone(&shared.plaintext),
+        taps: Some(Arc::clone(&shared.taps)),
         control: embedded.as_ref().map(|embedded| Arc::clone(embedded.control())),
         history: recorder.as_ref().map(|recorder| Arc::clone(recorder.history())),
     };

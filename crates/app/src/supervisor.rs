@@ -287,6 +287,7 @@ mod tests {
             plaintext: Arc::default(),
             signals: None,
             lookout: None,
+            taps: Arc::default(),
         };
         Supervisor::start(count, &shared).unwrap()
     }

@@ -38,7 +38,7 @@ pub static SCHEMA: Schema = Schema {
     ],
 };
 
-static REQUEST: Schema = Schema {
+pub(crate) static REQUEST: Schema = Schema {
     fields: &[
         Field { name: "id", kind: Kind::Text, doc: "The request's id." },
         Field { name: "method", kind: Kind::Text, doc: "The method, case-sensitive: `GET`." },
@@ -70,7 +70,7 @@ static REQUEST: Schema = Schema {
     ],
 };
 
-static SOURCE: Schema = Schema {
+pub(crate) static SOURCE: Schema = Schema {
     fields: &[
         Field {
             name: "address",
@@ -110,7 +110,7 @@ static CERTIFICATE: Schema = Schema {
     ],
 };
 
-static PRINCIPAL: Schema = Schema {
+pub(crate) static PRINCIPAL: Schema = Schema {
     fields: &[
         Field {
             name: "method",
@@ -128,7 +128,7 @@ static PRINCIPAL: Schema = Schema {
     ],
 };
 
-static CONSUMER: Schema = Schema {
+pub(crate) static CONSUMER: Schema = Schema {
     fields: &[
         Field { name: "name", kind: Kind::Text, doc: "Its name; empty when there is none." },
         Field { name: "groups", kind: Kind::List(&Kind::Text), doc: "Groups that it is in." },
@@ -137,7 +137,7 @@ static CONSUMER: Schema = Schema {
     ],
 };
 
-static LISTENER: Schema =
+pub(crate) static LISTENER: Schema =
     Schema { fields: &[Field { name: "port", kind: Kind::Int, doc: "The port of the listener." }] };
 
 /// The attributes of one exchange.

@@ -10,6 +10,7 @@ use rhumb_codec::head::{RequestHead, ResponseHead};
 use crate::exchange::{Exchange, Mode, Refusal, Reply};
 use crate::list::{Policy, State};
 use crate::policy::{Hooks, Outcome, Verdict};
+use crate::trail::Message;
 
 /// A policy in a chain with the place that attached it.
 #[derive(Clone)]
@@ -119,7 +120,11 @@ impl Chain {
             Outcome::Apply(apply) => {
                 let waited = state.reached.checked_sub(1).and_then(|at| self.items.get(usize::from(at)));
                 let Some(item) = waited else { return self.run(req, state, cx) };
-                match settle(item, req, cx, apply) {
+                let verdict = match cx.found.trail {
+                    None => settle(item, req, cx, apply),
+                    Some(_) => watched(item, req, cx, apply),
+                };
+                match verdict {
                     Verdict::Continue => self.run(req, state, cx),
                     Verdict::Read(limit) => {
                         state.reached = state.reached.saturating_sub(1);
@@ -153,7 +158,12 @@ impl Chain {
             let Some(item) = self.items.get(usize::from(index)) else { break };
             state.reached = index + 1;
             let slot = state.slots.get_mut(usize::from(index)).unwrap_or(&mut unused);
-            match settle(item, req, cx, |req, cx| item.policy.on_request(req, slot, cx)) {
+            let decide = |req: &mut RequestHead, cx: &mut Exchange<'_>| item.policy.on_request(req, slot, cx);
+            let verdict = match cx.found.trail {
+                None => settle(item, req, cx, decide),
+                Some(_) => watched(item, req, cx, decide),
+            };
+            match verdict {
                 Verdict::Continue => {}
                 Verdict::Read(limit) => {
                     state.reached = index;
@@ -173,10 +183,14 @@ impl Chain {
         for &index in self.response.iter().filter(|&&index| index < state.reached) {
             let Some(item) = self.items.get(usize::from(index)) else { continue };
             let slot = state.slots.get_mut(usize::from(index)).unwrap_or(&mut unused);
+            let before = cx.found.trail.as_ref().map(|_| Message::of_response(rsp));
             if item.is_shadow {
                 rehearse(cx, |cx| item.policy.on_response(&mut rsp.clone(), slot, cx));
             } else {
                 item.policy.on_response(rsp, slot, cx);
+            }
+            if let (Some(before), Some(trail)) = (before, &mut cx.found.trail) {
+                trail.answered(item, &before, rsp);
             }
         }
     }
@@ -211,6 +225,22 @@ fn settle(
     {
         let policy = item.policy.kind();
         cx.found.refusals.push(Refusal { policy, mode: Mode::Enforce, cause: reply.cause });
+    }
+    verdict
+}
+
+/// The same, and takes down what the policy decided and changed.
+#[cold]
+fn watched(
+    item: &Item,
+    req: &mut RequestHead,
+    cx: &mut Exchange<'_>,
+    decide: impl FnOnce(&mut RequestHead, &mut Exchange<'_>) -> Verdict,
+) -> Verdict {
+    let before = Message::of_request(req);
+    let verdict = settle(item, req, cx, decide);
+    if let Some(trail) = &mut cx.found.trail {
+        trail.asked(item, &verdict, &before, req);
     }
     verdict
 }

@@ -18,6 +18,7 @@ use crate::credential::Challenge;
 use crate::member::Member;
 use crate::policy::Edit;
 use crate::principal::{Certificate, Principal};
+use crate::trail::Trail;
 
 /// The exchange as policies see it.
 pub struct Exchange<'a> {
@@ -81,6 +82,8 @@ pub struct Findings {
     pub response_edits: Vec<Edit>,
     /// A policy knew as many keys as it may and had no room for the one of this request.
     pub keys_full: bool,
+    /// What policies decide and change, where somebody asked for it.
+    pub trail: Option<Box<Trail>>,
     /// Content of the response shares its [`Effects::bytes_per_second`] with others.
     pub shared_pace: Option<SharedPace>,
 }

@@ -129,7 +129,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) rsp: Box<ResponseHead>,
     pub(crate) started: Instant,
     pub(crate) client: IpAddr,
-    request_id: Id,
+    pub(crate) request_id: Id,
     pub(crate) trace: TraceContext,
     pub(crate) traced: Traced,
     pub(crate) rule: Option<Arc<rhumb_route::Rule<Rule>>>,
@@ -144,7 +144,7 @@ pub(crate) struct Exchange<'a> {
 }
 
 /// The id of a request.
-enum Id {
+pub(crate) enum Id {
     /// Made here.
     Own(RequestId),
     /// Made by a trusted proxy in front.
@@ -152,7 +152,7 @@ enum Id {
 }
 
 impl Id {
-    fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::Own(id) => id.as_str(),
             Self::Given(id) => id,
@@ -279,12 +279,14 @@ impl<'a> Exchange<'a> {
 
     /// The ways of a request, in order.
     async fn run(&mut self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
+        self.begin_trail();
         // Before anything that costs, where no rule has to be found to know.
         if let Some(priority) = self.port.priority {
             self.weigh(down, timer, priority).await?;
         }
         self.admit()?;
         self.route()?;
+        self.step("routed", Self::told_of_rule);
         if self.port.priority.is_none() {
             let priority = self.rule.as_ref().map_or(Priority::Normal, |rule| rule.value.priority);
             self.weigh(down, timer, priority).await?;
@@ -405,6 +407,17 @@ impl<'a> Exchange<'a> {
         let result = self.run_chain(&rule.value.chain, &mut state, down, timer).await;
         self.chain_state = state;
         result
+    }
+
+    /// Which rule got it, for those who look.
+    fn told_of_rule(&self) -> serde_json::Value {
+        let rule = self.rule.as_ref().map(|rule| &rule.value);
+        serde_json::json!({
+            "route": rule.map(|rule| rule.route.as_str()),
+            "rule": rule.map(|rule| rule.index),
+            "template": rule.map(|rule| &*rule.template),
+            "listener": self.port.name.as_str(),
+        })
     }
 
     /// Policies of the consumer that asks, if it is known and has some.
@@ -764,6 +777,7 @@ impl<'a> Exchange<'a> {
     /// Makes the record, the only place where one is made.
     fn finish(mut self) {
         let now = Instant::now();
+        let trail = self.found.trail.take();
         if !self.outcome.is_over {
             // Its task was dropped: at the end of a drain, or because of a bug of ours.
             let cause = if std::thread::panicking() { Cause::InternalError } else { Cause::ShuttingDown };
@@ -889,6 +903,7 @@ impl<'a> Exchange<'a> {
             log.push(&record, now);
         }
         self.tell_spans(&record);
+        self.tell_taps(&record, trail);
         worker.give_request(self.req);
         worker.give_response(self.rsp);
     }

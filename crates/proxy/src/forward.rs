@@ -55,6 +55,7 @@ impl Exchange<'_> {
         let mut backend_state = ChainState::default();
         self.run_chain(&chosen.chain, &mut backend_state, down, timer).await?;
         self.set_forwarding_fields();
+        self.step("forwarded", Self::told_of_request);
         let is_grpc = is_grpc(&self.req);
         let limits = Limits::new(
             chosen,
@@ -101,6 +102,7 @@ impl Exchange<'_> {
             let again = match self.attempt(down, timer, backend, limits, tries, at.take(), fresh).await {
                 Ok(attempt) => {
                     tries.learn(&mut self.rsp);
+                    self.step("response", Self::told_of_attempt);
                     match self.again_after_response(tries, backend, limits) {
                         Some(again) => {
                             self.note_attempt(None);
@@ -113,6 +115,7 @@ impl Exchange<'_> {
                 Err(Broken::Client(failure)) => return Err(End::Cut(failure)),
                 Err(Broken::Request(failure)) => return Err(End::Refuse(failure)),
                 Err(Broken::Backend(failure)) => {
+                    self.step("failure", |exchange| exchange.told_of_failure(failure));
                     let again = self.again_after_failure(tries, backend, limits, failure);
                     if again.is_some() {
                         self.note_attempt(Some(failure));

@@ -31,6 +31,7 @@ mod call;
 mod export;
 mod signals;
 mod traced;
+pub mod tap;
 mod mirror;
 mod pace;
 mod pump;

@@ -33,6 +33,7 @@ use crate::mesh::Found;
 use crate::mirror::Mirrors;
 use crate::overload::{AddressGuard, Change, Gauge, Pressure, State};
 use crate::queue;
+use crate::tap::{Taps, Watched};
 
 /// Heads that a worker keeps for the next request.
 const KEPT_HEADS: usize = 64;
@@ -75,6 +76,8 @@ pub struct Shared {
     pub signals: Option<Arc<Board>>,
     /// Who finds out which APIs there are; `None` is nobody.
     pub lookout: Option<Arc<Lookout>>,
+    /// Who looks at exchanges.
+    pub taps: Arc<Taps>,
 }
 
 /// A command to a worker. Commands of one sender arrive in order.
@@ -124,6 +127,8 @@ pub struct Worker {
     pub(crate) found: Found,
     pub(crate) discovery: Discovery,
     pub(crate) plaintext: Arc<Plaintext>,
+    /// Who looks at exchanges.
+    pub(crate) watched: Watched,
     /// The way out for policies.
     pub(crate) out: Out,
     // Boxed as they are handed on: a head does not move with its exchange.
@@ -172,6 +177,7 @@ impl Worker {
             found: Found::default(),
             discovery: shared.discovery.clone(),
             plaintext: Arc::clone(&shared.plaintext),
+            watched: Watched::new(Arc::clone(&shared.taps)),
             requests: RefCell::default(),
             responses: RefCell::default(),
             draining: Cell::new(false),

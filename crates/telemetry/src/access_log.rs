@@ -341,6 +341,24 @@ impl WorkerLog {
     }
 }
 
+/// Writes records as the JSON form does, for who looks at single exchanges: values of parameters that say credential are
+/// left out, as in a log.
+#[derive(Debug)]
+pub struct JsonLine(Formatter);
+
+impl Default for JsonLine {
+    fn default() -> Self {
+        Self(Formatter::new(Format::Json, QueryLog::Redacted, ""))
+    }
+}
+
+impl JsonLine {
+    /// Writes one line, with its line feed.
+    pub fn write(&mut self, out: &mut Vec<u8>, record: &Record<'_>) {
+        self.0.write(out, record);
+    }
+}
+
 impl Drop for WorkerLog {
     fn drop(&mut self) {
         self.flush();

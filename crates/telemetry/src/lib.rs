@@ -19,7 +19,7 @@ pub mod metrics;
 pub mod signals;
 pub mod sightings;
 
-pub use access_log::{AccessLog, AccessLogConfig, WorkerLog};
+pub use access_log::{AccessLog, AccessLogConfig, JsonLine, WorkerLog};
 pub use id::{IdSource, RequestId, TraceContext};
 pub use limit::Limit;
 pub use metrics::{Metric, Registry, WorkerMetrics};

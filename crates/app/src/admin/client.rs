@@ -1,8 +1,9 @@
 //! The command line's side of the admin listener: one blocking request.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use super::token::{self, Token};
 
 /// How long connecting, and each read, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a stream of events may be silent.
+const SILENCE: Duration = Duration::from_secs(40);
 
 /// The longest answer that is read, in bytes.
 const ANSWER_LIMIT: u64 = 256 << 20;
@@ -63,6 +67,53 @@ pub(crate) fn get(address: SocketAddr, path: &str, token_file: Option<&Path>) ->
 /// See [`NoAnswer`].
 pub(crate) fn post(address: SocketAddr, path: &str, token_file: Option<&Path>) -> Result<String, NoAnswer> {
     ask_with_tokens("POST", address, path, token_file)
+}
+
+/// Hears events (`text/event-stream`), by name and data, until there are no more or `hear` has heard enough.
+///
+/// # Errors
+/// See [`NoAnswer`].
+pub(crate) fn events(
+    address: SocketAddr,
+    path: &str,
+    token_file: Option<&Path>,
+    hear: &mut dyn FnMut(&str, &str) -> ControlFlow<()>,
+) -> Result<(), NoAnswer> {
+    let unreachable = |error| NoAnswer::Unreachable(address, error);
+    let found = tokens(address, token_file)?;
+    for authorization in found.iter().map(Token::authorization) {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(unreachable)?;
+        // The stream says every 15 s that it is still there.
+        stream.set_read_timeout(Some(SILENCE)).map_err(unreachable)?;
+        let request =
+            format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAuthorization: {authorization}\r\n\r\n");
+        (&stream).write_all(request.as_bytes()).map_err(unreachable)?;
+        let mut lines = BufReader::new(&stream).lines();
+        let mut next = || lines.next().transpose().map_err(unreachable);
+        let status = next()?.unwrap_or_default();
+        let status = status.split(' ').nth(1).and_then(|word| word.parse::<u16>().ok()).unwrap_or_default();
+        while next()?.is_some_and(|line| !line.is_empty()) {}
+        match status {
+            401 => continue,
+            200 => {}
+            status => {
+                let text = next()?.unwrap_or_default();
+                return Err(NoAnswer::Status(status, text));
+            }
+        }
+        let mut event = String::new();
+        while let Some(line) = next()? {
+            if let Some(name) = line.strip_prefix("event: ") {
+                name.clone_into(&mut event);
+            } else if let Some(data) = line.strip_prefix("data: ")
+                && hear(&event, data).is_break()
+            {
+                return Ok(());
+            }
+        }
+        return Ok(());
+    }
+    Err(NoAnswer::Locked(address))
 }
 
 /// What goes with a request.

@@ -61,6 +61,8 @@ problems! {
     parameter_invalid = BAD_REQUEST, "parameter_invalid";
     /// There is no such parameter.
     parameter_unknown = BAD_REQUEST, "parameter_unknown";
+    /// A filter is not an expression.
+    filter_invalid = BAD_REQUEST, "filter_invalid";
     /// Nobody says who asks.
     credentials_missing = UNAUTHORIZED, "credentials_missing";
     /// These credentials open nothing.

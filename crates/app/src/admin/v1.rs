@@ -28,6 +28,7 @@ use shapes as shape;
 
 mod describe;
 mod documents;
+mod look;
 mod people;
 mod questions;
 mod shapes;
@@ -101,6 +102,8 @@ fn endpoints() -> Vec<Endpoint> {
         (503, "`store_unavailable`, `ending`"),
         (507, "`documents_too_many`"),
     ];
+    const LOOKS: &[(u16, &str)] =
+        &[(400, "`filter_invalid`"), (404, "`not_in_this_process`"), (429, "`watchers_too_many`")];
     const MISSING: &[(u16, &str)] =
         &[(404, "`document_not_found`, `not_in_this_process`"), (503, "`store_unavailable`")];
     const HISTORY: &[(u16, &str)] = &[
@@ -310,6 +313,34 @@ fn endpoints() -> Vec<Endpoint> {
         )
         .takes([query("topics", Takes::SomeOf(watch::TOPICS), "what of it; all when it is absent")])
         .refuses(&[(429, "`watchers_too_many`")]),
+        page(
+            "/tap",
+            "Exchanges as they end, redacted like the access log",
+            Gives::Events(&[("exchange", describe::schema_of::<Value>)]),
+            |call| Box::pin(look::tap(call)),
+        )
+        .only(Editor)
+        .takes([
+            query("filter", Takes::Text(4_096), "which: an expression over request and response"),
+            query("limit", Takes::Number { least: 1, most: look::MOST.0 }, "how many at most (100)"),
+            query("rate", Takes::Number { least: 1, most: look::MOST.2 }, "how many in a second (100)"),
+            query("seconds", Takes::Number { least: 1, most: look::TIME.1 }, "for how long (60)"),
+        ])
+        .refuses(LOOKS),
+        page(
+            "/trace",
+            "Exchanges with every step, every policy's decision and what it changed, masked",
+            Gives::Events(&[("trace", describe::schema_of::<Value>)]),
+            |call| Box::pin(look::trace(call)),
+        )
+        .only(Editor)
+        .takes([
+            query("filter", Takes::Text(4_096), "which: an expression over the request"),
+            query("limit", Takes::Number { least: 1, most: look::MOST.1 }, "how many at most (1)"),
+            query("rate", Takes::Number { least: 1, most: look::MOST.2 }, "how many in a second (100)"),
+            query("seconds", Takes::Number { least: 1, most: look::TIME.1 }, "for how long (60)"),
+        ])
+        .refuses(LOOKS),
         page(
             "/audit",
             "What was done through this API, and what was refused",

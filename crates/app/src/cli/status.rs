@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use rhumb_plan::process::DEFAULT_ADMIN;
 use serde_json::Value;
 
-use super::{Exit, Format};
+use super::{Exit, Output};
 use crate::admin::client;
 use crate::print;
 
@@ -25,18 +26,27 @@ pub(crate) struct Running {
     pub(super) admin_token_file: Option<PathBuf>,
     /// How it is printed
     #[arg(short = 'o', long, value_name = "FORMAT", default_value = "text")]
-    pub(super) format: Format,
+    pub(super) format: Output,
+    /// Print it again and again, every second or as often as is said
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", require_equals = true,
+          value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    watch: Option<u64>,
 }
 
 /// Show the state of a running process
 ///
-/// Version, revision, listeners, and how the last change of the configuration went. Ends with 1 when nothing runs.
+/// Version, revision, listeners, how the last change of the configuration went, proxies of a control plane, when
+/// certificates end, and what is wrong: each with a code, what to do, and the page of the documentation. Ends with 1 when nothing
+/// runs; with --check also when something does not work.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   rhumb status
   rhumb status --admin 127.0.0.1:9902 --format json")]
 pub(crate) struct StatusArgs {
+    /// Only what is wrong; ends with 1 when something does not work
+    #[arg(long)]
+    check: bool,
     #[command(flatten)]
     running: Running,
 }
@@ -54,7 +64,26 @@ pub(crate) struct EndpointsArgs {
 }
 
 pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
-    args.running.show("/status", status_text)
+    if args.check {
+        let critical = std::cell::Cell::new(false);
+        args.running.show_all(&["/api/v1/health"], |values| {
+            let health = values.first().unwrap_or(&Value::Null);
+            critical.set(health["level"] == "critical");
+            health_text(health)
+        })?;
+        // Other formats do not come by there.
+        let is_critical = critical.get()
+            || args.running.format != Output::Text && {
+                let file = args.running.admin_token_file.as_deref();
+                client::get(args.running.admin, "/api/v1/health", file)?.contains("\"level\":\"critical\"")
+            };
+        return Ok(if is_critical { Exit::Runtime } else { Exit::Ok });
+    }
+    let pages = ["/status", "/api/v1/health", "/api/v1/certificates", "/api/v1/process"];
+    args.running.show_all(&pages, |values| {
+        let [status, health, certificates, ..] = values else { return String::new() };
+        format!("{}{}{}", status_text(status), certificates_text(certificates), health_text(health))
+    })
 }
 
 pub(crate) fn endpoints(args: &EndpointsArgs) -> anyhow::Result<Exit> {
@@ -62,15 +91,38 @@ pub(crate) fn endpoints(args: &EndpointsArgs) -> anyhow::Result<Exit> {
 }
 
 impl Running {
-    fn show(&self, path: &str, text: fn(&Value) -> String) -> anyhow::Result<Exit> {
-        let answer = client::get(self.admin, path, self.admin_token_file.as_deref())?;
-        let value =
-            serde_json::from_str(&answer).context("the answer is not JSON: is it another program?")?;
-        print::out(&match self.format {
-            Format::Text => text(&value),
-            Format::Json => format!("{value:#}\n"),
-        })?;
-        Ok(Exit::Ok)
+    pub(super) fn show(&self, path: &str, text: fn(&Value) -> String) -> anyhow::Result<Exit> {
+        self.show_all(&[path], |values| text(values.first().unwrap_or(&Value::Null)))
+    }
+
+    /// Shows what several pages say; other formats than text have the first one.
+    fn show_all(&self, paths: &[&str], text: impl Fn(&[Value]) -> String) -> anyhow::Result<Exit> {
+        loop {
+            let mut values = Vec::new();
+            for path in paths {
+                let answer = client::get(self.admin, path, self.admin_token_file.as_deref())?;
+                let value = serde_json::from_str(&answer);
+                values.push(value.context("the answer is not JSON: is it another program?")?);
+            }
+            let first: &Value = values.first().unwrap_or(&Value::Null);
+            let shown = match self.format {
+                Output::Text => text(&values),
+                Output::Json => format!("{first:#}\n"),
+                Output::Yaml => super::yaml(first),
+            };
+            let Some(seconds) = self.watch else {
+                print::out(&shown)?;
+                return Ok(Exit::Ok);
+            };
+            let is_seen = std::io::IsTerminal::is_terminal(&std::io::stdout());
+            // To the first column of the first line, and nothing below (ECMA-48 §8.3.21, §8.3.39).
+            print::out(&if is_seen && self.format == Output::Text {
+                format!("\x1b[H\x1b[2J{shown}")
+            } else {
+                shown
+            })?;
+            std::thread::sleep(Duration::from_secs(seconds));
+        }
     }
 }
 
@@ -135,6 +187,45 @@ fn status_text(status: &Value) -> String {
     }
     for diagnostic in attempt["diagnostics"].as_array().into_iter().flatten() {
         line("", plain(diagnostic));
+    }
+    out
+}
+
+/// What is wrong, and how to mend it.
+fn health_text(health: &Value) -> String {
+    let mut out = String::new();
+    let checks = health["checks"].as_array().map_or(&[][..], Vec::as_slice);
+    if checks.is_empty() {
+        return format!("{:<12}ok, nothing is wrong\n", "health");
+    }
+    for check in checks {
+        let about = &check["about"];
+        out.push_str(&format!(
+            "{} {}: {} {}: {}\n    {}\n    to mend it: {}\n    see docs/{}\n",
+            if check["level"] == "critical" { "×" } else { "!" },
+            plain(&check["code"]),
+            plain(&about["kind"]),
+            plain(&about["name"]),
+            plain(&check["title"]),
+            plain(&check["detail"]),
+            plain(&check["fix"]),
+            plain(&check["docs"]),
+        ));
+    }
+    out
+}
+
+/// When certificates end.
+fn certificates_text(certificates: &Value) -> String {
+    let mut out = String::new();
+    for (index, certificate) in certificates["items"].as_array().into_iter().flatten().enumerate() {
+        let name = if index == 0 { "certificates" } else { "" };
+        let left = certificate["secondsLeft"].as_i64().unwrap_or_default();
+        let ends = match u64::try_from(left) {
+            Ok(left) => format!("ends in {}", span(left)),
+            Err(_) => "has ended".to_owned(),
+        };
+        out.push_str(&format!("{name:<12} {} {ends}\n", plain(&certificate["name"])));
     }
     out
 }

@@ -172,6 +172,7 @@ impl Setup {
             plaintext: Arc::default(),
             signals: None,
             lookout: None,
+            taps: Arc::default(),
         };
         let thread = Some(std::thread::spawn(move || worker::run(&shared, receiver).unwrap()));
         Proxy { address, current, registry, commands, thread, access_log, log }

@@ -97,9 +97,16 @@ impl Feed {
     /// # Errors
     /// [`Gone`].
     pub(super) async fn send<T: Serialize>(&mut self, event: &str, data: &T) -> Result<(), Gone> {
+        // What we send can be written.
+        self.send_text(event, &serde_json::to_string(data).unwrap_or_default()).await
+    }
+
+    /// Sends an event whose data is JSON already, without line breaks.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub(super) async fn send_text(&mut self, event: &str, data: &str) -> Result<(), Gone> {
         self.number += 1;
-        // What we send can be written, and JSON has no line breaks.
-        let data = serde_json::to_string(data).unwrap_or_default();
         let retry = if self.number == 1 { "retry: 2000\n" } else { "" };
         self.put(format!("{retry}id: {}\nevent: {event}\ndata: {data}\n\n", self.number)).await
     }
