@@ -308,6 +308,8 @@ fn endpoints() -> Vec<Endpoint> {
                 ("health", describe::schema_of::<Health>),
                 ("documents", describe::schema_of::<Value>),
                 ("proxies", describe::schema_of::<shape::Proxies>),
+                ("signals", describe::schema_of::<rhumb_signals::answer::Now>),
+                ("events", describe::schema_of::<rhumb_signals::Event>),
             ]),
             |call| Box::pin(watch::watch(call)),
         )

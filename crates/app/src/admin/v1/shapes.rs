@@ -151,6 +151,10 @@ pub(crate) struct Overview {
     pub(crate) process: Process,
     /// How many there are.
     pub(crate) counts: Counts,
+    /// Rate, failures and latency of the last seconds; nothing in a process that carries no requests.
+    pub(crate) signals: Option<rhumb_signals::answer::Now>,
+    /// What happened lately, the latest first.
+    pub(crate) changes: Vec<rhumb_signals::Event>,
 }
 
 /// How many there are.

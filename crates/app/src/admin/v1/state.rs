@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use rhumb_balance::Nanos;
@@ -21,6 +21,12 @@ use crate::signal::Signal;
 
 /// Findings of one answer.
 const MAX_FINDINGS: usize = 200;
+
+/// How long lately is, for rates.
+pub(super) const LATELY: Duration = Duration::from_secs(10);
+
+/// What happened that is told at a glance.
+const CHANGES: usize = 10;
 
 /// A certificate that nobody renews by himself should be looked after so long before its end. **Unit**: seconds.
 const SOON: i64 = 14 * 86_400;
@@ -53,6 +59,8 @@ pub(super) async fn overview(call: Call) -> Answer {
             certificates: admin.certificates().len(),
             proxies: admin.control.as_ref().map(|control| control.proxies().len()),
         },
+        signals: admin.history.as_ref().map(|history| history.now(LATELY)),
+        changes: admin.events_since(0.0, CHANGES),
     })
 }
 
@@ -286,6 +294,13 @@ impl Admin {
     /// The revision in force.
     pub(super) fn process_revision(&self) -> u64 {
         self.control.as_ref().map_or_else(|| self.current.load().revision, |control| control.revision())
+    }
+
+    /// What happened after a time, the latest first. **Unit**: seconds since 1970.
+    pub(super) fn events_since(&self, from: f64, most: usize) -> Vec<rhumb_signals::Event> {
+        let Some(history) = &self.history else { return Vec::new() };
+        let found = history.events(from, f64::MAX, &[], rhumb_signals::Level::Info, most);
+        found.events.into_iter().filter(|event| event.at > from).collect()
     }
 
     /// Whose the documents are.

@@ -18,7 +18,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::describe::Answer;
-use super::{Call, Problem, documents};
+use super::{Call, Problem, documents, state};
 use crate::admin::Desk;
 use crate::admin::credentials::Who;
 
@@ -34,11 +34,14 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How often what costs more to look at is looked at, in turns of [`LOOK`].
 const SELDOM: u32 = 4;
 
+/// Events of one look; with more, the oldest are not told.
+const MOST_EVENTS: usize = 100;
+
 /// After how long without an event the reader is told that the stream is still there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// What can be watched.
-pub(super) const TOPICS: &[&str] = &["process", "health", "documents", "proxies"];
+pub(super) const TOPICS: &[&str] = &["process", "health", "documents", "proxies", "signals", "events"];
 
 static STREAMS: AtomicUsize = AtomicUsize::new(0);
 
@@ -154,13 +157,27 @@ async fn tell(mut feed: Feed, topics: Vec<&'static str>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told: Vec<Option<Value>> = vec![None; topics.len()];
     let mut turn = 0u32;
+    // What happened before is asked for elsewhere.
+    let latest = feed.desk.admin.events_since(0.0, 1);
+    let mut heard = latest.first().map_or(0.0, |event| event.at);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = feed.gone() => return,
         }
         for (topic, told) in topics.iter().zip(&mut told) {
-            if !turn.is_multiple_of(SELDOM) && *topic == "health" {
+            if *topic == "events" && turn.is_multiple_of(SELDOM) {
+                let mut fresh = feed.desk.admin.events_since(heard, MOST_EVENTS);
+                fresh.reverse();
+                for event in fresh {
+                    heard = heard.max(event.at);
+                    if feed.send(topic, &event).await.is_err() {
+                        return;
+                    }
+                }
+                continue;
+            }
+            if !turn.is_multiple_of(SELDOM) && ["health", "signals"].contains(topic) {
                 continue;
             }
             let Some((key, value)) = state_of(&feed.desk, topic) else { continue };
@@ -195,6 +212,7 @@ fn state_of(desk: &Desk, topic: &str) -> Option<(Value, Value)> {
             let found = health.checks.iter().map(|finding| json!([finding.code, finding.about]));
             Some((found.collect(), json!(health)))
         }
+        "signals" => Some(both(json!(admin.history.as_ref()?.now(state::LATELY)))),
         "documents" => Some(both(json!({ "revision": admin.process_revision() }))),
         "proxies" => {
             let proxies = json!(documents::proxies_of(admin.control.as_ref()?));
