@@ -44,8 +44,8 @@ impl Trail {
             return;
         }
         // Who looks at an exchange wants to know how long it was where; nobody else comes here.
-        told["step"] = step.into();
-        told["atUs"] = micros(self.began.elapsed()).into();
+        put(&mut told, "step", step);
+        put(&mut told, "atUs", micros(self.began.elapsed()));
         self.steps.push(told);
     }
 
@@ -57,33 +57,40 @@ impl Trail {
     /// Takes down what a policy decided about a request, and what it changed.
     pub(crate) fn asked(&mut self, item: &Item, verdict: &Verdict, before: &Message, req: &RequestHead) {
         let mut told = about(item, "request");
-        told["decision"] = match verdict {
+        let decision = match verdict {
             Verdict::Continue => "continue",
             Verdict::Respond(_) => "respond",
             Verdict::Reset => "reset",
             Verdict::Delay(..) => "delay",
             Verdict::Read(_) => "read content",
             Verdict::Wait(_) => "wait",
-        }
-        .into();
+        };
+        put(&mut told, "decision", decision);
         if let Verdict::Respond(reply) = verdict {
-            told["status"] = reply.head.status.into();
-            told["code"] = reply.cause.map(|cause| cause.facts().code).into();
-            told["detail"] = reply.detail.as_deref().into();
+            put(&mut told, "status", reply.head.status);
+            put(&mut told, "code", reply.cause.map(|cause| cause.facts().code));
+            put(&mut told, "detail", reply.detail.as_deref());
         }
         if let Verdict::Delay(time, _) = verdict {
-            told["delayUs"] = micros(*time).into();
+            put(&mut told, "delayUs", micros(*time));
         }
-        told["changes"] = before.changes(&Message::of_request(req));
+        put(&mut told, "changes", before.changes(&Message::of_request(req)));
         self.note("policy", told);
     }
 
     /// Takes down what a policy changed of a response.
     pub(crate) fn answered(&mut self, item: &Item, before: &Message, rsp: &ResponseHead) {
         let mut told = about(item, "response");
-        told["decision"] = "continue".into();
-        told["changes"] = before.changes(&Message::of_response(rsp));
+        put(&mut told, "decision", "continue");
+        put(&mut told, "changes", before.changes(&Message::of_response(rsp)));
         self.note("policy", told);
+    }
+}
+
+/// Adds to what is told of a step.
+fn put(told: &mut Value, name: &str, value: impl Into<Value>) {
+    if let Some(told) = told.as_object_mut() {
+        told.insert(name.to_owned(), value.into());
     }
 }
 
@@ -95,7 +102,7 @@ fn about(item: &Item, side: &str) -> Value {
     let origin: &Arc<str> = &item.origin;
     let mut told = json!({ "policy": item.policy.kind(), "origin": &**origin, "side": side });
     if item.is_shadow {
-        told["shadow"] = true.into();
+        put(&mut told, "shadow", true);
     }
     told
 }

@@ -230,22 +230,23 @@ impl Exchange<'_> {
 
     /// What an endpoint has answered.
     pub(crate) fn told_of_attempt(&self) -> Value {
-        let mut told = self.told_of_endpoint();
-        told["message"] = Message::of_response(&self.rsp).told();
-        told
+        json!({
+            "endpoint": self.endpoint_label(), "attempt": self.outcome.tries,
+            "message": Message::of_response(&self.rsp).told(),
+        })
     }
 
     /// Why an attempt has failed.
     pub(crate) fn told_of_failure(&self, failure: Failure) -> Value {
-        let mut told = self.told_of_endpoint();
-        told["code"] = failure.cause.facts().code.into();
-        told["by"] = failure.cause.facts().side.as_str().into();
-        told
+        let facts = failure.cause.facts();
+        json!({
+            "endpoint": self.endpoint_label(), "attempt": self.outcome.tries,
+            "code": facts.code, "by": facts.side.as_str(),
+        })
     }
 
-    fn told_of_endpoint(&self) -> Value {
-        let endpoint = self.outcome.endpoint.as_ref().map(|endpoint| endpoint.label());
-        json!({ "endpoint": endpoint, "attempt": self.outcome.tries })
+    fn endpoint_label(&self) -> Option<&str> {
+        self.outcome.endpoint.as_ref().map(|endpoint| endpoint.label())
     }
 
     /// Tells those who look at exchanges that have ended.
@@ -289,7 +290,7 @@ impl Exchange<'_> {
         let line = line.unwrap_or_else(|| watched.line(record));
         let exchange: Value = serde_json::from_slice(&line).unwrap_or_default();
         let told = json!({
-            "requestId": exchange["request_id"], "traceId": exchange["trace_id"],
+            "requestId": exchange.get("request_id"), "traceId": exchange.get("trace_id"),
             "exchange": exchange, "steps": trail.into_steps(),
         });
         let told = told.to_string().into_bytes();
