@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::gate::local;
 use rhumb_testkit::backend::Backend;
-use rhumb_testkit::client::Client;
+use rhumb_testkit::client::{Client, get};
 use rhumb_testkit::process::{Program, Rhumb, serve, succeed};
 use rhumb_testkit::{port, wait};
 
@@ -132,4 +132,56 @@ fn callers_cut_their_connections_to_a_server_that_is_revoked() {
         crate::l4::ended(client);
     }
     assert_eq!(caller.metric("rhumb_mesh_ended_total", &["reason=\"server\""]) as u32, 1, "{}", caller.log());
+}
+
+#[test]
+fn a_proxy_is_ready_when_it_has_its_identity_and_says_what_is_missing_until_then() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (admin, issuer) = (port::free(), port::free());
+    let ca = dir.path().join("ca");
+    let begin = || {
+        let mut command = Rhumb::command();
+        command.args(["issuer", "--listen", &local(issuer).to_string(), "--authority"]).arg(&ca);
+        serve(command, issuer, &dir.path().join("issuer.log"))
+    };
+    // It makes its authority and is gone; the token is from there.
+    drop(begin());
+    let mut command = Rhumb::command();
+    command.args(["token", "create", "--service-account", "web", "--authority"]).arg(&ca);
+    let told = succeed(command);
+    let token = told.lines().find(|line| line.starts_with("rhumb-join-")).expect("a token");
+    std::fs::write(dir.path().join("join"), token).expect("a file");
+    let text = format!(
+        "apiVersion: rhumb.dev/v1alpha1\nkind: ProxyConfig\nmetadata: {{name: process}}\n\
+         spec: {{workers: 1, admin: {{address: '127.0.0.1:{admin}'}}}}\n---\n\
+         apiVersion: rhumb.dev/v1alpha1\nkind: Sidecar\nmetadata: {{name: web}}\n\
+         spec: {{identity: {{control: {{addresses: ['127.0.0.1:{issuer}'], token: 'file:join', \
+         stateDirectory: '{}'}}}}}}\n",
+        dir.path().join("state").display(),
+    );
+    std::fs::write(dir.path().join("mesh.yaml"), text).expect("a file");
+    let mut command = Rhumb::command();
+    command.arg("run").arg("-c").arg(dir.path().join("mesh.yaml"));
+    command.arg("--admin-token-file").arg(dir.path().join("token"));
+    let _proxy = Program::start(command, &dir.path().join("log"));
+    let ask = |path: &str| {
+        std::net::TcpStream::connect(local(admin))
+            .is_ok()
+            .then(|| get(local(admin), &local(admin).to_string(), path))
+    };
+    let told = wait::until("it says what is missing", || {
+        let answer = ask("/readyz?verbose")?;
+        let text = String::from_utf8_lossy(&answer.content).into_owned();
+        (answer.status() == 503 && text.contains("identity: there is no certificate yet: ")).then_some(text)
+    });
+    assert!(told.starts_with("starting\n"), "{told}");
+    let mut command = Rhumb::command();
+    command
+        .args(["status", "--admin", &local(admin).to_string(), "--admin-token-file"])
+        .arg(dir.path().join("token"));
+    let status = succeed(command);
+    assert!(status.contains("waits for   identity: there is no certificate yet"), "{status}");
+    let _issuer = begin();
+    wait::until("it is ready", || ask("/readyz").filter(|answer| answer.status() == 200));
+    assert_eq!(ask("/readyz?verbose").expect("an answer").content, b"ready\n");
 }

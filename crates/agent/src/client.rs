@@ -70,6 +70,8 @@ pub struct State {
     pub server: Option<String>,
     /// Why it is not connected, or what was wrong the last time.
     pub trouble: Option<String>,
+    /// The last one that was asked says that it is no control plane, only an issuer of certificates for instance.
+    pub is_absent: bool,
     /// Streams that were begun.
     pub streams: u64,
     /// Services that this says to be an endpoint of, and that nobody has a document of.
@@ -318,7 +320,11 @@ async fn follow(
     let opening = grpc.streaming(Request::new(ReceiverStream::new(rx)), path, codec);
     let mut responses = match opening.await {
         Ok(response) => response.into_inner(),
-        Err(status) => return told(&status),
+        Err(status) => {
+            let is_absent = status.code() == tonic::Code::Unimplemented;
+            states.send_modify(|state| state.is_absent = is_absent);
+            return told(&status);
+        }
     };
     shared.follower().begin();
     let mut is_told = false;
@@ -337,7 +343,11 @@ async fn follow(
         let response = match response {
             Ok(Some(response)) => response,
             Ok(None) => return "it ended the stream".to_owned(),
-            Err(status) => return told(&status),
+            Err(status) => {
+                let is_absent = status.code() == tonic::Code::Unimplemented;
+                states.send_modify(|state| state.is_absent = is_absent);
+                return told(&status);
+            }
         };
         if !std::mem::replace(&mut is_told, true) {
             // Only an answer says that there is a control plane.
@@ -345,6 +355,7 @@ async fn follow(
             states.send_modify(|state| {
                 (state.server, state.trouble) = (Some(server.to_owned()), None);
                 state.streams += 1;
+                state.is_absent = false;
             });
             let state = states.borrow().clone();
             let _ = events.send(Event::State(state)).await;

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::Context;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -150,7 +150,7 @@ const INDEX: &str = "\
 rhumb admin listener
 /ui/        the dashboard, for browsers
 /livez      200 while the process runs
-/readyz     200 while it takes traffic, 503 before and while it drains
+/readyz     200 while it takes traffic, 503 before and while it drains; ?verbose says why
 /metrics    Prometheus text format, OpenMetrics
 /version    version of the binary
 /status     state, revision, listeners, last reload        (token)
@@ -220,10 +220,18 @@ async fn check(
     }
 }
 
-async fn readyz(State(desk): State<Arc<Desk>>) -> Response {
+async fn readyz(State(desk): State<Arc<Desk>>, RawQuery(query): RawQuery) -> Response {
     let phase = desk.admin.health.phase();
     let status = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, format!("{}\n", phase.as_str())).into_response()
+    let mut text = format!("{}\n", phase.as_str());
+    if query.is_some_and(|query| query.split('&').any(|one| one == "verbose" || one.starts_with("verbose=")))
+    {
+        for missing in desk.admin.health.missing() {
+            text.push_str(&missing);
+            text.push('\n');
+        }
+    }
+    (status, text).into_response()
 }
 
 async fn metrics(State(desk): State<Arc<Desk>>, fields: HeaderMap) -> Response {
@@ -300,6 +308,7 @@ impl Admin {
             "version": VERSION,
             "pid": std::process::id(),
             "state": self.health.phase().as_str(),
+            "missing": self.health.missing(),
             "startedAt": self.health.started_at(),
             "uptimeSeconds": self.health.uptime().as_secs(),
             "revision": plan.revision,

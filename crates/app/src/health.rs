@@ -51,13 +51,20 @@ struct Inner {
     live_since: Option<u64>,
     last_attempt: Option<Attempt>,
     is_drain_ordered: bool,
+    /// What is missing before traffic is taken.
+    missing: Vec<String>,
 }
 
 impl Health {
     /// A process that starts.
     pub(crate) fn new() -> Self {
-        let inner =
-            Inner { phase: Phase::Starting, live_since: None, last_attempt: None, is_drain_ordered: false };
+        let inner = Inner {
+            phase: Phase::Starting,
+            live_since: None,
+            last_attempt: None,
+            is_drain_ordered: false,
+            missing: Vec::new(),
+        };
         Self { started: Instant::now(), started_at: unix_now(), inner: Mutex::new(inner) }
     }
 
@@ -72,6 +79,19 @@ impl Health {
         if inner.phase != Phase::Draining {
             inner.phase = phase;
         }
+    }
+
+    /// Takes down what is missing before traffic is taken; true when that is news.
+    pub(crate) fn wait_for(&self, missing: Vec<String>) -> bool {
+        let mut inner = self.lock();
+        let is_news = inner.missing != missing;
+        inner.missing = missing;
+        is_news
+    }
+
+    /// What is missing before traffic is taken.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        self.lock().missing.clone()
     }
 
     /// Notes that a drain was asked for; true the first time, and only before one has begun.

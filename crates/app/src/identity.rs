@@ -20,6 +20,7 @@ struct Kept {
     keeping: Option<Keeping>,
     membership: Membership,
     keeper: Option<Arc<Keeper>>,
+    client: Option<Arc<WorkloadClient>>,
     app_socket: Option<AppSocket>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -66,6 +67,14 @@ impl Members {
         Self { kept }
     }
 
+    /// Why there is no newer certificate, when an attempt has failed.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.as_ref()?;
+        let of_issuer = kept.keeper.as_ref().and_then(|keeper| keeper.status().error);
+        of_issuer.or_else(|| kept.client.as_ref()?.error())
+    }
+
     /// Keeps the membership of a plan that comes into force. What keeps it already goes on where nothing else is written.
     pub(crate) fn follow(&mut self, mesh: Option<&Mesh>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +93,8 @@ impl Members {
         // The one before ends before another one writes to its files.
         *kept = None;
         let (keeping, app_socket) = (mesh.keeping.clone(), mesh.app_socket.clone());
-        let mut next = Kept { keeping, membership, keeper: None, app_socket, tasks: Vec::new() };
+        let mut next =
+            Kept { keeping, membership, keeper: None, client: None, app_socket, tasks: Vec::new() };
         if let Some(socket) = &mesh.app_socket
             && let Err(error) = next.serve(socket)
         {
@@ -105,7 +115,9 @@ impl Kept {
         let clock = system_clock();
         let task = match keeping {
             Keeping::WorkloadApi { socket } => {
-                tokio::spawn(WorkloadClient::new(socket, None, membership, clock).run())
+                let client = WorkloadClient::new(socket, None, membership, clock);
+                self.client = Some(Arc::clone(&client));
+                tokio::spawn(client.run())
             }
             Keeping::Issuer { addresses, token, service_account, directory } => {
                 let joining = match (token, service_account) {

@@ -16,6 +16,7 @@ mod pid_file;
 mod memory;
 mod scales;
 mod supervisor;
+mod readiness;
 mod reload;
 mod names;
 mod ward;

@@ -120,6 +120,11 @@ enum Taken {
 }
 
 impl Live {
+    /// Why there is no newer certificate of the mesh, when an attempt has failed.
+    pub(crate) fn identity_trouble(&self) -> Option<String> {
+        self.members.trouble()
+    }
+
     /// Nothing in force yet.
     pub(crate) fn new(
         config: Config,

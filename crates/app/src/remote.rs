@@ -570,6 +570,12 @@ impl Remote {
         self.agent.unknown() > 0
     }
 
+    /// Something is wanted that may still come: from a control plane that answers, or one that cannot be reached yet. An issuer
+    /// that is no control plane has nothing to give.
+    pub(crate) fn lacks(&self) -> bool {
+        self.is_waiting() && !self.agent.state().borrow().is_absent
+    }
+
     /// A change is in force.
     pub(crate) fn accept(&mut self, change: Change) {
         self.bundles = changed(&self.bundles, &change);

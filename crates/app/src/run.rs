@@ -35,6 +35,7 @@ use crate::logs;
 use crate::names::Board;
 use crate::pid_file::PidFile;
 use crate::print;
+use crate::readiness;
 use crate::reload::{self, Live};
 use crate::remote::{self, Member};
 use crate::scales::{Scales, WEIGH};
@@ -260,10 +261,6 @@ async fn control(
         door.serve()?;
     }
     let _pid_file = options.pid_file.as_deref().map(PidFile::write).transpose().context("PID file")?;
-    health.enter(Phase::Ready);
-    if let Some(remote) = &mut remote {
-        remote.register(&shared.current);
-    }
     for port in shared.current.load().all_ports() {
         let tls = match &port.l4 {
             Some(l4) => l4.carries.as_str(),
@@ -271,14 +268,6 @@ async fn control(
             None => "plain text",
         };
         tracing::info!(address = %port.address, listener = %port.name, "listening, {tls}");
-    }
-    notify.ready(&serving(&live));
-    ready();
-    if let Some(guest) = &mut guest
-        && let Err(error) = guest.start()
-    {
-        print::err(&format!("rhumb: {error}\n"));
-        return Ok(Exit::Guest(error.code()));
     }
     tokio::task::spawn_local(rhumb_net::timer::drive());
     tokio::task::spawn_local(ward::watch(
@@ -296,7 +285,33 @@ async fn control(
     let mut successor: Option<Upgrade> = None;
     let mut put_off = None;
     let answers = askers.map(|askers| Answers::begin(askers.asking));
+    let mut opening = Some(ready);
+    let mut look = tokio::time::interval(readiness::LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let taken_over = loop {
+        if let Some(ready) = opening.take() {
+            let missing = readiness::missing(&live, &shared.current.load(), remote.as_ref());
+            let (is_open, told) = (missing.is_empty(), missing.join("; "));
+            if health.wait_for(missing) && !is_open {
+                tracing::info!("waiting before traffic is taken: {told}");
+            }
+            if is_open {
+                health.enter(Phase::Ready);
+                if let Some(remote) = &mut remote {
+                    remote.register(&shared.current);
+                }
+                notify.ready(&serving(&live));
+                ready();
+                if let Some(guest) = &mut guest
+                    && let Err(error) = guest.start()
+                {
+                    print::err(&format!("rhumb: {error}\n"));
+                    return Ok(Exit::Guest(error.code()));
+                }
+            } else {
+                opening = Some(ready);
+            }
+        }
         let cause = tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop => break None,
@@ -339,6 +354,7 @@ async fn control(
                 }
                 None
             }
+            _ = look.tick(), if opening.is_some() => None,
             _ = weigh.tick() => {
                 scales.weigh(live.settings());
                 None
@@ -367,7 +383,9 @@ async fn control(
         if let Some(embedded) = embedded.as_ref().filter(|_| live.revision() != before) {
             embedded.sync().await;
         }
-        notify.ready(&serving(&live));
+        if opening.is_none() {
+            notify.ready(&serving(&live));
+        }
     };
     if let Some(successor) = taken_over {
         shared.registry.counter(Metric::Upgrades, &["success"]).add(1);
@@ -403,7 +421,8 @@ async fn control(
         }
     }
     drop(answers);
-    let Some(mut guest) = guest else {
+    // One that was never started has nobody to say goodbye to.
+    let Some(mut guest) = guest.filter(|_| opening.is_none()) else {
         return drain(&mut live, &health, &shared.registry, &mut signals, &mut endings, false).await;
     };
     let ended = farewell(&mut guest, &live, &health, &mut signals).await;

@@ -137,6 +137,9 @@ fn status_text(status: &Value) -> String {
         "state",
         format!("{}, up {}", plain(&status["state"]), span(status["uptimeSeconds"].as_u64().unwrap_or(0))),
     );
+    for missing in status["missing"].as_array().into_iter().flatten() {
+        line("waits for", plain(missing));
+    }
     let live = ago(&status["liveSince"]).map_or_else(String::new, |ago| format!(", live since {ago}"));
     line("revision", format!("{}{live}", plain(&status["revision"])));
     line("config", plain(&status["config"]));
