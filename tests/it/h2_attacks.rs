@@ -29,7 +29,9 @@ impl Scene {
     fn new() -> Self {
         let backend = Backend::start();
         let port = port::free();
-        let rhumb = Rhumb::start(&Config::simple(port, backend.address()).top("workers: 1"));
+        // A machine that stalls is an overload too, and others would be refused for that.
+        let config = Config::simple(port, backend.address()).top("workers: 1").top("overload: {queueDelay: 30s}");
+        let rhumb = Rhumb::start(&config);
         let proxy = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let others =
             Load::start(proxy, 2, "GET /bytes/100 HTTP/1.1\r\nHost: other.test\r\n\r\n", |response| {
