@@ -30,7 +30,8 @@ impl Scene {
         let backend = Backend::start();
         let port = port::free();
         // A machine that stalls is an overload too, and others would be refused for that.
-        let config = Config::simple(port, backend.address()).top("workers: 1").top("overload: {queueDelay: 30s}");
+        let config =
+            Config::simple(port, backend.address()).top("workers: 1").top("overload: {queueDelay: 30s}");
         let rhumb = Rhumb::start(&config);
         let proxy = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let others =

@@ -80,7 +80,7 @@ impl Recorder {
         let in_memory = if file.is_some() { MEMORY.min(limit) } else { limit };
         let history = Arc::new(History::in_memory(board, in_memory));
         let (teller, events) = sync_channel(WAITING);
-        let keeper = Keeper {
+        let mut keeper = Keeper {
             history: Arc::clone(&history),
             lookout,
             file: file.map(|file| (file, limit)),
@@ -88,6 +88,8 @@ impl Recorder {
             statsd: signals.statsd.as_ref().and_then(|statsd| Teller::open(statsd, registry)),
             has_failed: false,
         };
+        // Whoever asks as soon as the process is there is told of the time before it.
+        keeper.open();
         let thread =
             std::thread::Builder::new().name("signals".to_owned()).spawn(move || keeper.run(&events))?;
         *TELLER.lock().unwrap_or_else(PoisonError::into_inner) = Some(teller);
@@ -176,7 +178,6 @@ impl Teller {
 
 impl Keeper {
     fn run(mut self, events: &Receiver<Event>) {
-        self.open();
         let mut next = Instant::now();
         loop {
             let due = self.statsd.as_ref().map_or(next, |statsd| statsd.due.min(next));
