@@ -9,7 +9,6 @@ import { Card, Empty, Failed, Filter, Head, Loaded, Mark, Note, Pill, Policies }
 import { Table } from '../parts/table';
 import { useResource } from '../resource';
 import { href, type Place } from '../router';
-import { may } from '../session';
 import type { Page, Policy, Route } from '../types';
 import { ErrorRatio } from './overview';
 import { useTop } from './services';
@@ -268,27 +267,17 @@ interface Message {
   fields: [string, string][];
 }
 
-interface Tried {
-  status: number;
-  headers: [string, string][];
-  body: string;
-  truncated: boolean;
-  tookMs: number;
-}
-
-/** A request worked out without traffic, or really sent through this process. */
+/** A request worked out without traffic. */
 function Try({ route }: { route: Route }) {
   const [method, setMethod] = useState(route.matches[0]?.method ?? 'GET');
   const [url, setUrl] = useState(() => example(route));
   const [headers, setHeaders] = useState('');
-  const [body, setBody] = useState('');
-  const [busy, setBusy] = useState<'explain' | 'send' | null>(null);
+  const [isBusy, setBusy] = useState(false);
   const [explained, setExplained] = useState<Explained | null>(null);
-  const [tried, setTried] = useState<Tried | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
 
-  const run = async (what: 'explain' | 'send') => {
-    setBusy(what);
+  const run = async () => {
+    setBusy(true);
     setProblem(null);
     const asked = {
       method,
@@ -296,30 +285,22 @@ function Try({ route }: { route: Route }) {
       headers: headers.split('\n').map((line) => line.trim()).filter((line) => line !== ''),
     };
     try {
-      if (what === 'explain') {
-        setTried(null);
-        setExplained(await ask<Explained>('/explain', { method: 'POST', body: asked }));
-      } else {
-        setExplained(null);
-        setTried(await ask<Tried>('/try', { method: 'POST', body: { ...asked, ...(body === '' ? {} : { body }) } }));
-      }
+      setExplained(await ask<Explained>('/explain', { method: 'POST', body: asked }));
     } catch (error) {
       setExplained(null);
-      setTried(null);
       if (error instanceof Problem) setProblem(error);
       else throw error;
     } finally {
-      setBusy(null);
+      setBusy(false);
     }
   };
-  const hasBody = method !== 'GET' && method !== 'HEAD';
   return (
     <Card title="Try a request" id="try">
       <form
         class="stack"
         onSubmit={(event) => {
           event.preventDefault();
-          void run('explain');
+          void run();
         }}
       >
         <div class="row wrap">
@@ -338,17 +319,8 @@ function Try({ route }: { route: Route }) {
             spellcheck={false}
             required
           />
-          <button type="submit" class="button first" disabled={busy !== null}>
-            {busy === 'explain' ? 'Working it out…' : 'Explain'}
-          </button>
-          <button
-            type="button"
-            class="button"
-            disabled={busy !== null || !may('editor')}
-            title={may('editor') ? 'Sends it through this process' : 'Takes the role editor'}
-            onClick={() => void run('send')}
-          >
-            {busy === 'send' ? 'Sending…' : 'Send it'}
+          <button type="submit" class="button first" disabled={isBusy}>
+            {isBusy ? 'Working it out…' : 'Explain'}
           </button>
         </div>
         <div class="cards">
@@ -356,18 +328,11 @@ function Try({ route }: { route: Route }) {
             Fields, one per line
             <textarea rows={2} value={headers} placeholder="Accept: application/json" onInput={(event) => setHeaders(event.currentTarget.value)} spellcheck={false} />
           </label>
-          {hasBody && (
-            <label class="field">
-              Content
-              <textarea rows={2} value={body} onInput={(event) => setBody(event.currentTarget.value)} spellcheck={false} />
-            </label>
-          )}
         </div>
       </form>
-      <div aria-live="polite" class="stack" style={{ marginTop: problem || explained || tried ? '16px' : 0 }}>
+      <div aria-live="polite" class="stack" style={{ marginTop: problem || explained ? '16px' : 0 }}>
         {problem && (problem.isElsewhere || problem.status === 0 ? <Failed problem={problem} /> : <Note level="warning">{problem.message}</Note>)}
         {explained && <Explanation of={explained} />}
-        {tried && <Answer of={tried} />}
       </div>
     </Card>
   );
@@ -433,22 +398,5 @@ function Text({ title, of }: { title: string; of: Message }) {
       {of.first}
       {of.fields.map(([name, value]) => `\n${name}: ${value}`).join('')}
     </pre>
-  );
-}
-
-function Answer({ of }: { of: Tried }) {
-  const level = of.status >= 500 ? 'critical' : of.status >= 400 ? 'warning' : 'ok';
-  return (
-    <div class="stack tight">
-      <p class="row">
-        <Pill level={level}>{of.status}</Pill> in {ms(of.tookMs)}
-        {of.truncated && <span class="muted">, the first 64 KiB</span>}
-      </p>
-      <pre class="text" tabIndex={0} aria-label="The answer">
-        {of.headers.map(([name, value]) => `${name}: ${value}`).join('\n')}
-        {'\n\n'}
-        {of.body}
-      </pre>
-    </div>
   );
 }
