@@ -264,7 +264,7 @@ impl Memory {
             of_services.extend(port.map(|port| (of, Arc::new(port))));
         }
         ports.extend(mesh::sockets(mesh, &own, &doors.port_settings, &ports, &mut report));
-        let mesh = mesh::plan(mesh, own, of_services, previous);
+        let mesh = mesh::planned(mesh, own, of_services, previous);
 
         let (mut used, dns, kept) = backends.into_kept();
         self.backends = kept;
