@@ -1,5 +1,6 @@
 //! Connections and datagrams that are carried as they are.
 
+pub(crate) mod edges;
 mod flow;
 mod passthrough;
 pub(crate) mod postgres;

@@ -198,6 +198,10 @@ fn protocol_buffers_bring_native_histograms() {
     assert!(seconds > 0.0 && seconds < 60.0, "{quantile}");
     let edge = prometheus.query("sum(rhumb_edge_requests_total{source=\"gateway\"})");
     assert!(edge["data"]["result"][0]["value"][1].is_string(), "{edge}");
+    let edge =
+        prometheus.query("histogram_count(sum(rhumb_edge_request_duration_seconds{source=\"gateway\"}))");
+    let count = edge["data"]["result"][0]["value"][1].as_str().and_then(|count| count.parse::<f64>().ok());
+    assert!(count.is_some_and(|count| count >= 20.0), "{edge}");
     let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
     let request =
         format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");

@@ -67,6 +67,15 @@ fn a_circuit_opens_is_probed_and_closes() {
     wait::until("all pass again", || {
         (0..20).all(|_| get(&gate, "/status/200").status() == 200).then_some(())
     });
+    let told = |kind: &str| {
+        wait::until(kind, || {
+            let events = json(&gate.rhumb.admin(&format!("/api/v1/events?kind={kind}")));
+            events["events"].as_array().filter(|events| !events.is_empty()).map(|events| events[0].clone())
+        })
+    };
+    assert_eq!(told("breaker_opened")["level"], "error");
+    assert_eq!(told("breaker_closed")["level"], "info");
+    assert!(gate.rhumb.metric("rhumb_breaker_openings_total", &[]) >= 1.0);
 }
 
 #[test]

@@ -1,12 +1,17 @@
 //! Metrics that are asked for at each scrape, because they come and go with the configuration.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use rhumb_balance::Why;
 use rhumb_plan::Backend;
+use rhumb_policy::circuit_breaker::{Standing, Watched};
 use rhumb_proxy::Shared;
 use rhumb_telemetry::Metric;
 use rhumb_tls::{ServerTls, ServerTlsSet};
+
+use crate::signals::Breakers;
 
 /// Adds them to the registry.
 pub(crate) fn register(shared: &Shared, workers: usize) {
@@ -23,6 +28,7 @@ pub(crate) fn register(shared: &Shared, workers: usize) {
         }
     });
     health(shared);
+    breakers(shared);
     stores(shared);
     let current = shared.current.clone();
     registry.collect(Metric::CertificateExpiry, move |emit| {
@@ -38,6 +44,25 @@ pub(crate) fn register(shared: &Shared, workers: usize) {
             emit(&[&origin], expiry);
         }
     });
+}
+
+/// Circuits of policies.
+fn breakers(shared: &Shared) {
+    type Value = fn(&Watched, Instant) -> i64;
+    let metrics: [(Metric, Value); 2] = [
+        (Metric::BreakerOpenings, |circuit, _| circuit.openings().into()),
+        (Metric::BreakerOpen, |circuit, now| (circuit.standing(now) != Standing::Closed).into()),
+    ];
+    for (metric, value) in metrics {
+        let (current, known) = (shared.current.clone(), Mutex::new(Breakers::default()));
+        shared.registry.collect(metric, move |emit| {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            for (policy, circuit) in known.of(&current.load()) {
+                emit(&[policy], value(circuit, now));
+            }
+        });
+    }
 }
 
 /// Stores of limits.

@@ -17,7 +17,10 @@ use rhumb_signals::{Event, History, LOOK, Level};
 use rhumb_telemetry::metrics::Statsd;
 use rhumb_telemetry::{Board, Lookout, Registry};
 
+mod breakers;
 mod watch;
+
+pub(crate) use breakers::Breakers;
 
 /// Events that wait for the thread at most; one more is lost.
 const WAITING: usize = 1024;
@@ -30,7 +33,11 @@ static TELLER: Mutex<Option<SyncSender<Event>>> = Mutex::new(None);
 
 /// An empty board.
 pub(crate) fn board(signals: &Signals, registry: &Registry) -> Arc<Board> {
-    Board::new(signals.memory, Rng::from_os().next_u64(), registry)
+    let board = Board::new(signals.memory, Rng::from_os().next_u64(), registry);
+    if signals.endpoint_durations {
+        board.tell_endpoint_durations();
+    }
+    board
 }
 
 /// Where workers tell what requests there are, if anybody wants to know.

@@ -38,6 +38,8 @@ pub struct Signals {
     pub history: Option<History>,
     /// What APIs there are is found out from traffic.
     pub finds_apis: bool,
+    /// How long requests of each endpoint took is among the metrics.
+    pub endpoint_durations: bool,
     /// Who is told of all metrics.
     pub statsd: Option<Statsd>,
 }
@@ -70,6 +72,7 @@ impl Default for Signals {
             memory: rhumb_telemetry::signals::BUDGET,
             history: Some(History::default()),
             finds_apis: true,
+            endpoint_durations: false,
             statsd: None,
         }
     }

@@ -7,6 +7,8 @@
 //! Costs per request a few relaxed additions to counters that workers share, and one evaluation of the expression each tenth
 //! of a second.
 
+mod watched;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -24,6 +26,8 @@ use crate::exchange::{Exchange, Reply};
 use crate::keyed::{Now, nanos};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
 use crate::quantity;
+
+pub use watched::{Standing, Watched};
 
 /// What the expression can ask.
 pub static WINDOW: Schema = Schema {
@@ -117,6 +121,8 @@ struct Circuit {
     successes: AtomicU32,
     /// Requests on the ramp, to let the right share of them pass.
     turns: AtomicU64,
+    /// How often it opened after it was closed.
+    openings: AtomicU32,
 }
 
 /// Responses of a part of the window.
@@ -142,6 +148,7 @@ impl Default for Circuit {
             probes: AtomicU32::new(0),
             successes: AtomicU32::new(0),
             turns: AtomicU64::new(0),
+            openings: AtomicU32::new(0),
         }
     }
 }
@@ -316,7 +323,9 @@ impl Inner {
         let circuit = &self.circuit;
         circuit.successes.store(0, Relaxed);
         circuit.ramp_from.store(0, Relaxed);
-        circuit.open_until.store(now.saturating_add(self.pause), Relaxed);
+        if circuit.open_until.swap(now.saturating_add(self.pause), Relaxed) == 0 {
+            circuit.openings.fetch_add(1, Relaxed);
+        }
         circuit.forget();
     }
 }
@@ -470,6 +479,7 @@ mod tests {
             assert_eq!(passed, share);
         }
         assert!((0..100).all(|_| passes(inner, 5200 * MS)));
+        assert_eq!(breaker.watched().openings(), 1);
     }
 
     #[test]

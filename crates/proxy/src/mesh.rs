@@ -28,6 +28,7 @@ use crate::discovery::Answer;
 use crate::downstream::{self, Connection};
 use crate::l4;
 use crate::l4::header::Ends;
+use crate::signals::UNKNOWN;
 use crate::worker::{Member, Worker};
 
 /// How long bytes that may become a request wait for the next ones, before it is looked again.
@@ -87,7 +88,7 @@ impl MeshSide {
     /// Who calls what: namespace and account of the caller, and the server name of the service.
     pub(crate) fn edge(&self) -> (Cow<'_, str>, &str) {
         let source = match self.peer.as_ref().map(|peer| (peer.id.account(), &peer.id)) {
-            None => "unknown".into(),
+            None => UNKNOWN.into(),
             Some((Some((namespace, account)), _)) => format!("{namespace}/{account}").into(),
             Some((None, id)) => id.as_str().into(),
         };

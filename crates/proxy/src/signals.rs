@@ -15,6 +15,9 @@ use crate::worker::Worker;
 /// Who calls, when this proxy has no identity.
 pub(crate) const GATEWAY: &str = "gateway";
 
+/// Who calls, when nobody has proven it.
+pub(crate) const UNKNOWN: &str = "unknown";
+
 /// Counts a finished exchange.
 #[inline]
 pub(crate) fn count(
@@ -69,6 +72,13 @@ pub(crate) fn service_name(server_name: &str) -> String {
     }
 }
 
+/// `NAMESPACE/NAME:PORT` of a service that is served here, of the name of the backend that its application is.
+pub(crate) fn served_here(backend: &str) -> Option<String> {
+    // Nobody can write a name with this in it.
+    let (namespace, service) = backend.split_once("/inbound/")?;
+    Some(format!("{namespace}/{service}"))
+}
+
 /// Keeps the name that this proxy calls as.
 pub(crate) fn know_own_name(worker: &Worker) {
     if worker.signals.is_none() {
@@ -100,5 +110,7 @@ mod tests {
     fn a_service_is_named_as_its_backend_is() {
         assert_eq!(service_name("8080.cart.shop.svc.cluster.local"), "shop/cart:8080");
         assert_eq!(service_name(""), "");
+        assert_eq!(served_here("shop/inbound/cart:8080").as_deref(), Some("shop/cart:8080"));
+        assert_eq!(served_here("shop/cart:8080"), None);
     }
 }

@@ -23,6 +23,7 @@ pub(crate) fn signals(written: &Written) -> Option<Signals> {
         });
     }
     signals.finds_apis = written.apis.as_ref().is_none_or(|apis| apis.value);
+    signals.endpoint_durations = written.endpoint_durations.as_ref().is_some_and(|told| told.value);
     signals.statsd = written.statsd.as_ref().map(|statsd| Statsd {
         address: statsd.address.get(),
         prefix: statsd.prefix.as_ref().map_or_else(Box::default, |prefix| prefix.value.clone()),
@@ -38,6 +39,7 @@ pub(crate) fn span(written: &Written) -> Option<Span> {
         written.enabled.as_ref().map(|enabled| enabled.span),
         written.memory.as_ref().map(|memory| memory.span),
         written.apis.as_ref().map(|apis| apis.span),
+        written.endpoint_durations.as_ref().map(|told| told.span),
         written.statsd.as_ref().map(|statsd| statsd.address.span),
         history.and_then(|history| history.enabled.as_ref()).map(|enabled| enabled.span),
         history.and_then(|history| history.path.as_ref()).map(|path| path.span),

@@ -110,9 +110,8 @@ pub struct Outcomes {
 impl Golden {
     /// What these totals are over a time.
     pub fn of(totals: &Totals, seconds: f64) -> Self {
-        let seconds = seconds.max(f64::MIN_POSITIVE);
         let (count, errors) = (totals.count(), totals.errors());
-        let per_second = |number: u64| round(number as f64 / seconds);
+        let per_second = |number: u64| per_second(number, seconds);
         let quantile = |share| totals.buckets.quantile(share).map(|seconds| round(seconds * 1000.0));
         let outcome = |outcome: Outcome| totals.outcomes[outcome as usize];
         Self {
@@ -134,6 +133,11 @@ impl Golden {
             },
         }
     }
+}
+
+#[allow(clippy::cast_precision_loss)] // rates of more than 2^53 may be a little off
+fn per_second(number: u64, seconds: f64) -> f64 {
+    round(number as f64 / seconds.max(f64::MIN_POSITIVE))
 }
 
 /// Four digits behind the point are more than anybody reads.
@@ -177,6 +181,15 @@ pub struct Item {
     /// What it had.
     #[serde(flatten)]
     pub golden: Golden,
+    /// Of an edge: connections that are carried as they are; absent when there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Connections>,
+}
+
+impl Item {
+    fn opened(&self) -> u64 {
+        self.connections.as_ref().map_or(0, |connections| connections.opened)
+    }
 }
 
 /// What items are sorted by.
@@ -210,7 +223,7 @@ impl Sort {
         items.sort_by(|a, b| {
             let (x, y) = (&a.golden, &b.golden);
             let order = match self {
-                Self::Requests => y.requests.cmp(&x.requests),
+                Self::Requests => y.requests.cmp(&x.requests).then_with(|| b.opened().cmp(&a.opened())),
                 Self::Errors => y.errors_per_second.total_cmp(&x.errors_per_second),
                 Self::P99 => y.p99_ms.unwrap_or(0.0).total_cmp(&x.p99_ms.unwrap_or(0.0)),
                 Self::Name => std::cmp::Ordering::Equal,
@@ -240,11 +253,57 @@ pub struct Edge {
     pub source: String,
     /// What is called: the backend, of a service `NAMESPACE/NAME:PORT`.
     pub target: String,
-    /// Every request went over mutual TLS of the mesh.
+    /// Every request and connection went over mutual TLS of the mesh.
     pub mtls: bool,
-    /// What it had.
+    /// Requests that it had.
     #[serde(flatten)]
     pub golden: Golden,
+    /// Connections that it had and that are carried as they are; absent when there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Connections>,
+}
+
+/// Connections of a caller with a service, and sessions of datagrams.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Connections {
+    /// Those that began.
+    pub opened: u64,
+    /// Those that began, per second.
+    pub opened_per_second: f64,
+    /// Those that are open; absent of times that have passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
+    /// Failures of backends and of the proxy.
+    pub failed: u64,
+    /// Bytes from callers per second, of open ones too.
+    pub bytes_in_per_second: f64,
+    /// Bytes to callers per second.
+    pub bytes_out_per_second: f64,
+    /// Half of those that have ended lived shorter; none when none has. Told up to 90 s.
+    pub p50_ms: Option<f64>,
+    /// 99 of 100 lived shorter.
+    pub p99_ms: Option<f64>,
+    /// Those that have ended, by how.
+    pub outcomes: Outcomes,
+}
+
+impl Connections {
+    /// What these totals are over a time.
+    pub fn of(totals: &Totals, seconds: f64) -> Self {
+        let golden = Golden::of(totals, seconds);
+        Self {
+            opened: totals.opened,
+            opened_per_second: per_second(totals.opened, seconds),
+            open: None,
+            failed: totals.errors(),
+            bytes_in_per_second: golden.bytes_in_per_second,
+            bytes_out_per_second: golden.bytes_out_per_second,
+            p50_ms: golden.p50_ms,
+            p99_ms: golden.p99_ms,
+            outcomes: golden.outcomes,
+        }
+    }
 }
 
 /// What came when: one number per time in each column.

@@ -17,7 +17,8 @@ pub(crate) fn write(frame: &Frame) -> Vec<u8> {
         put(&mut out, totals.nanos);
         put(&mut out, totals.bytes_in);
         put(&mut out, totals.bytes_out);
-        sparse(&mut out, &totals.outcomes);
+        let [a, b, c, d, e] = totals.outcomes;
+        sparse(&mut out, &[a, b, c, d, e, totals.opened]);
         sparse(&mut out, &totals.buckets.0);
     }
     out
@@ -43,7 +44,10 @@ fn one(reader: &mut Reader<'_>, totals: &mut Totals) -> Option<u32> {
     totals.nanos = reader.number()?;
     totals.bytes_in = reader.number()?;
     totals.bytes_out = reader.number()?;
-    dense(reader, &mut totals.outcomes)?;
+    let mut numbers = [0; 6];
+    dense(reader, &mut numbers)?;
+    let [a, b, c, d, e, opened] = numbers;
+    (totals.outcomes, totals.opened) = ([a, b, c, d, e], opened);
     dense(reader, &mut totals.buckets.0)?;
     Some(number)
 }
@@ -74,6 +78,7 @@ mod tests {
         let mut totals =
             Totals { nanos: 5_000_000_000, bytes_in: 3, bytes_out: u64::MAX, ..Totals::default() };
         totals.outcomes[2] = 7;
+        totals.opened = 9;
         totals.buckets.0[39] = 7;
         let frame = Frame::from([(1, Totals::default()), (70_000, totals)]);
         let bytes = write(&frame);

@@ -3,19 +3,23 @@
 //! Every two seconds the board is looked at ([`History::look`]); what has come since is a frame. Frames of the last minute
 //! are kept as they are, those of the last hours by ten seconds, those of the last day by minute.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod edges;
+mod names;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rhumb_telemetry::Board;
-use rhumb_telemetry::signals::{Dimension, Name, OTHER, Outcome, Totals};
+use rhumb_telemetry::signals::{Dimension, Name, Outcome, Totals};
 
-use crate::answer::{By, Edge, Edges, Event, Events, Golden, Item, Level, Now, Series, Sort, Top, round};
+use crate::answer::{By, Event, Events, Golden, Item, Level, Now, Series, Sort, Top, round};
 use crate::apis::Finder;
 use crate::frame::{self, Frame};
 use crate::shelf::{Kind, Shelf, ShelfError, Write};
 use crate::usage::{Book, Query, Rows, Step, Usage};
+use names::Names;
 
 /// How often the board is looked at.
 pub const LOOK: Duration = Duration::from_secs(2);
@@ -51,9 +55,6 @@ const LIVE_BYTES: usize = 2 << 20;
 
 /// Events that are kept at most.
 const EVENTS: usize = 10_000;
-
-/// Names of series that are kept at most; a series that comes then is counted as `other`.
-const NAMES: usize = 65_536;
 
 /// Points of one answer at most.
 const POINTS: u64 = 3_000;
@@ -227,7 +228,7 @@ impl History {
         for series in gone.iter().chain(&all) {
             let last = inner.last.entry((series.dimension, series.name.clone())).or_default();
             let new = series.totals.since(last);
-            if new.count() == 0 {
+            if new.is_nothing() {
                 continue;
             }
             *last = series.totals.clone();
@@ -283,42 +284,26 @@ impl History {
     pub fn top(&self, by: By, window: Duration, sort: Sort, limit: usize) -> Top {
         let inner = self.lock();
         let (at, seconds, found) = inner.lately(window, by.dimension(), |name| by.name(name));
-        let item = |(name, totals): (String, Totals)| Item { name, golden: Golden::of(&totals, seconds) };
-        let mut items: Vec<_> = found.into_iter().map(item).collect();
+        let mut connections = match by {
+            By::Edge => Self::connections(&inner, window, |name| by.name(name)),
+            _ => BTreeMap::new(),
+        };
+        let mut items: Vec<_> = found
+            .into_iter()
+            .map(|(name, totals)| Item {
+                connections: connections.remove(&name).map(|tied| tied.told(seconds)),
+                name,
+                golden: Golden::of(&totals, seconds),
+            })
+            .collect();
+        items.extend(connections.into_iter().map(|(name, tied)| Item {
+            name,
+            golden: Golden::default(),
+            connections: Some(tied.told(seconds)),
+        }));
         sort.apply(&mut items);
         items.truncate(limit);
         Top { at, by, window_seconds: round(seconds), items }
-    }
-
-    /// Who called whom: in the last minute, or in the minute that ended at a time (seconds since 1970).
-    pub fn edges(&self, at: Option<u64>) -> Edges {
-        let inner = self.lock();
-        let (at, seconds, found) = match at {
-            None => inner.lately(Duration::from_secs(MINUTE), Dimension::Edge, Name::clone),
-            Some(at) => {
-                let mut found: BTreeMap<Name, Totals> = BTreeMap::new();
-                let from = (at.saturating_sub(MINUTE)) / MINUTE * MINUTE;
-                inner.frames(from, from + MINUTE, |_, bytes| {
-                    inner.collect(bytes, Dimension::Edge, Name::clone, &mut found)
-                });
-                #[allow(clippy::cast_precision_loss)]
-                ((from + MINUTE) as f64, 60.0, found)
-            }
-        };
-        let mut edges: BTreeMap<(String, String), (bool, Totals)> = BTreeMap::new();
-        for (name, totals) in found {
-            let entry = edges.entry((name.part(0).to_owned(), name.part(1).to_owned()));
-            let (mtls, sum) = entry.or_insert_with(|| (true, Totals::default()));
-            *mtls &= name.part(2) == "mtls";
-            sum.add(&totals);
-        }
-        let edge = |((source, target), (mtls, totals)): (_, (bool, Totals))| Edge {
-            source,
-            target,
-            mtls,
-            golden: Golden::of(&totals, seconds),
-        };
-        Edges { at, window_seconds: round(seconds), edges: edges.into_iter().map(edge).collect() }
     }
 
     /// What came when, of one or of all together. Times in seconds since 1970; `step` of 0 is as fine as is sensible.
@@ -603,74 +588,6 @@ impl Inner {
                 into.entry(name(series)).or_default().add(totals);
             }
         });
-    }
-}
-
-/// Names of series and their numbers.
-#[derive(Default)]
-struct Names {
-    numbers: HashMap<(Dimension, Name), u32>,
-    names: BTreeMap<u32, ((Dimension, Name), u64)>,
-    next: u32,
-}
-
-impl Names {
-    fn load(shelf: &Shelf) -> Self {
-        let mut names = Self::default();
-        shelf.range(Kind::Names, 0, u64::from(u32::MAX), |number, bytes| {
-            let (Ok(number), Some((&dimension, text))) = (u32::try_from(number), bytes.split_first()) else {
-                return;
-            };
-            let dimension = Dimension::ALL.get(usize::from(dimension)).copied();
-            let (Some(dimension), Ok(text)) = (dimension, std::str::from_utf8(text)) else { return };
-            let key = (dimension, Name::from_text(text));
-            names.numbers.insert(key.clone(), number);
-            // It is not known when it was last used: as of its first look it is.
-            names.names.insert(number, (key, 0));
-            names.next = names.next.max(number.saturating_add(1));
-        });
-        names
-    }
-
-    fn name(&self, number: u32) -> Option<(Dimension, &Name)> {
-        self.names.get(&number).map(|((dimension, name), _)| (*dimension, name))
-    }
-
-    fn number(&mut self, dimension: Dimension, name: &Name, now: u64, writes: &mut Vec<Write>) -> u32 {
-        let mut key = (dimension, name.clone());
-        if !self.numbers.contains_key(&key) && self.names.len() >= NAMES {
-            key.1 = Name::new(&vec![OTHER; dimension.names()]);
-        }
-        if let Some(&number) = self.numbers.get(&key) {
-            if let Some((_, used)) = self.names.get_mut(&number) {
-                *used = now;
-            }
-            return number;
-        }
-        let number = self.next;
-        self.next = self.next.wrapping_add(1);
-        let mut bytes = vec![dimension as u8];
-        bytes.extend_from_slice(key.1.as_str().as_bytes());
-        writes.push(Write::Put(Kind::Names, u64::from(number), bytes));
-        self.numbers.insert(key.clone(), number);
-        self.names.insert(number, (key, now));
-        number
-    }
-
-    /// Gives up names that no frame can have any more.
-    fn forget(&mut self, now: u64, writes: &mut Vec<Write>) {
-        let oldest = now.saturating_sub(MINUTES_KEPT + HOUR);
-        let mut gone = HashSet::new();
-        for (number, (key, used)) in &mut self.names {
-            if *used == 0 {
-                *used = now;
-            } else if *used < oldest {
-                gone.insert(*number);
-                self.numbers.remove(key);
-                writes.push(Write::Remove(Kind::Names, u64::from(*number)));
-            }
-        }
-        self.names.retain(|number, _| !gone.contains(number));
     }
 }
 

@@ -10,6 +10,7 @@
 //! labels stay the same; series of routes and backends that are gone stay and count against the limit.
 
 mod exchange;
+mod times;
 mod exemplar;
 mod registry;
 mod worker;
@@ -23,6 +24,7 @@ pub use exchange::BOUNDS;
 pub use registry::{BackendId, Counter, Emit, Gauge, ListenerId, Registry, RuleId, SERIES_LIMIT};
 pub use render::Format;
 pub use statsd::Statsd;
+pub use times::{EmitTimes, Times};
 pub use worker::{LocalCounter, LocalGauge, WorkerMetrics};
 
 /// How the values of a metric are to be read (Prometheus text exposition format 0.0.4).
@@ -215,6 +217,10 @@ metrics! {
         "Requests refused because the backend had as many requests, or as many that wait for a connection or a stream, as it may have.";
     BackendPending = "rhumb_backend_pending_requests", Gauge, "", ["backend"],
         "Requests that wait for a connection, where the number of connections is limited, or for a stream of HTTP/2.";
+    BreakerOpenings = "rhumb_breaker_openings_total", Counter, "", ["policy"],
+        "Times that the circuit of a policy circuitBreaker opened, by where the policy is written.";
+    BreakerOpen = "rhumb_breaker_open", Gauge, "", ["policy"],
+        "1 while a circuit is open or probed.";
     Resolutions = "rhumb_backend_resolutions_total", Counter, "", ["backend", "result"],
         "DNS resolutions of backends.";
 
@@ -277,8 +283,18 @@ metrics! {
         "Memory of golden signals.";
     EdgeRequests = "rhumb_edge_requests_total", Counter, "", ["source", "target", "mtls", "outcome"],
         "Requests by who called what, and by how they ended.";
+    EdgeDuration = "rhumb_edge_request_duration_seconds", Histogram, "seconds", ["source", "target", "mtls"],
+        "How long requests took, by who called what.";
+    EdgeConnectionsOpened = "rhumb_edge_connections_opened_total", Counter, "", ["source", "target", "mtls"],
+        "Connections and sessions that are carried as they are and began, by who called what.";
+    EdgeConnections = "rhumb_edge_connections_total", Counter, "", ["source", "target", "mtls", "outcome"],
+        "Those that have ended, by how.";
+    EdgeBytes = "rhumb_edge_connection_bytes_total", Counter, "bytes", ["source", "target", "mtls", "direction"],
+        "Bytes that they carried, while they are open too; in: from callers, out: to callers.";
     EndpointRequests = "rhumb_endpoint_requests_total", Counter, "", ["backend", "endpoint", "outcome"],
         "Requests by the endpoint that was asked last, and by how they ended.";
+    EndpointDuration = "rhumb_endpoint_request_duration_seconds", Histogram, "seconds", ["backend", "endpoint"],
+        "How long requests took, by the endpoint that was asked last; with `signals.endpointDurations` only.";
     ConsumerRequests = "rhumb_consumer_requests_total", Counter, "", ["consumer", "plan", "outcome"],
         "Requests of registered consumers, by how they ended.";
     SignalsOverflow = "rhumb_signals_overflow_total", Counter, "", ["dimension"],

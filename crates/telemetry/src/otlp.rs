@@ -160,9 +160,9 @@ fn point(out: &mut Writer, sample: &Sample, since: u64, now: u64) {
             out.fixed64(4, *count);
             out.fixed64(5, sum.to_bits());
         }
-        Value::Histogram { classic, native, .. } => {
+        Value::Histogram { nanos, native, .. } => {
             out.fixed64(4, native.count());
-            out.always_fixed64(5, (classic.nanos as f64 / 1e9).to_bits());
+            out.always_fixed64(5, (*nanos as f64 / 1e9).to_bits());
             out.number(6, SCALE);
             out.fixed64(7, native.0.first().copied().unwrap_or(0));
             positive(out, native);

@@ -7,6 +7,8 @@
 //! longer than [`REST`] give their memory back.
 
 mod buckets;
+mod connection;
+mod told;
 mod worker;
 
 use std::collections::{HashMap, HashSet};
@@ -17,10 +19,11 @@ use std::time::Duration;
 
 pub(crate) use buckets::bucket_of as native_bucket_of;
 pub use buckets::{BUCKETS, Buckets, bound_nanos};
+pub use connection::{Meter, Tie};
 pub use worker::{Seen, WorkerSignals};
 pub(crate) use worker::{bytes, fold};
 
-use crate::metrics::{Counter, Emit, Gauge, Metric, Registry};
+use crate::metrics::{Counter, Gauge, Metric, Registry};
 use crate::record::Record;
 
 /// What signals are counted by.
@@ -37,11 +40,14 @@ pub enum Dimension {
     Consumer,
     /// For accounts: route, template, method, consumer, plan, status. Has no histogram.
     Usage,
+    /// A caller and a service, by connections that are carried as they are: named as an edge.
+    Connection,
 }
 
 impl Dimension {
     /// Every dimension.
-    pub const ALL: [Self; 5] = [Self::Route, Self::Edge, Self::Endpoint, Self::Consumer, Self::Usage];
+    pub const ALL: [Self; 6] =
+        [Self::Route, Self::Edge, Self::Endpoint, Self::Consumer, Self::Usage, Self::Connection];
 
     /// The word in metrics and parameters.
     pub const fn as_str(self) -> &'static str {
@@ -51,6 +57,7 @@ impl Dimension {
             Self::Endpoint => "endpoint",
             Self::Consumer => "consumer",
             Self::Usage => "usage",
+            Self::Connection => "connection",
         }
     }
 
@@ -58,7 +65,7 @@ impl Dimension {
     pub const fn names(self) -> usize {
         match self {
             Self::Route | Self::Endpoint | Self::Consumer => 2,
-            Self::Edge => 3,
+            Self::Edge | Self::Connection => 3,
             Self::Usage => 6,
         }
     }
@@ -66,7 +73,7 @@ impl Dimension {
     /// Numbers in a cell.
     const fn len(self) -> usize {
         match self {
-            Self::Usage => OUTCOMES_AT + Outcome::ALL.len(),
+            Self::Usage => OPENED_AT,
             _ => BUCKETS_AT + BUCKETS,
         }
     }
@@ -138,16 +145,33 @@ pub struct Totals {
     pub bytes_in: u64,
     /// Content of responses. Unit: bytes.
     pub bytes_out: u64,
-    /// Exchanges by how they ended, in the order of [`Outcome::ALL`].
+    /// Exchanges, or connections, by how they ended, in the order of [`Outcome::ALL`].
     pub outcomes: [u64; Outcome::ALL.len()],
+    /// Connections that began; nothing of exchanges.
+    pub opened: u64,
     /// Exchanges by how long they took; nothing in usage.
     pub buckets: Buckets,
 }
 
 impl Totals {
-    /// Exchanges.
+    /// Exchanges, or connections that have ended.
     pub fn count(&self) -> u64 {
         self.outcomes.iter().sum()
+    }
+
+    /// Connections that have not ended.
+    pub fn open(&self) -> u64 {
+        self.opened.saturating_sub(self.count())
+    }
+
+    /// True when nothing has happened.
+    pub fn is_nothing(&self) -> bool {
+        self.activity() == 0
+    }
+
+    /// Grows with whatever happens.
+    fn activity(&self) -> u64 {
+        [self.opened, self.bytes_in, self.bytes_out].into_iter().fold(self.count(), u64::wrapping_add)
     }
 
     /// Exchanges that failed, by fault of a backend or of the proxy.
@@ -163,6 +187,7 @@ impl Totals {
         for (mine, theirs) in self.outcomes.iter_mut().zip(other.outcomes) {
             *mine = mine.wrapping_add(theirs);
         }
+        self.opened = self.opened.wrapping_add(other.opened);
         self.buckets.add(&other.buckets);
     }
 
@@ -178,6 +203,7 @@ impl Totals {
             bytes_in: self.bytes_in.saturating_sub(before.bytes_in),
             bytes_out: self.bytes_out.saturating_sub(before.bytes_out),
             outcomes,
+            opened: self.opened.saturating_sub(before.opened),
             buckets: self.buckets.since(&before.buckets),
         }
     }
@@ -190,6 +216,7 @@ impl Totals {
         for (place, number) in self.outcomes.iter_mut().enumerate() {
             *number = number.wrapping_add(at(OUTCOMES_AT + place));
         }
+        self.opened = self.opened.wrapping_add(at(OPENED_AT));
         for (place, number) in self.buckets.0.iter_mut().enumerate() {
             *number = number.wrapping_add(at(BUCKETS_AT + place));
         }
@@ -205,7 +232,8 @@ const NANOS_AT: usize = 1;
 const BYTES_IN_AT: usize = 2;
 const BYTES_OUT_AT: usize = 3;
 const OUTCOMES_AT: usize = 4;
-const BUCKETS_AT: usize = OUTCOMES_AT + Outcome::ALL.len();
+const OPENED_AT: usize = OUTCOMES_AT + Outcome::ALL.len();
+const BUCKETS_AT: usize = OPENED_AT + 1;
 
 /// One series at a look.
 #[derive(Clone, Debug)]
@@ -264,6 +292,8 @@ pub struct Board {
     version: AtomicU64,
     overflow: Vec<Counter>,
     gauge: Gauge,
+    /// How long requests of each endpoint took is among the metrics.
+    endpoint_durations: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -283,8 +313,8 @@ struct Kept {
     parts: Vec<Cell>,
     /// What workers that have ended counted.
     ended: Totals,
-    /// Exchanges at the last look, and when that number last grew, in looks.
-    count: u64,
+    /// What had happened at the last look, and when that last grew, in looks.
+    activity: u64,
     grew: u64,
 }
 
@@ -310,38 +340,19 @@ impl Board {
             version: AtomicU64::new(0),
             overflow,
             gauge: registry.gauge(Metric::SignalsBytes, &[]),
+            endpoint_durations: AtomicBool::new(false),
         });
-        for (metric, dimension) in [
-            (Metric::EdgeRequests, Dimension::Edge),
-            (Metric::EndpointRequests, Dimension::Endpoint),
-            (Metric::ConsumerRequests, Dimension::Consumer),
-        ] {
-            let of = Arc::downgrade(&board);
-            registry.collect(metric, move |emit| {
-                let Some(board) = of.upgrade() else { return };
-                board.emit(dimension, emit);
-            });
-        }
+        told::register(&board, registry);
         board
     }
 
-    /// Tells how many requests each series of a dimension has, by how they ended.
-    fn emit(&self, dimension: Dimension, emit: &mut Emit<'_>) {
-        let mut all: Vec<_> =
-            self.totals().into_iter().filter(|series| series.dimension == dimension).collect();
-        // Where there are more than are told, it is always the same ones.
-        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        for series in all {
-            let mut labels: Vec<&str> = series.name.parts().collect();
-            labels.resize(dimension.names(), "");
-            for (outcome, count) in Outcome::ALL.into_iter().zip(series.totals.outcomes) {
-                if count > 0 {
-                    labels.push(outcome.as_str());
-                    emit(&labels, i64::try_from(count).unwrap_or(i64::MAX));
-                    labels.pop();
-                }
-            }
-        }
+    /// Has the metrics tell how long requests of each endpoint took.
+    pub fn tell_endpoint_durations(&self) {
+        self.endpoint_durations.store(true, Ordering::Relaxed);
+    }
+
+    fn tells_endpoint_durations(&self) -> bool {
+        self.endpoint_durations.load(Ordering::Relaxed)
     }
 
     /// The signals of one worker.
@@ -374,11 +385,12 @@ impl Board {
         let mut bytes = 0;
         inner.series.retain(|_, kept| {
             let totals = kept.totals();
-            let count = totals.count();
-            if count != kept.count {
-                (kept.count, kept.grew) = (count, look);
+            let activity = totals.activity();
+            if activity != kept.activity {
+                (kept.activity, kept.grew) = (activity, look);
             }
-            let stays = look.saturating_sub(kept.grew) < patience;
+            // A connection that rests is open all the same.
+            let stays = totals.open() > 0 || look.saturating_sub(kept.grew) < patience;
             if !stays {
                 kept.parts
                     .iter()
@@ -425,7 +437,7 @@ impl Board {
             name: name.clone(),
             parts: Vec::new(),
             ended: Totals::default(),
-            count: 0,
+            activity: 0,
             grew: u64::MAX,
         });
         kept.parts.push(Arc::clone(&cell));

@@ -1,6 +1,7 @@
 //! Connections that are carried as they are, in streams between proxies, and ports that do not say what is spoken.
 
 use super::{World, upstream};
+use crate::l4::edges::connections;
 use crate::l4::{Peer, connect, read_all, read_exact};
 use rhumb_testkit::backend::Backend;
 use rhumb_testkit::client::Client;
@@ -34,6 +35,12 @@ fn connections_are_carried_both_ways_and_each_side_may_finish_first() {
     }
     // All of them in streams of one connection.
     assert_eq!(server.metric("rhumb_tls_handshakes_total", &[]) as u32, 1);
+    // Either side tells who was connected with what, and that both have proven who they are.
+    for side in [&server, &caller] {
+        let (edge, ended) = connections(side, "default/db:5432", |all| all["outcomes"]["ok"] == 3);
+        assert_eq!((&edge["source"], &edge["mtls"]), (&"default/web".into(), &true.into()), "{edge}");
+        assert_eq!((&ended["opened"], &ended["open"]), (&3.into(), &0.into()), "{edge}");
+    }
 }
 
 #[test]

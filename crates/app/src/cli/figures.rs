@@ -101,6 +101,18 @@ fn top_text(answer: &Value) -> String {
         let [rate, errors, p50, p95, p99] = golden(item);
         [plain(&item["name"]), rate, errors, p50, p95, p99]
     };
+    if answer["by"] == "edge" {
+        let row = |item: &Value| {
+            let [name, rate, errors, p50, p95, p99] = row(item);
+            let [opened, open, _] = connections(item);
+            [name, rate, errors, p50, p95, p99, opened, open]
+        };
+        let rows: Vec<_> = answer["items"].as_array().into_iter().flatten().map(row).collect();
+        return print::table(
+            ["EDGE", "REQUESTS", "ERRORS", "P50", "P95", "P99", "CONNECTIONS", "OPEN"],
+            &rows,
+        );
+    }
     let rows: Vec<_> = answer["items"].as_array().into_iter().flatten().map(row).collect();
     let by = plain(&answer["by"]).to_uppercase();
     let by = if by.is_empty() { "NAME".to_owned() } else { by };
@@ -111,10 +123,47 @@ fn edges_text(answer: &Value) -> String {
     let row = |edge: &Value| {
         let [rate, errors, p50, p95, p99] = golden(edge);
         let mtls = if edge["mtls"] == true { "mTLS" } else { "-" };
-        [plain(&edge["source"]), plain(&edge["target"]), mtls.to_owned(), rate, errors, p50, p95, p99]
+        let [opened, open, failed] = connections(edge);
+        [
+            plain(&edge["source"]),
+            plain(&edge["target"]),
+            mtls.to_owned(),
+            rate,
+            errors,
+            p50,
+            p95,
+            p99,
+            opened,
+            open,
+            failed,
+        ]
     };
     let rows: Vec<_> = answer["edges"].as_array().into_iter().flatten().map(row).collect();
-    print::table(["SOURCE", "TARGET", "TLS", "REQUESTS", "ERRORS", "P50", "P95", "P99"], &rows)
+    print::table(
+        [
+            "SOURCE",
+            "TARGET",
+            "TLS",
+            "REQUESTS",
+            "ERRORS",
+            "P50",
+            "P95",
+            "P99",
+            "CONNECTIONS",
+            "OPEN",
+            "FAILED",
+        ],
+        &rows,
+    )
+}
+
+/// Connections that began, that are open, and that failed, for people.
+fn connections(of: &Value) -> [String; 3] {
+    let all = &of["connections"];
+    let number = |name: &str| all[name].as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let opened = all["openedPerSecond"].as_f64();
+    let opened = opened.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}/s"));
+    [opened, number("open"), number("failed")]
 }
 
 /// Rate, share of failures and latencies for people.
@@ -140,5 +189,14 @@ mod tests {
             text,
             "ROUTE  REQUESTS  ERRORS  P50     P95     P99\nns/a   12.5/s    1.4 %   1.2 ms  4.0 ms  -\n"
         );
+    }
+
+    #[test]
+    fn an_edge_has_its_connections_beside_its_requests() {
+        let text = edges_text(&json!({ "edges": [
+            { "source": "shop/web", "target": "shop/db:5432", "mtls": true, "requestsPerSecond": 0.0,
+              "connections": { "openedPerSecond": 0.25, "open": 3, "failed": 1 } },
+        ] }));
+        assert!(text.ends_with("0.0/s     -       -    -    -    0.2/s        3     1\n"), "{text}");
     }
 }

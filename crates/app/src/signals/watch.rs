@@ -1,11 +1,13 @@
 //! What changes by itself in a process, seen by looking again and again: certificates, SVIDs, overload of backends.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use rhumb_plan::Current;
 use rhumb_signals::Level;
 use rhumb_tls::{ServerTls, ServerTlsSet};
 
+use super::breakers::Breakers;
 use super::tell;
 
 /// What was seen last.
@@ -14,16 +16,24 @@ pub(crate) struct Watch {
     certificates: Option<BTreeMap<String, i64>>,
     svid: Option<String>,
     panicking: BTreeMap<String, bool>,
+    breakers: Breakers,
 }
 
 impl Watch {
     pub(crate) fn new(current: Current) -> Self {
-        Self { current, certificates: None, svid: None, panicking: BTreeMap::new() }
+        Self {
+            current,
+            certificates: None,
+            svid: None,
+            panicking: BTreeMap::new(),
+            breakers: Breakers::default(),
+        }
     }
 
     /// Tells what is other than before.
     pub(crate) fn look(&mut self) {
         let plan = self.current.load();
+        self.breakers.look(&plan, Instant::now());
         let servers = plan.ports.iter().filter_map(|port| port.tls.as_ref()).flat_map(ServerTlsSet::servers);
         let certificates: BTreeMap<String, i64> = servers
             .flat_map(ServerTls::certificates)

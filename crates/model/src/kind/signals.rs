@@ -16,6 +16,9 @@ object! {
         "history" history: Option<History>,
         /// Whether it is found out from traffic which APIs there are. Default: yes.
         "apis" apis: Option<Spanned<bool>>,
+        /// Whether metrics tell how long requests of each endpoint took: 13 series for each in classic histograms. Of callers and
+        /// services they always do. Default: no.
+        "endpointDurations" endpoint_durations: Option<Spanned<bool>>,
         /// All metrics go to a StatsD server too.
         "statsd" statsd: Option<Statsd>,
     }

@@ -101,6 +101,7 @@ pub(crate) async fn serve(
         Ok(Leads::Connection(port)) => {
             worker.give_request(head);
             let mut account = Account::new(worker, &port, Protocol::Tcp, connection.peer);
+            account.caller = connection.mesh.as_deref().map(|side| side.names().0.clone());
             match tcp::connect_inside(worker, &port, &mut account, connection).await {
                 Ok((mut up, limits, held)) => {
                     if let Some(side) = &connection.mesh {
@@ -108,6 +109,7 @@ pub(crate) async fn serve(
                         worker.metrics.borrow_mut().add(Metric::MeshConnections, &[&source, service], 1);
                     }
                     respond(worker, &mut stream, 200, Content::Streamed).await;
+                    account.begin();
                     let mut seen = worker.revision();
                     let may_go_on = || {
                         let revision = worker.revision();
@@ -255,7 +257,7 @@ pub(crate) async fn relay(
             Reads::Request => (received.moved, sent.moved),
             Reads::Response => (sent.moved, received.moved),
         };
-        (carried.bytes_in, carried.bytes_out) = (bytes_in, bytes_out);
+        carried.moved(bytes_in, bytes_out);
         match (to_stream, from_stream) {
             (Err(Broke::Io), _) | (_, Err(Broke::Io)) => return Poll::Ready(of_io),
             (Err(Broke::Stream), _) | (_, Err(Broke::Stream)) => return Poll::Ready(of_stream),

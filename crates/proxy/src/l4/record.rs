@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rhumb_balance::Endpoint;
-use rhumb_base::failure::{Cause, Failure};
+use rhumb_base::failure::{Cause, Failure, Side};
 use rhumb_plan::l4::L4Rule;
 use rhumb_plan::{Backend, Port};
 use rhumb_telemetry::metrics::LocalGauge;
 use rhumb_telemetry::record::{Timing, TlsRecord};
+use rhumb_telemetry::signals::{Meter, Outcome, Tie};
 use rhumb_telemetry::{Metric, Note, NoteSet, Protocol, Record};
 
 use crate::downstream::TlsFacts;
 use crate::l4::relay::{Carried, RelayEnd};
+use crate::signals::{UNKNOWN, know_own_name, served_here};
 use crate::worker::Worker;
 
 /// The end of a connection that was broken on purpose.
@@ -38,6 +40,8 @@ pub(crate) struct Account {
     pub(crate) tries: u16,
     pub(crate) carried: Carried,
     pub(crate) notes: NoteSet,
+    /// Who calls what is served here, where that was proven.
+    pub(crate) caller: Option<Box<str>>,
     /// Why it ended; the end of the process until something else is said.
     pub(crate) end: &'static str,
     pub(crate) failure: Option<Failure>,
@@ -70,6 +74,7 @@ impl Account {
             tries: 0,
             carried: Carried::default(),
             notes: NoteSet::default(),
+            caller: None,
             end: "shutting_down",
             failure: None,
             is_void: false,
@@ -80,6 +85,58 @@ impl Account {
     /// When it began.
     pub(crate) fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Both sides are connected: it counts among who calls whom.
+    pub(crate) fn begin(&mut self) {
+        self.carried.meter = self.meter();
+    }
+
+    fn meter(&self) -> Option<Meter> {
+        let (signals, backend) = (self.worker.signals.as_ref()?, self.backend.as_ref()?);
+        know_own_name(&self.worker);
+        let own_name = self.worker.own_name.borrow();
+        let served = served_here(backend.name.as_str());
+        let tie = match &served {
+            // Who comes without a proxy does not say who it is.
+            Some(target) => {
+                let source = self.caller.as_deref().unwrap_or(UNKNOWN);
+                Tie { source, target, is_mutual: source != UNKNOWN }
+            }
+            None => Tie {
+                source: &own_name,
+                target: backend.name.as_str(),
+                is_mutual: backend.mesh.is_some()
+                    && self.endpoint.as_ref().is_some_and(|endpoint| endpoint.tunnel() != 0),
+            },
+        };
+        signals.borrow_mut().open(&tie)
+    }
+
+    /// A datagram of the client.
+    pub(crate) fn count_in(&mut self, len: usize) {
+        self.carried.moved(self.carried.bytes_in + len as u64, self.carried.bytes_out);
+    }
+
+    /// A datagram for the client.
+    pub(crate) fn count_out(&mut self, len: usize) {
+        self.carried.moved(self.carried.bytes_in, self.carried.bytes_out + len as u64);
+    }
+
+    /// How it ended, as far as blame goes.
+    fn outcome(&self) -> Outcome {
+        match self.failure.map(|failure| failure.cause.facts().side) {
+            Some(Side::Backend) => Outcome::BackendError,
+            Some(Side::Client) => Outcome::ClientError,
+            Some(_) => Outcome::GatewayError,
+            None => match self.end {
+                "client_reset" => Outcome::ClientGone,
+                "backend_reset" => Outcome::BackendError,
+                "access_denied" => Outcome::ClientError,
+                FAULT => Outcome::GatewayError,
+                _ => Outcome::Ok,
+            },
+        }
     }
 
     /// What the connection turned out to be.
@@ -131,6 +188,10 @@ impl Drop for Account {
         let now = Instant::now();
         let total = now.saturating_duration_since(self.started);
         let facts = self.failure.map(|failure| failure.cause.facts());
+        // One that never came to anything counts too.
+        if let Some(meter) = self.carried.meter.take().or_else(|| self.meter()) {
+            meter.close(self.outcome(), total);
+        }
         if self.carried.has_spliced {
             self.notes.insert(Note::Spliced);
         }

@@ -13,6 +13,7 @@ use rhumb_conn::io::Io;
 use rhumb_net::buffer::{Buffer, SIZE};
 use rhumb_net::splice::{Moved, Splice, SpliceError};
 use rhumb_net::timer::Timer;
+use rhumb_telemetry::signals::Meter;
 
 use crate::pace::Pace;
 
@@ -87,7 +88,7 @@ impl RelayLimits {
 }
 
 /// What a relay has carried.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Carried {
     /// From the client to the backend, in bytes.
     pub(crate) bytes_in: u64,
@@ -97,6 +98,19 @@ pub(crate) struct Carried {
     pub(crate) has_spliced: bool,
     /// One side ended TLS without saying so.
     pub(crate) was_cut_short: bool,
+    /// Counts it among who calls whom.
+    pub(crate) meter: Option<Meter>,
+}
+
+impl Carried {
+    /// So much has moved by now.
+    #[inline]
+    pub(crate) fn moved(&mut self, bytes_in: u64, bytes_out: u64) {
+        (self.bytes_in, self.bytes_out) = (bytes_in, bytes_out);
+        if let Some(meter) = &mut self.meter {
+            meter.carry(bytes_in, bytes_out);
+        }
+    }
 }
 
 /// Carries bytes between both sides until both have finished, one breaks, or a limit is reached. `first` was read from
@@ -157,8 +171,7 @@ async fn run(
             _ if inward.is_refused => Some(RelayEnd::BackendReset),
             _ => Some(RelayEnd::Closed),
         };
-        carried.bytes_in = inward.moved;
-        carried.bytes_out = outward.moved;
+        carried.moved(inward.moved, outward.moved);
         if let Some(end) = ended {
             return Poll::Ready(end);
         }

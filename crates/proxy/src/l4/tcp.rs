@@ -308,6 +308,7 @@ async fn carry(opened: Opened) {
     let limits = limits(&rule, &account, faults);
     drop(rule);
     let first = first.map(|first| first.bytes).unwrap_or_default();
+    account.begin();
     let end = match &mut up {
         Up::Io(up) => relay(&mut down, up, first, limits, &mut account.carried).await,
         Up::Stream(up) => {
@@ -520,6 +521,7 @@ pub(crate) async fn open_early(
     drop(rule);
     let spoken = if first.is_empty() { spoken } else { Some(Spoken::Other) };
     let mut down = Io::Plain(stream);
+    account.begin();
     let end = match &mut up {
         Up::Io(up) => relay_after(&mut down, up, first, limits, &mut account.carried).await,
         Up::Stream(up) => {

@@ -206,7 +206,7 @@ impl Hub {
             Ok(()) => session,
         };
         session.moved.set(Instant::now());
-        session.account.borrow_mut().carried.bytes_in += datagram.len() as u64;
+        session.account.borrow_mut().count_in(datagram.len());
     }
 
     fn drop_one(&self, reason: &'static str) {
@@ -241,7 +241,7 @@ impl Hub {
         match send_datagram_to(&self.socket, datagram, session.client) {
             Ok(()) => {
                 self.sent.increment();
-                session.account.borrow_mut().carried.bytes_out += datagram.len() as u64;
+                session.account.borrow_mut().count_out(datagram.len());
             }
             // A datagram may be lost; waiting would make all others late.
             Err(error) => {
@@ -300,6 +300,7 @@ impl Hub {
         account.backend = Some(Arc::clone(&backend));
         account.endpoint = Some(Arc::clone(&endpoint));
         account.tries = 1;
+        account.begin();
         let session = Rc::new(Session {
             client,
             socket,

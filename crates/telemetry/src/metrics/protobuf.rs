@@ -5,7 +5,6 @@
 
 use rhumb_codec::protobuf::Writer;
 
-use super::exchange::{BOUNDS, Totals};
 use super::exemplar::Exemplar;
 use super::registry::Registry;
 use super::samples::{Sample, Value};
@@ -74,8 +73,8 @@ fn write_family(out: &mut Writer, metric: Metric, samples: &[Sample]) {
                     out.number(1, *count);
                     out.fixed64(2, sum.to_bits());
                 }),
-                Value::Histogram { classic, native, exemplar } => {
-                    out.message(7, |out| histogram(out, classic, native, exemplar.as_ref()));
+                Value::Histogram { classic, nanos, native, exemplar } => {
+                    out.message(7, |out| histogram(out, classic, *nanos, native, exemplar.as_ref()));
                 }
             }
         });
@@ -91,15 +90,20 @@ fn label(out: &mut Writer, field: u32, name: &str, value: &str) {
 }
 
 #[allow(clippy::cast_precision_loss)] // bounds and times
-fn histogram(out: &mut Writer, classic: &Totals, native: &Buckets, exemplar: Option<&Exemplar>) {
-    out.number(1, classic.count());
-    out.fixed64(2, (classic.nanos as f64 / 1e9).to_bits());
+fn histogram(
+    out: &mut Writer,
+    classic: &[(f64, u64)],
+    nanos: u64,
+    native: &Buckets,
+    exemplar: Option<&Exemplar>,
+) {
+    out.number(1, classic.iter().map(|(_, count)| count).sum());
+    out.fixed64(2, (nanos as f64 / 1e9).to_bits());
     let mut count = 0;
-    for (at, in_bucket) in classic.buckets.iter().enumerate() {
+    for (at, (bound, in_bucket)) in classic.iter().enumerate() {
         count += in_bucket;
         out.message(3, |out| {
             out.number(1, count);
-            let bound = BOUNDS.get(at).map_or(f64::INFINITY, |bound| *bound as f64 / 1e6);
             out.fixed64(2, bound.to_bits());
             if let Some(exemplar) = exemplar.filter(|exemplar| exemplar.bucket() == at) {
                 out.message(3, |out| write_exemplar(out, exemplar));

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::exchange::{Exchange, Totals};
 use super::exemplar::Exemplar;
+use super::times::Timers;
 use super::worker::WorkerMetrics;
 use super::{Kind, Metric};
 use crate::record::{Protocol, Scheme};
@@ -25,6 +26,7 @@ pub struct Registry {
     /// By series of requests; no more than there are series.
     pub(super) exemplars: Mutex<HashMap<Key, Exemplar>>,
     collectors: Mutex<Vec<(Metric, Collector)>>,
+    pub(super) timers: Mutex<Vec<(Metric, Timers)>>,
 }
 
 impl Registry {
@@ -43,6 +45,7 @@ impl Registry {
             plain: Mutex::new(Plain { series: vec![BTreeMap::new(); Metric::ALL.len()] }),
             exemplars: Mutex::default(),
             collectors: Mutex::default(),
+            timers: Mutex::default(),
         };
         // What has no labels is there from the start, as 0.
         for metric in Metric::ALL {

@@ -7,6 +7,7 @@ use super::exchange::{BOUNDS, Totals};
 use super::exemplar::Exemplar;
 use super::process::{Process, TICKS_PER_SECOND};
 use super::registry::{Key, Names, OTHER, Registry, lock, write_label, write_labels};
+use super::times::{COARSE, Times, coarse};
 use super::{Kind, Metric};
 
 /// The forms of the exposition.
@@ -114,6 +115,9 @@ impl Registry {
                 }
                 Metric::ClientRequestDuration => {
                     self.exchanges(&mut page, metric, &client, write_client, |_| 0, &none)
+                }
+                _ if metric.family().kind == Kind::Histogram => {
+                    self.visit_times(metric, &mut |labels, times| page.times(metric, labels, times));
                 }
                 Metric::Series => self.visit_sizes(&mut |of, len, _| {
                     page.sample(metric, "", &label("metric", of.family().name), len);
@@ -231,8 +235,30 @@ impl Page<'_> {
             }
             self.out.push('\n');
         }
+        self.end_of_histogram(metric, labels, totals.nanos, count);
+    }
+
+    /// A histogram with few buckets.
+    fn times(&mut self, metric: Metric, labels: &str, times: Times<'_>) {
+        let mut count = 0;
+        for (at, in_bucket) in coarse(times.buckets).into_iter().enumerate() {
+            count += in_bucket;
+            let bound = match (COARSE.get(at), self.format) {
+                (None, _) => "le=\"+Inf\"",
+                (Some((_, _, "le=\"1\"")), Format::OpenMetrics) => "le=\"1.0\"",
+                (Some((_, _, "le=\"4\"")), Format::OpenMetrics) => "le=\"4.0\"",
+                (Some((_, _, bound)), _) => bound,
+            };
+            self.start_line(metric, "_bucket", labels, bound);
+            self.out.push_str(itoa::Buffer::new().format(count));
+            self.out.push('\n');
+        }
+        self.end_of_histogram(metric, labels, times.nanos, count);
+    }
+
+    fn end_of_histogram(&mut self, metric: Metric, labels: &str, nanos: u64, count: u64) {
         self.start_line(metric, "_sum", labels, "");
-        let (secs, nanos) = (totals.nanos / 1_000_000_000, totals.nanos % 1_000_000_000);
+        let (secs, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
         // A String takes every write.
         writeln!(self.out, "{secs}.{nanos:09}").unwrap_or_default();
         self.sample(metric, "_count", labels, count);

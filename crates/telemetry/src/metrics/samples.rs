@@ -1,9 +1,10 @@
 //! All metrics as values, for forms that are not text.
 
-use super::exchange::Totals;
+use super::exchange::{BOUNDS, Totals};
 use super::exemplar::Exemplar;
 use super::registry::{Key, Registry, lock};
 use super::render::{write_client, write_server};
+use super::times::{COARSE, coarse};
 use super::{Kind, Metric};
 use crate::metrics::process::Process;
 use crate::signals::Buckets;
@@ -20,8 +21,18 @@ pub(crate) struct Sample {
 #[derive(Debug)]
 pub(crate) enum Value {
     Number(f64),
-    Summary { sum: f64, count: u64 },
-    Histogram { classic: Box<Totals>, native: Box<Buckets>, exemplar: Option<Exemplar> },
+    Summary {
+        sum: f64,
+        count: u64,
+    },
+    Histogram {
+        /// How many are in each classic bucket, by its upper bound in seconds.
+        classic: Vec<(f64, u64)>,
+        /// Together. Unit: nanoseconds.
+        nanos: u64,
+        native: Box<Buckets>,
+        exemplar: Option<Exemplar>,
+    },
 }
 
 #[allow(clippy::cast_precision_loss)] // numbers beyond 2^53 may be a little off
@@ -46,7 +57,8 @@ impl Registry {
                         &labels,
                         match metric.family().kind {
                             Kind::Histogram => Value::Histogram {
-                                classic: Box::new(*totals),
+                                classic: classic(totals),
+                                nanos: totals.nanos,
                                 native: Box::new(totals.native),
                                 exemplar: exemplars
                                     .get(key)
@@ -63,6 +75,18 @@ impl Registry {
                 Metric::ServerRequestBodySize => exchange(&server, write_server, |totals| totals.bytes_in),
                 Metric::ServerResponseBodySize => exchange(&server, write_server, |totals| totals.bytes_out),
                 Metric::ClientRequestDuration => exchange(&client, write_client, |_| 0),
+                _ if metric.family().kind == Kind::Histogram => {
+                    self.visit_times(metric, &mut |labels, times| {
+                        let bounds = COARSE.iter().map(|(_, bound, _)| *bound).chain([f64::INFINITY]);
+                        let value = Value::Histogram {
+                            classic: bounds.zip(coarse(times.buckets)).collect(),
+                            nanos: times.nanos,
+                            native: Box::new(*times.buckets),
+                            exemplar: None,
+                        };
+                        push(labels, value);
+                    });
+                }
                 Metric::Series | Metric::SeriesOverflow => self.visit_sizes(&mut |of, len, is_full| {
                     let value =
                         if metric == Metric::Series { len as f64 } else { f64::from(u8::from(is_full)) };
@@ -97,6 +121,12 @@ impl Registry {
         }
         samples
     }
+}
+
+#[allow(clippy::cast_precision_loss)] // bounds
+fn classic(totals: &Totals) -> Vec<(f64, u64)> {
+    let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
+    bounds.zip(totals.buckets).collect()
 }
 
 /// Labels of their text, which is ours.

@@ -71,33 +71,53 @@ impl Buckets {
 /// The bucket of a time.
 #[inline]
 pub(crate) fn bucket_of(nanos: u64) -> usize {
-    if nanos < FIRST_NANOS {
-        return 0;
+    // There are at most two bounds between a number and twice as much.
+    let length = (u64::BITS - nanos.leading_zeros()) as usize;
+    let mut at = usize::from(FIRST_BY_LENGTH[length]);
+    while at < BOUNDS.len() && nanos > BOUNDS[at] {
+        at += 1;
     }
-    // floor(2·log2(nanos / 2⁻¹³ s)): the power of two by its leading bit, the half by comparing squares.
-    // nanos / FIRST in 32.32 fixed point keeps enough bits for both.
-    let ratio = (u128::from(nanos) << 32) / u128::from(FIRST_NANOS);
-    let log = 127 - ratio.leading_zeros() as usize;
-    let power = log - 32;
-    // √2 in the same scale.
-    let half = usize::from(ratio >= (u128::from(SQRT_2_32) << power));
-    (1 + 2 * power + half).min(BUCKETS - 1)
+    at
 }
+
+/// The upper bounds of all buckets but the last. Unit: nanoseconds.
+const BOUNDS: [u64; BUCKETS - 1] = {
+    let mut bounds = [0; BUCKETS - 1];
+    let mut at = 0;
+    while at < bounds.len() {
+        let whole = FIRST_NANOS << (at / 2);
+        #[allow(clippy::cast_possible_truncation)] // √2 times less than a minute
+        let by_half = ((whole as u128 * SQRT_2_32 as u128) >> 32) as u64;
+        bounds[at] = if at % 2 == 0 { whole } else { by_half };
+        at += 1;
+    }
+    bounds
+};
+
+/// The first bucket that a number of so many bits may be in.
+const FIRST_BY_LENGTH: [u8; 65] = {
+    let mut firsts = [0; 65];
+    let mut length = 1;
+    while length < firsts.len() {
+        let mut at = 0;
+        while at < BOUNDS.len() && BOUNDS[at] < 1 << (length - 1) {
+            at += 1;
+        }
+        #[allow(clippy::cast_possible_truncation)] // there are 40 buckets
+        {
+            firsts[length] = at as u8;
+        }
+        length += 1;
+    }
+    firsts
+};
 
 /// √2 · 2³².
 const SQRT_2_32: u64 = 6_074_000_999;
 
 /// The upper bound of a bucket; the last one has none. **Unit**: nanoseconds.
 pub fn bound_nanos(bucket: usize) -> Option<u64> {
-    if bucket + 1 >= BUCKETS {
-        return None;
-    }
-    let whole = FIRST_NANOS << (bucket / 2);
-    Some(if bucket.is_multiple_of(2) {
-        whole
-    } else {
-        u64::try_from((u128::from(whole) * u128::from(SQRT_2_32)) >> 32).unwrap_or(u64::MAX)
-    })
+    BOUNDS.get(bucket).copied()
 }
 
 /// The upper bound of a bucket. **Unit**: seconds.
@@ -115,6 +135,7 @@ mod tests {
         for at in 0..BUCKETS - 1 {
             let bound = bound_nanos(at).unwrap();
             assert!((bound as f64 / 1e9 / bound_seconds(at) - 1.0).abs() < 1e-4, "{at}");
+            assert_eq!(bucket_of(bound), at, "a bound is inclusive");
             assert_eq!(bucket_of(bound - bound / 1000), at, "just below bound {at}");
             assert_eq!(bucket_of(bound + bound / 1000), at + 1, "just above bound {at}");
         }

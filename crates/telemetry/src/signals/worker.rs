@@ -17,8 +17,8 @@ use crate::record::Record;
 
 /// The signals of one worker thread: it alone writes them.
 pub struct WorkerSignals {
-    board: Arc<Board>,
-    cells: HashMap<u64, Cell, BuildHasherDefault<Identity>>,
+    pub(super) board: Arc<Board>,
+    pub(super) cells: HashMap<u64, Cell, BuildHasherDefault<Identity>>,
     /// Series that exist while there is no room for others, as of a version of the board.
     known: Option<(u64, Arc<KeySet>)>,
     others: [Option<(u64, Cell)>; Dimension::ALL.len()],
@@ -43,6 +43,28 @@ pub struct Seen<'a> {
     pub plan: &'a str,
 }
 
+/// What an exchange adds to each of its series.
+struct Amount {
+    nanos: u64,
+    bucket: usize,
+    bytes_in: u64,
+    bytes_out: u64,
+    outcome: Outcome,
+}
+
+impl Amount {
+    fn of(record: &Record<'_>) -> Self {
+        let nanos = nanos(record.timing.total);
+        Self {
+            nanos,
+            bucket: bucket_of(nanos),
+            bytes_in: record.bytes_in,
+            bytes_out: record.bytes_out,
+            outcome: Outcome::of(record),
+        }
+    }
+}
+
 impl WorkerSignals {
     pub(super) fn new(board: Arc<Board>) -> Self {
         Self { board, cells: HashMap::default(), known: None, others: [const { None }; Dimension::ALL.len()] }
@@ -50,10 +72,10 @@ impl WorkerSignals {
 
     /// Counts a finished exchange. Takes no lock and allocates nothing, but when names are met for the first time.
     pub fn count(&mut self, record: &Record<'_>, seen: &Seen<'_>) {
-        let outcome = Outcome::of(record);
+        let amount = Amount::of(record);
         let seed = self.board.seed;
         let rule = u64::from(seen.rule.number());
-        self.add(fold(seed, 1 << 32 | rule), Dimension::Route, record, outcome, || {
+        self.add(fold(seed, 1 << 32 | rule), Dimension::Route, &amount, || {
             Name::new(&[record.route, record.rule])
         });
         let consumer = text(seed, record.consumer) ^ text(seed, seen.plan).rotate_left(32);
@@ -61,9 +83,7 @@ impl WorkerSignals {
             let backend = u64::from(backend.number());
             if let Some(endpoint) = seen.endpoint {
                 let key = fold(fold(seed, 2 << 32 | backend), endpoint);
-                self.add(key, Dimension::Endpoint, record, outcome, || {
-                    Name::new(&[record.backend, record.endpoint])
-                });
+                self.add(key, Dimension::Endpoint, &amount, || Name::new(&[record.backend, record.endpoint]));
             }
         }
         if !seen.target.is_empty() {
@@ -71,33 +91,26 @@ impl WorkerSignals {
                 fold(seed ^ text(seed, seen.source), text(seed, seen.target)),
                 3 + u64::from(seen.is_mutual),
             );
-            self.add(key, Dimension::Edge, record, outcome, || {
+            self.add(key, Dimension::Edge, &amount, || {
                 Name::new(&[seen.source, seen.target, if seen.is_mutual { "mtls" } else { "" }])
             });
         }
         if !record.consumer.is_empty() {
-            self.add(fold(seed ^ consumer, 5 << 32), Dimension::Consumer, record, outcome, || {
+            self.add(fold(seed ^ consumer, 5 << 32), Dimension::Consumer, &amount, || {
                 Name::new(&[record.consumer, seen.plan])
             });
         }
         let method = method(record.method);
         // Places of a method and a status are disjoint.
         let place = (method as u64) << 48 | u64::from(record.status) << 32 | rule;
-        self.add(fold(fold(seed ^ consumer, place), 6), Dimension::Usage, record, outcome, || {
+        self.add(fold(fold(seed ^ consumer, place), 6), Dimension::Usage, &amount, || {
             let status = record.status.to_string();
             let name = METHODS.get(method).copied().unwrap_or(OTHER_METHOD);
             Name::new(&[record.route, record.rule, name, record.consumer, seen.plan, &status])
         });
     }
 
-    fn add(
-        &mut self,
-        key: u64,
-        dimension: Dimension,
-        record: &Record<'_>,
-        outcome: Outcome,
-        name: impl FnOnce() -> Name,
-    ) {
+    fn add(&mut self, key: u64, dimension: Dimension, amount: &Amount, name: impl FnOnce() -> Name) {
         let cell = match self.cells.get(&key) {
             Some(cell) if is_live(cell) => cell,
             _ => match self.first_seen(key, dimension, name) {
@@ -105,18 +118,22 @@ impl WorkerSignals {
                 None => return,
             },
         };
-        let nanos = nanos(record.timing.total);
-        bump(cell, NANOS_AT, nanos);
-        bump(cell, BYTES_IN_AT, record.bytes_in);
-        bump(cell, BYTES_OUT_AT, record.bytes_out);
-        bump(cell, OUTCOMES_AT + outcome as usize, 1);
+        bump(cell, NANOS_AT, amount.nanos);
+        bump(cell, BYTES_IN_AT, amount.bytes_in);
+        bump(cell, BYTES_OUT_AT, amount.bytes_out);
+        bump(cell, OUTCOMES_AT + amount.outcome as usize, 1);
         if dimension != Dimension::Usage {
-            bump(cell, BUCKETS_AT + bucket_of(nanos), 1);
+            bump(cell, BUCKETS_AT + amount.bucket, 1);
         }
     }
 
     #[cold]
-    fn first_seen(&mut self, key: u64, dimension: Dimension, name: impl FnOnce() -> Name) -> Option<&Cell> {
+    pub(super) fn first_seen(
+        &mut self,
+        key: u64,
+        dimension: Dimension,
+        name: impl FnOnce() -> Name,
+    ) -> Option<&Cell> {
         if self.cells.remove(&key).is_some() {
             // One series was given up, others were too.
             self.cells.retain(|_, cell| is_live(cell));
@@ -167,19 +184,19 @@ impl fmt::Debug for WorkerSignals {
     }
 }
 
-fn is_live(cell: &Cell) -> bool {
+pub(super) fn is_live(cell: &Cell) -> bool {
     cell.get(RETIRED_AT).is_some_and(|retired| retired.load(Ordering::Relaxed) == 0)
 }
 
 /// Adds to a number that no other thread writes.
 #[inline]
-fn bump(cell: &[AtomicU64], at: usize, n: u64) {
+pub(super) fn bump(cell: &[AtomicU64], at: usize, n: u64) {
     if let Some(number) = cell.get(at) {
         number.store(number.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -282,6 +299,7 @@ mod tests {
         assert_eq!(of(&all, Dimension::Endpoint).len(), 2);
         assert_eq!(of(&all, Dimension::Consumer).len(), 1);
         assert_eq!(of(&all, Dimension::Usage).len(), 3);
+        assert_eq!(of(&all, Dimension::Connection).len(), 0);
         let edge = of(&all, Dimension::Edge);
         assert_eq!(edge[0].name.parts().collect::<Vec<_>>(), ["gateway", "default/shop", ""]);
     }
@@ -299,7 +317,7 @@ mod tests {
         let all = board.totals();
         assert!(board.bytes() <= budget + 5 * 1024, "{}", board.bytes());
         assert!(worker.cells.len() < 500);
-        for dimension in Dimension::ALL {
+        for dimension in Dimension::ALL.into_iter().filter(|other| *other != Dimension::Connection) {
             let count: u64 = of(&all, dimension).iter().map(|series| series.totals.count()).sum();
             assert_eq!(count, 100_000, "{dimension:?}");
         }
