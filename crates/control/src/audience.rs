@@ -65,11 +65,6 @@ impl Standing {
         self.proxies.retain(|proxy, why| *why != Some(Why::Disconnected) || !connected.contains(proxy));
     }
 
-    /// Connected proxies that have not answered.
-    pub fn pending(&self) -> usize {
-        self.proxies.values().filter(|why| **why == Some(Why::Pending)).count()
-    }
-
     /// As one control plane tells it to another.
     pub fn to_json(&self) -> Value {
         let why = |why: &Option<Why>| match why {

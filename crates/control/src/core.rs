@@ -395,6 +395,25 @@ impl Core {
         self.standing(touched).into()
     }
 
+    /// A stream that has not answered to what was touched, if there is one: `last` if it still has not.
+    pub fn pending(&self, touched: &Touched, last: Option<StreamId>) -> Option<StreamId> {
+        let is_pending = |id: &StreamId, (kind, name): &Name, number: u64| {
+            let stream = self.streams.get(id);
+            stream.is_some_and(|stream| {
+                why_of(&stream.publisher, *kind, name, number) == Some(Some(Why::Pending))
+            })
+        };
+        if let Some(last) = last
+            && touched.iter().any(|(name, number)| is_pending(&last, name, *number))
+        {
+            return Some(last);
+        }
+        touched.iter().find_map(|(name, number)| {
+            let watchers = self.entries.get(name).map(|entry| &entry.watchers);
+            watchers.into_iter().flatten().find(|id| is_pending(id, name, *number)).copied()
+        })
+    }
+
     /// How proxies stand to what was touched.
     pub fn standing(&self, touched: &Touched) -> Standing {
         let mut all: BTreeMap<&str, Option<Why>> = BTreeMap::new();

@@ -27,10 +27,6 @@ const STREAM_PATIENCE: Duration = Duration::from_secs(10);
 /// How far apart the answers to who uses a change are worked out for somebody who waits.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// How much more for each proxy that has not answered, and the most.
-const LOOK_AGAIN_EACH: Duration = Duration::from_micros(10);
-const LOOK_AGAIN_AT_MOST: Duration = Duration::from_millis(50);
-
 /// The control plane of a process.
 #[derive(Debug)]
 pub struct Hub {
@@ -87,23 +83,20 @@ impl Hub {
 
     /// As [`settled`](Self::settled), with everybody's name.
     pub(crate) async fn standing(&self, touched: &Touched, deadline: Instant) -> Standing {
+        let mut last = None;
         loop {
             let answered = self.answers.notified();
             let mut answered = std::pin::pin!(answered);
             // From here on nothing is missed.
             answered.as_mut().enable();
-            let standing = self.lock().standing(touched);
-            let pending = u32::try_from(standing.pending()).unwrap_or(u32::MAX);
-            if pending == 0 {
-                return standing;
-            }
+            // As long as one is known to be missing nobody else is looked at.
+            last = self.lock().pending(touched, last);
             let left = deadline.saturating_duration_since(now());
-            if left.is_zero() || tokio::time::timeout(left, answered).await.is_err() {
+            if last.is_none() || left.is_zero() || tokio::time::timeout(left, answered).await.is_err() {
                 return self.lock().standing(touched);
             }
-            // Thousands answer within a moment, and looking costs as much as there are.
-            let pause = LOOK_AGAIN + LOOK_AGAIN_EACH.saturating_mul(pending);
-            tokio::time::sleep(pause.min(LOOK_AGAIN_AT_MOST).min(left)).await;
+            // Thousands answer within a moment.
+            tokio::time::sleep(LOOK_AGAIN.min(left)).await;
         }
     }
 
