@@ -4,10 +4,13 @@
 usage: mesh_run.py outage [--minutes 5]        the control plane is killed under load, and comes back
        mesh_run.py rolling [--rounds 3]        every instance of every service is replaced under load
        mesh_run.py lazy [--services 10000]     memory of a captured sidecar that calls ten of them
+       mesh_run.py rest [--services 10] [--seconds 30]
+                                               a captured sidecar that nobody calls: memory, how often it wakes, how long a
+                                               start takes
        mesh_run.py endpoints [--services 1000] [--changes 300]
                                                from a change of an endpoint to the ack of a sidecar that has all services
 
-Every answer but a 200 and every connection that ends counts as a failure. `lazy` needs root (marks of sockets) and the ports
+With --json FILE what was found is written there too. Every answer but a 200 and every connection that ends counts as a failure. `lazy` and `rest` need root (marks of sockets) and the ports
 15001, 15006 and 15053. RHUMB names the binary (default: rhumb on the path).
 """
 
@@ -60,10 +63,22 @@ class Process:
         self.child.send_signal(how)
         return self.child.wait(PATIENCE)
 
+    def memory_mib(self):
+        """All memory by kind: Rss, Pss, Pss_Anon (what only this process has), …"""
+        lines = pathlib.Path(f"/proc/{self.child.pid}/smaps_rollup").read_text().splitlines()[1:]
+        return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
+
     def pss_mib(self):
-        for line in pathlib.Path(f"/proc/{self.child.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
+        return self.memory_mib()["Pss"]
+
+    def wakeups(self):
+        """How often its threads were woken, or had to make room, so far."""
+        threads = pathlib.Path(f"/proc/{self.child.pid}/task").glob("*/status")
+        lines = [line for thread in threads for line in thread.read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if "voluntary_ctxt_switches" in line)
+
+    def cpu_ms(self):
+        return sum(map(int, pathlib.Path(f"/proc/{self.child.pid}/stat").read_text().rsplit(") ", 1)[1].split()[11:13])) * 10
 
 
 class Site:
@@ -299,6 +314,40 @@ def lazy(site, arguments):
           f"{before:.1f} MiB PSS, {sidecar.pss_mib():.1f} MiB with ten services found, {found * 1e3:.1f} ms each")
 
 
+def started(site, name, options):
+    """A sidecar, and how long it took from its start to that of its application. Unit: milliseconds."""
+    at = site.directory / f"{name}-began"
+    at.unlink(missing_ok=True)
+    began = time.time()
+    sidecar = site.sidecar(name, "web", options, ["sh", "-c", f"date +%s.%N > {at}.new; mv {at}.new {at}; exec sleep 100000"])
+    until("the application starts", at.exists)
+    return sidecar, (float(at.read_text()) - began) * 1e3
+
+
+def rest(site, arguments):
+    fill(site, arguments.services)
+    sidecar, first = started(site, "web", ["--capture"])
+    # What was learned at the start is saved, and connections of the start have ended.
+    time.sleep(5)
+    woken, cpu = sidecar.wakeups(), sidecar.cpu_ms()
+    time.sleep(arguments.seconds)
+    woken, cpu = sidecar.wakeups() - woken, sidecar.cpu_ms() - cpu
+    memory = sidecar.memory_mib()
+    again = []
+    for _ in range(5):
+        sidecar.end()
+        sidecar, took = started(site, "web", ["--capture"])
+        again.append(took)
+        time.sleep(1)
+    again.sort()
+    print(f"{arguments.services} services at the control plane, a captured sidecar at rest: {memory['Rss']:.1f} MiB resident, "
+          f"{memory['Pss']:.1f} PSS, {memory['Pss_Anon']:.1f} its own; {woken / arguments.seconds:.2f} times woken per second, "
+          f"{cpu / arguments.seconds:.2f} ms of CPU per second; ready after {again[2]:.0f} ms, with its first certificate after {first:.0f} ms")
+    return {"services": arguments.services, "rss_mib": memory["Rss"], "pss_mib": memory["Pss"], "own_mib": memory["Pss_Anon"],
+            "wakeups_per_second": woken / arguments.seconds, "cpu_ms_per_second": cpu / arguments.seconds,
+            "ready_ms": again[2], "first_ready_ms": first}
+
+
 def endpoints(site, arguments):
     fill(site, arguments.services)
     calls = [f"s{number}=127.8.{number // 250}.{number % 250 + 1}:7001" for number in range(arguments.services)]
@@ -316,10 +365,9 @@ def endpoints(site, arguments):
                 return time.monotonic() - began
             time.sleep(0.001)
 
-    cpu = lambda: sum(map(int, pathlib.Path(f"/proc/{sidecar.child.pid}/stat").read_text().rsplit(") ", 1)[1].split()[11:13]))
-    before = cpu()
+    before = sidecar.cpu_ms()
     times = sorted(change([number % arguments.services], 2 + number // arguments.services) for number in range(arguments.changes))
-    spent = (cpu() - before) * 10 / arguments.changes
+    spent = (sidecar.cpu_ms() - before) / arguments.changes
     at = lambda share: times[int((len(times) - 1) * share)] * 1e3
     whole = change(range(arguments.services), 200)
     print(f"{arguments.services} services in a sidecar, {arguments.changes} changes of an endpoint, from the request to the ack: "
@@ -329,18 +377,22 @@ def endpoints(site, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["outage", "rolling", "lazy", "endpoints"])
+    parser.add_argument("what", choices=["outage", "rolling", "lazy", "rest", "endpoints"])
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--services", type=int)
     parser.add_argument("--changes", type=int, default=300)
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--json")
     arguments = parser.parse_args()
     if arguments.services is None:
-        arguments.services = 10_000 if arguments.what == "lazy" else 1_000
+        arguments.services = {"lazy": 10_000, "rest": 10}.get(arguments.what, 1_000)
     with tempfile.TemporaryDirectory() as directory:
         site = Site(directory)
         try:
-            {"outage": outage, "rolling": rolling, "lazy": lazy, "endpoints": endpoints}[arguments.what](site, arguments)
+            found = {"outage": outage, "rolling": rolling, "lazy": lazy, "rest": rest, "endpoints": endpoints}[arguments.what](site, arguments)
+            if arguments.json:
+                pathlib.Path(arguments.json).write_text(json.dumps(found, indent=1) + "\n")
         finally:
             site.end()
 

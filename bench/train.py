@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Work for an instrumented binary (`cargo xtask release`): every scenario of the bench, a mesh call through both sides, a
-reload, and the life of a process that only rests. Measures nothing.
+reload, and the life of processes that only rest, a gateway's and a sidecar's. Measures nothing. With --rest only the latter.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,18 +19,24 @@ RESTS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rhumb", type=Path, required=True)
-    rhumb = parser.parse_args().rhumb.resolve()
+    parser.add_argument("--rest", action="store_true", help="only what rests")
+    arguments = parser.parse_args()
+    rhumb = arguments.rhumb.resolve()
     with tempfile.TemporaryDirectory() as directory:
         for _ in range(RESTS):
             rest(rhumb, Path(directory))
+        run("mesh_run.py", "rest", "--services", "10", "--seconds", "1", rhumb=rhumb)
+        if arguments.rest:
+            return
         # What fails here is only not learned: an instrumented binary may be too slow for a fixed rate.
         run("run.py", "--contenders", "rhumb", "--rounds", "1", "--dur", SECONDS, "--label", "train",
             "--run-dir", directory, "--rhumb", str(rhumb))
         run("pair.py", "--contenders", "rhumb", "--rounds", "1", "--seconds", SECONDS, "--rhumb", str(rhumb))
 
 
-def run(script: str, *arguments: str) -> None:
-    code = subprocess.run([sys.executable, str(HERE / script), *arguments], cwd=HERE, check=False).returncode
+def run(script: str, *arguments: str, rhumb: Path | None = None) -> None:
+    environment = os.environ | ({"RHUMB": str(rhumb)} if rhumb else {})
+    code = subprocess.run([sys.executable, str(HERE / script), *arguments], cwd=HERE, env=environment, check=False).returncode
     if code:
         print(f"# {script} ended with {code}", file=sys.stderr)
 
