@@ -105,6 +105,11 @@ impl Places {
         self.readdress();
     }
 
+    /// True when somebody who has left is expected still.
+    pub(crate) fn is_untidy(&self) -> bool {
+        self.backends.values().flatten().any(|filled| !filled.leaving.is_empty())
+    }
+
     /// Expects nobody any more who has left long ago. Call it every second or so.
     pub(crate) fn tidy(&mut self) {
         let now = Instant::now();

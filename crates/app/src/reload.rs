@@ -343,6 +343,7 @@ impl Live {
         plan.revision = self.revision;
         let old = self.current.load();
         self.current.swap(Arc::new(plan));
+        self.supervisor.look();
         self.retire(old);
         self.shelf.put(docs);
         self.names.settle(following);
@@ -402,6 +403,11 @@ impl Live {
         if self.retired.len() > RETIRED_LIMIT {
             self.retired.remove(0);
         }
+    }
+
+    /// True when there is something to [`tidy`](Self::tidy).
+    pub(crate) fn is_untidy(&self) -> bool {
+        !self.retired.is_empty() || self.places.is_untidy()
     }
 
     /// Frees replaced plans that no worker holds, and forgets endpoints that left long ago. Call it every second or so.

@@ -22,6 +22,7 @@ use rhumb_base::rng::Rng;
 use rhumb_base::spiffe::SpiffeId;
 use rhumb_base::virtual_address::VirtualAddress;
 use rhumb_plan::Current;
+use rhumb_proxy::rest::Awake;
 use rhumb_resolve::Advice;
 use rhumb_tls::mesh::{Expected, Membership};
 use rhumb_tls::{AsyncTls, ClientTls};
@@ -390,14 +391,15 @@ impl Remote {
     }
 
     /// The proxy takes requests: others are told when the application does too.
-    pub(crate) fn register(&mut self, current: &Current) {
+    pub(crate) fn register(&mut self, current: &Current, awake: &Arc<Awake>) {
         if self.is_kept_by_plan
             && let Some(keeper) = self.keeper.take()
         {
             keeper.abort();
         }
         if let Some(registration) = self.registration.clone() {
-            let telling = vitals::tell(Arc::clone(&self.agent), registration, current.clone());
+            let telling =
+                vitals::tell(Arc::clone(&self.agent), registration, current.clone(), Arc::clone(awake));
             self.telling = Some(tokio::task::spawn_local(telling));
         }
     }

@@ -169,6 +169,7 @@ async fn control(
         discovery: askers.as_ref().map(|askers| askers.discovery.clone()).unwrap_or_default(),
         plaintext: Arc::default(),
         taps: Arc::default(),
+        awake: Arc::default(),
     };
     let health = Arc::new(Health::new());
     let workers = process.workers.unwrap_or_else(default_workers);
@@ -200,7 +201,8 @@ async fn control(
     let mut recorder = match (&process.signals, &shared.signals) {
         (Some(settings), Some(board)) => {
             let board = Arc::clone(board);
-            let (lookout, current) = (shared.lookout.clone(), shared.current.clone());
+            let (lookout, current) =
+                (shared.lookout.clone(), (shared.current.clone(), Arc::clone(&shared.awake)));
             let recorder = Recorder::start(board, settings, is_sidecar, lookout, &shared.registry, current);
             Some(recorder.context("thread of golden signals")?)
         }
@@ -274,6 +276,7 @@ async fn control(
         shared.current.clone(),
         Arc::clone(&shared.registry),
         shared.origin,
+        Arc::clone(&shared.awake),
     ));
 
     let mut tidy = tokio::time::interval(TIDY);
@@ -298,7 +301,7 @@ async fn control(
             if is_open {
                 health.enter(Phase::Ready);
                 if let Some(remote) = &mut remote {
-                    remote.register(&shared.current);
+                    remote.register(&shared.current, &shared.awake);
                 }
                 notify.ready(&serving(&live));
                 ready();
@@ -312,6 +315,7 @@ async fn control(
                 opening = Some(ready);
             }
         }
+        let is_awake = shared.awake.is_any();
         let cause = tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop => break None,
@@ -355,11 +359,18 @@ async fn control(
                 None
             }
             _ = look.tick(), if opening.is_some() => None,
-            _ = weigh.tick() => {
+            // Nothing is taken or refused meanwhile, and nothing counted.
+            () = shared.awake.any(), if !is_awake => {
+                if let Some(recorder) = &recorder {
+                    recorder.wake();
+                }
+                None
+            }
+            _ = weigh.tick(), if is_awake => {
                 scales.weigh(live.settings());
                 None
             }
-            _ = tidy.tick() => {
+            _ = tidy.tick(), if live.is_untidy() => {
                 live.tidy();
                 None
             }

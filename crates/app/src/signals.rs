@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rhumb_base::rng::Rng;
 use rhumb_plan::Current;
 use rhumb_plan::process::Signals;
+use rhumb_proxy::rest::Awake;
 use rhumb_signals::history::{FILE, LITTLE, MEMORY};
 use rhumb_signals::{Event, History, LOOK, Level};
 use rhumb_telemetry::metrics::Statsd;
@@ -25,11 +26,22 @@ pub(crate) use breakers::Breakers;
 /// Events that wait for the thread at most; one more is lost.
 const WAITING: usize = 1024;
 
+/// How often the thread looks while all workers rest.
+const LOOK_AT_REST: Duration = Duration::from_secs(60);
+
 /// How long the last write may take when the process ends.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// Where events of this process go, while somebody keeps them.
-static TELLER: Mutex<Option<SyncSender<Event>>> = Mutex::new(None);
+static TELLER: Mutex<Option<SyncSender<Told>>> = Mutex::new(None);
+
+/// What the thread is told.
+enum Told {
+    /// Something happened.
+    Event(Event),
+    /// Workers that rested have something to do, so there will be something to keep.
+    Awake,
+}
 
 /// An empty board.
 pub(crate) fn board(signals: &Signals, registry: &Registry) -> Arc<Board> {
@@ -52,7 +64,7 @@ pub(crate) fn tell(kind: &str, level: Level, about: &str, text: impl Into<String
     let event =
         Event { at: unix_now(), kind: kind.to_owned(), level, about: about.to_owned(), text: text.into() };
     // Who waits for a disk would be the process itself.
-    let _ = teller.try_send(event);
+    let _ = teller.try_send(Told::Event(event));
 }
 
 /// The history of the process and the thread that writes it.
@@ -73,7 +85,7 @@ impl Recorder {
         is_sidecar: bool,
         lookout: Option<Arc<Lookout>>,
         registry: &Arc<Registry>,
-        current: Current,
+        (current, awake): (Current, Arc<Awake>),
     ) -> std::io::Result<Self> {
         let wanted = signals.history.clone().filter(|history| history.is_asked || !is_sidecar);
         let (file, limit) = match wanted {
@@ -92,6 +104,7 @@ impl Recorder {
             lookout,
             file: file.map(|file| (file, limit)),
             watch: watch::Watch::new(current),
+            awake,
             statsd: signals.statsd.as_ref().and_then(|statsd| Teller::open(statsd, registry)),
             has_failed: false,
         };
@@ -106,6 +119,15 @@ impl Recorder {
     /// What is kept, to be asked.
     pub(crate) fn history(&self) -> &Arc<History> {
         &self.history
+    }
+
+    /// Workers that rested have something to do.
+    pub(crate) fn wake(&self) {
+        let teller = TELLER.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(teller) = &*teller {
+            // Where the thread has so much to do that this finds no room, it is awake.
+            let _ = teller.try_send(Told::Awake);
+        }
     }
 
     /// Writes what there is, and lets go of the file.
@@ -135,6 +157,8 @@ struct Keeper {
     /// A file that is not opened yet.
     file: Option<(PathBuf, usize)>,
     watch: watch::Watch,
+    /// While nobody is, there is nothing to keep.
+    awake: Arc<Awake>,
     statsd: Option<Teller>,
     has_failed: bool,
 }
@@ -184,19 +208,21 @@ impl Teller {
 }
 
 impl Keeper {
-    fn run(mut self, events: &Receiver<Event>) {
+    fn run(mut self, events: &Receiver<Told>) {
         let mut next = Instant::now();
         loop {
             let due = self.statsd.as_ref().map_or(next, |statsd| statsd.due.min(next));
             match events.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(event) => self.history.tell(&event),
+                Ok(Told::Event(event)) => self.history.tell(&event),
+                Ok(Told::Awake) => next = Instant::now(),
                 Err(RecvTimeoutError::Timeout) if due < next => {
                     if let Some(statsd) = &mut self.statsd {
                         statsd.tell();
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    next = Instant::now() + LOOK;
+                    // What was counted until here is kept by this look.
+                    next = Instant::now() + if self.awake.is_any() { LOOK } else { LOOK_AT_REST };
                     self.open();
                     self.watch.look();
                     self.look(false);

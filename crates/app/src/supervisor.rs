@@ -225,6 +225,11 @@ impl Supervisor {
         tcp.chain(self.udp.handles()).collect()
     }
 
+    /// Has every worker look at the plan in force, those that rest too.
+    pub(crate) fn look(&self) {
+        self.workers.iter().for_each(|worker| send(worker, Command::Look));
+    }
+
     /// Has every worker write to these access logs from here on.
     pub(crate) fn log_to(&self, logs: &[Arc<AccessLog>]) {
         self.workers.iter().for_each(|worker| send(worker, Command::Log(logs.to_vec())));
@@ -288,6 +293,7 @@ mod tests {
             signals: None,
             lookout: None,
             taps: Arc::default(),
+            awake: Arc::default(),
         };
         Supervisor::start(count, &shared).unwrap()
     }

@@ -9,6 +9,7 @@ use rhumb_agent::Agent;
 use rhumb_agent::ads::registry::Registration;
 use rhumb_balance::Check;
 use rhumb_plan::{Backend, Current, Plan};
+use rhumb_proxy::rest::Awake;
 
 /// How long to wait before it is tried again whether the application listens: at first, and at most.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
@@ -22,8 +23,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether the application is well.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// How often it is looked whether somebody asks it, as documents may come to say.
+const LOOK_FOR_CHECKS: Duration = Duration::from_secs(5);
+
 /// Registers the workload when its application listens, and again whenever that is well or unwell. Ends never.
-pub(crate) async fn tell(agent: Arc<Agent>, mut registration: Registration, current: Current) {
+pub(crate) async fn tell(
+    agent: Arc<Agent>,
+    mut registration: Registration,
+    current: Current,
+    awake: Arc<Awake>,
+) {
     let began = Instant::now();
     let mut wait = LOOK.0;
     let mut is_told = false;
@@ -40,7 +49,14 @@ pub(crate) async fn tell(agent: Arc<Agent>, mut registration: Registration, curr
     registration.unhealthy = is_unwell(&current.load());
     agent.register(registration.clone());
     loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        let is_checked = checked(&current.load()).next().is_some();
+        if is_checked {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        } else {
+            // Documents that say otherwise wake the workers.
+            awake.any().await;
+            tokio::time::sleep(LOOK_FOR_CHECKS).await;
+        }
         let is_unwell = is_unwell(&current.load());
         if is_unwell != registration.unhealthy {
             tracing::warn!(is_unwell, "the application's health has changed: callers are told");
@@ -53,6 +69,11 @@ pub(crate) async fn tell(agent: Arc<Agent>, mut registration: Registration, curr
 /// Backends that stand for the application beside the proxy. Nobody can write such a name.
 fn own(plan: &Plan) -> impl Iterator<Item = &Arc<Backend>> {
     plan.backends.iter().filter(|backend| backend.name.as_str().split('/').nth(1) == Some("inbound"))
+}
+
+/// Those of them that are asked whether they are well.
+fn checked(plan: &Plan) -> impl Iterator<Item = &Arc<Backend>> {
+    own(plan).filter(|backend| backend.check.is_some())
 }
 
 fn targets(plan: &Plan) -> Vec<SocketAddr> {
@@ -73,7 +94,7 @@ async fn is_listening(targets: &[SocketAddr]) -> bool {
 
 /// True when a check of the application says so.
 fn is_unwell(plan: &Plan) -> bool {
-    own(plan).filter(|backend| backend.check.is_some()).any(|backend| {
+    checked(plan).any(|backend| {
         let set = backend.endpoints.load();
         set.members().iter().any(|member| {
             let state = backend.endpoints.state(member.endpoint());

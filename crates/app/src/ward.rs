@@ -14,6 +14,7 @@ use rhumb_balance::judge::TICK;
 use rhumb_balance::{Check as Verdict, Endpoint, Event, Nanos, Phase};
 use rhumb_base::rng::Rng;
 use rhumb_plan::{Backend, Current, Plan, active};
+use rhumb_proxy::rest::Awake;
 use rhumb_signals::Level;
 use rhumb_telemetry::{Metric, Registry};
 use tokio::task::AbortHandle;
@@ -27,8 +28,9 @@ const MAX_RUNNING: u32 = 256;
 /// The first checks of a backend begin within this time, so that they do not all begin at once.
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
 
-/// Looks after endpoints until it is dropped. `origin` is where the balancer's clock begins.
-pub(crate) async fn watch(current: Current, registry: Arc<Registry>, origin: Instant) {
+/// Looks after endpoints until it is dropped. `origin` is where the balancer's clock begins. While all workers rest and time
+/// alone changes nothing, nobody is looked after.
+pub(crate) async fn watch(current: Current, registry: Arc<Registry>, origin: Instant, awake: Arc<Awake>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut checks =
@@ -42,6 +44,11 @@ pub(crate) async fn watch(current: Current, registry: Arc<Registry>, origin: Ins
             for event in backend.endpoints.take_events() {
                 tell(backend.name.as_str(), &event);
             }
+        }
+        let rests = || plan.backends.iter().all(|backend| backend.endpoints.is_at_rest());
+        if !awake.is_any() && checks.backends.is_empty() && rests() {
+            drop(plan);
+            awake.any().await;
         }
     }
 }

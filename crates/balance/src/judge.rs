@@ -325,6 +325,17 @@ impl Endpoints {
         }
     }
 
+    /// True when time alone changes nothing: nobody is out, is tried or warms up, and nothing waits to be judged.
+    pub fn is_at_rest(&self) -> bool {
+        let set = self.load();
+        let rests = |endpoint: &Endpoint| {
+            let is_judged = self.settings.outlier.is_none()
+                || endpoint.story().window.is_empty(endpoint.succeeded(), endpoint.failed());
+            endpoint.gate() == Gate::OPEN && !endpoint.is_unknown() && is_judged
+        };
+        !self.shared.is_panicking.load(Relaxed) && set.members().iter().all(|member| rests(member.endpoint()))
+    }
+
     fn judge_window(&self, judge: &mut Judge, set: &Arc<EndpointSet>, limits: &Outlier, now: Nanos) {
         let sums: Vec<(u32, u32)> = set
             .members()

@@ -415,6 +415,11 @@ impl Window {
             .fold((0, 0), |sum, part| (sum.0.saturating_add(part.0), sum.1.saturating_add(part.1)))
     }
 
+    /// True when nothing was counted in the window, and nothing since.
+    pub(crate) fn is_empty(&self, succeeded: u64, failed: u64) -> bool {
+        self.counted == (succeeded, failed) && self.sum() == (0, 0)
+    }
+
     /// Forgets everything: what comes next is judged for itself.
     pub(crate) fn clear(&mut self) {
         self.parts = [(0, 0); PARTS];

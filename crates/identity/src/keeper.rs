@@ -46,6 +46,9 @@ pub enum Joining {
     Nothing,
 }
 
+/// The longest that is slept before the clock is looked at again. Unit: seconds.
+const STEP: u64 = 10;
+
 /// How a member keeps its SVID.
 #[derive(Debug, Clone)]
 pub struct KeeperSettings {
@@ -252,7 +255,7 @@ impl Keeper {
             // In steps, because clocks jump and machines sleep.
             while failed == 0 && (self.clock)() < due && !self.is_revoked() {
                 let left = due.saturating_sub((self.clock)());
-                tokio::time::sleep(Duration::from_secs(left.clamp(1, 5))).await;
+                tokio::time::sleep(Duration::from_secs(left.clamp(1, STEP))).await;
             }
             match self.obtain().await {
                 Ok(()) => {

@@ -73,6 +73,7 @@ async fn attempt(
     fresh: bool,
 ) -> Result<Answer, Failure> {
     let begun = Instant::now();
+    worker.rest.stir();
     let now = Nanos::since(worker.origin, begun);
     let load = backend
         .begin(message.head, message.client, now, &mut worker.rng.borrow_mut(), &[])
@@ -90,6 +91,7 @@ async fn attempt(
             })?;
         if let (Up::H1(connection), true) = (up, sent.is_reusable) {
             pools.put(backend.target(), endpoint.address(), connection, Instant::now());
+            worker.rest.stir();
         }
         Ok(sent)
     }

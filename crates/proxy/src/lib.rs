@@ -11,6 +11,7 @@
 
 pub mod worker;
 mod queue;
+pub mod rest;
 pub mod overload;
 pub mod discovery;
 pub mod listener;

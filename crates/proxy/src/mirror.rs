@@ -51,6 +51,11 @@ impl Mirrors {
     pub(crate) fn sweep(&self, now: Instant) {
         self.pools.sweep(now);
     }
+
+    /// No copies are under way, and no connection rests.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.copies.get() == 0 && self.pools.is_empty()
+    }
 }
 
 /// What became of a copy: the label `result` of `rhumb_mirrored_requests_total`.

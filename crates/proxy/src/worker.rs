@@ -33,6 +33,7 @@ use crate::mesh::Found;
 use crate::mirror::Mirrors;
 use crate::overload::{AddressGuard, Change, Gauge, Pressure, State};
 use crate::queue;
+use crate::rest::{Awake, Rest};
 use crate::tap::{Taps, Watched};
 
 /// Heads that a worker keeps for the next request.
@@ -78,6 +79,8 @@ pub struct Shared {
     pub lookout: Option<Arc<Lookout>>,
     /// Who looks at exchanges.
     pub taps: Arc<Taps>,
+    /// The workers that do not rest.
+    pub awake: Arc<Awake>,
 }
 
 /// A command to a worker. Commands of one sender arrive in order.
@@ -90,6 +93,8 @@ pub enum Command {
     UnlistenUdp(SocketAddr),
     /// Stop accepting on this address; its connections finish what they have and are closed.
     Unlisten(SocketAddr),
+    /// Look at the plan in force: another one may ask for something that a worker at rest does not see.
+    Look,
     /// Write the access log there from now on.
     Log(Vec<Arc<AccessLog>>),
     /// Put this number there: a sign that the worker turns.
@@ -117,6 +122,8 @@ pub struct Worker {
     /// This worker's place where workers count together.
     pub(crate) stripe: usize,
     pub(crate) gauge: Gauge,
+    /// Whether it rests.
+    pub(crate) rest: Rest,
     /// A descriptor that is given up when there is no other left.
     pub(crate) reserve: RefCell<Option<std::fs::File>>,
     /// Connections that rest since before this time are closed.
@@ -170,6 +177,7 @@ impl Worker {
             rng: RefCell::new(Rng::from_os()),
             stripe: STRIPE.fetch_add(1, Relaxed),
             gauge: Gauge::new(&shared.pressure),
+            rest: Rest::new(&shared.awake),
             reserve: RefCell::new(reserve),
             rest_limit: Cell::new(None),
             mirrors: Mirrors::default(),
@@ -245,6 +253,7 @@ impl Worker {
 
     /// Counts a connection, whose task can be woken when it is to go.
     pub(crate) fn join(self: &Rc<Self>, counted: Option<AddressGuard>) -> Member {
+        self.rest.stir();
         self.open.set(self.open.get() + 1);
         self.all_open.fetch_add(1, Relaxed);
         Member { watch: Watch::new(self), _counted: counted.map(Box::new) }
@@ -331,6 +340,14 @@ impl Worker {
         if ended > 0 {
             self.metrics.borrow_mut().add(Metric::MeshEnded, &["server"], ended);
         }
+    }
+
+    /// True when there is nothing to look after.
+    fn is_quiet(&self) -> bool {
+        self.open() == 0
+            && self.pools.is_empty()
+            && self.mirrors.is_empty()
+            && self.gauge.state() == State::Normal
     }
 
     fn wake_connections(&self) {
@@ -453,6 +470,7 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
                 Some(Command::Log(logs)) => {
                     *worker.logs.borrow_mut() = logs.iter().map(|log| log.worker()).collect()
                 }
+                Some(Command::Look) => worker.rest.stir(),
                 Some(Command::Answer(call, answered)) => answered.store(call, Relaxed),
                 Some(Command::Drain(deadline)) => break deadline,
                 None => break Instant::now(),
@@ -483,6 +501,10 @@ async fn housekeeping(worker: Rc<Worker>) {
     let mut seen = (0, 0, 0);
     let mut told = Told::new(&worker);
     loop {
+        if worker.rest.rest().await {
+            // All that was left out meanwhile is due.
+            (swept, ticked) = (Instant::now() - SWEEP, Instant::now() - LOG_TICK);
+        }
         let length = queue_length(&worker).await;
         let now = Instant::now();
         told.tell(&worker, worker.gauge.look(length, rhumb_net::buffer::in_use()));
@@ -508,6 +530,7 @@ async fn housekeeping(worker: Rc<Worker>) {
                 worker.close_resting(since);
             }
             worker.mirrors.sweep(now);
+            worker.rest.turn(worker.is_quiet());
         }
     }
 }

@@ -395,6 +395,11 @@ impl Pools {
         });
     }
 
+    /// True when there is no connection to look after. One that is in use by HTTP/1.1 belongs to who uses it.
+    pub fn is_empty(&self) -> bool {
+        self.h1.borrow().is_empty() && self.h2.borrow().is_empty() && self.waiting.borrow().is_empty()
+    }
+
     /// Connections at rest.
     pub fn idle(&self) -> usize {
         self.h1.borrow().values().map(Vec::len).sum()

@@ -173,6 +173,7 @@ impl Setup {
             signals: None,
             lookout: None,
             taps: Arc::default(),
+            awake: Arc::default(),
         };
         let thread = Some(std::thread::spawn(move || worker::run(&shared, receiver).unwrap()));
         Proxy { address, current, registry, commands, thread, access_log, log }
