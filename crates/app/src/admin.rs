@@ -3,7 +3,6 @@
 //! It lives on the control runtime, not on the workers: a slow reader of `/config` costs no request anything. Who may
 //! ask for what is [`guard`]'s table for the pages, and [`v1`]'s description for the API.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -13,12 +12,13 @@ use anyhow::Context;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, RawQuery, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rhumb_balance::Nanos;
 use rhumb_control::control::Control;
+use rhumb_model::kind::admin::CALLBACK;
 use rhumb_plan::Current;
 use rhumb_proxy::discovery::Plaintext;
 use rhumb_proxy::overload::Pressure;
@@ -30,7 +30,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::health::{Health, Phase};
+use crate::errand::Errands;
+use crate::health::{Health, Phase, unix_now};
 use crate::names::Board;
 use crate::signal::Signal;
 use audit::Audit;
@@ -88,6 +89,8 @@ pub(crate) struct Admin {
     pub(crate) control: Option<Arc<Control>>,
     /// What was counted and what happened, where that is kept.
     pub(crate) history: Option<Arc<History>>,
+    /// The way to other services.
+    pub(crate) errands: Errands,
 }
 
 /// What answers: the sources of the answers, who may have them, and what was done.
@@ -162,9 +165,10 @@ rhumb admin listener
 
 /// Answers on `socket` until the process ends, to those who have credentials where these are needed.
 pub(crate) async fn serve(socket: TcpListener, admin: Admin, credentials: Credentials, audit: Audit) {
+    let current = admin.current.clone();
     let desk = Arc::new(Desk { admin, credentials, audit });
     let service = router(desk).into_make_service_with_connect_info::<Peer>();
-    if let Err(error) = axum::serve(Door::new(socket), service).await {
+    if let Err(error) = axum::serve(Door::new(socket, current), service).await {
         tracing::error!(%error, "admin listener ended");
     }
 }
@@ -186,6 +190,7 @@ fn router(desk: Arc<Desk>) -> Router {
         .route("/endpoints", get(endpoint_states))
         .route("/drain", post(drain))
         .merge(v1::router(&desk))
+        .route(CALLBACK, get(v1::come_back))
         .fallback(|| async { Problem::no_such_page("there is no such page; / lists them") })
         .method_not_allowed_fallback(|| async {
             Problem::method_not_allowed(
@@ -200,11 +205,16 @@ fn router(desk: Arc<Desk>) -> Router {
 /// Lets a request in or answers in its place.
 async fn check(
     State(desk): State<Arc<Desk>>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match desk.admit(peer, &request) {
+    let shown = request.headers().get(header::AUTHORIZATION).cloned();
+    let of_provider = match &shown {
+        Some(value) => desk.of_provider(value.as_bytes(), &peer).await,
+        None => None,
+    };
+    match desk.admit(&peer, &request, of_provider) {
         Ok(who) => {
             if let Some(who) = who {
                 request.extensions_mut().insert(who);
@@ -214,7 +224,7 @@ async fn check(
         Err(refusal) => {
             let (who, problem) = *refusal;
             let (method, path) = (request.method(), request.uri().path());
-            desk.note(who.as_ref(), peer, method, path, problem.status, Some(problem.code));
+            desk.note(who.as_ref(), peer.address, method, path, problem.status, Some(problem.code));
             problem.into_response()
         }
     }
@@ -261,27 +271,49 @@ async fn endpoint_states(State(desk): State<Arc<Desk>>) -> Response {
 
 impl Desk {
     /// Who asks, if they may.
-    fn admit(&self, peer: SocketAddr, request: &Request) -> Result<Option<Who>, Box<(Option<Who>, Problem)>> {
+    fn admit(
+        &self,
+        peer: &Peer,
+        request: &Request,
+        of_provider: Option<Result<Who, Problem>>,
+    ) -> Result<Option<Who>, Box<(Option<Who>, Problem)>> {
+        let address = peer.address;
         let field = |name| request.headers().get(name);
         // A Host that is not text is no address.
         let host = field(header::HOST).map(|value| value.to_str().unwrap_or("?"));
         let path = request.uri().path();
-        let who = match field(header::AUTHORIZATION) {
-            Some(value) => match self.credentials.of_field(value.as_bytes(), peer.ip()) {
+        let who = match (field(header::AUTHORIZATION), of_provider) {
+            (_, Some(known)) => Some(known.map_err(|problem| Box::new((None, problem)))?),
+            (Some(value), None) => match self.credentials.of_field(value.as_bytes(), address.ip()) {
                 Ok(who) => Some(who),
                 Err(refused) => {
-                    tracing::warn!(%peer, path, "admin request with wrong credentials refused");
+                    tracing::warn!(peer = %address, path, "admin request with wrong credentials refused");
                     return Err(Box::new((None, v1::refusal(refused))));
                 }
             },
             // What it is worth is up to who is logged in; one that ended opens nothing.
-            None => v1::cookie_of(request.headers()).and_then(|cookie| self.credentials.of_session(cookie)),
+            (None, None) => v1::cookie_of(request.headers())
+                .and_then(|cookie| self.credentials.of_session(cookie))
+                .or_else(|| self.of_certificate(peer)),
         };
-        match guard::access(path, request.method(), peer.ip(), host, who.as_ref().map(|who| who.role)) {
-            Access::Granted => Ok(who),
+        let access = self.access();
+        let hosts = access.as_ref().map(|access| &*access.hosts).unwrap_or_default();
+        let role = who.as_ref().map(|who| who.role);
+        match guard::access(path, request.method(), address.ip(), (host, hosts), role) {
+            Access::Granted => {
+                let is_forged = request.method() == Method::POST
+                    && path == "/drain"
+                    && who.as_ref().is_some_and(|who| v1::may_be_forged(who, request.headers()));
+                if is_forged {
+                    let detail = "a browser has to send `X-Rhumb-Request: 1` with it";
+                    return Err(Box::new((who, Problem::request_header_missing(detail))));
+                }
+                Ok(who)
+            }
             Access::HostRefused => {
-                tracing::warn!(%peer, ?host, "admin request for another host refused");
-                let detail = "without a token, ask by IP address or localhost";
+                tracing::warn!(peer = %address, ?host, "admin request for another host refused");
+                let detail =
+                    "without a token, ask by IP address, localhost, or a name that `admin.hosts` lists";
                 Err(Box::new((who, Problem::host_refused(detail))))
             }
             Access::RoleMissing(role) => {
@@ -297,6 +329,24 @@ impl Desk {
                 Err(Box::new((None, Problem::credentials_missing(detail))))
             }
         }
+    }
+}
+
+impl Desk {
+    /// What is written about access, as it is in force.
+    fn access(&self) -> Option<Arc<rhumb_plan::admin::Access>> {
+        self.admin.current.load().admin.clone()
+    }
+
+    /// Who has shown a certificate that opens something. One that has ended meanwhile opens nothing.
+    fn of_certificate(&self, peer: &Peer) -> Option<Who> {
+        let shown = peer.certificate()?;
+        let until = u64::try_from(shown.not_after_unix).unwrap_or(0);
+        if until <= unix_now() {
+            return None;
+        }
+        let (name, role) = self.access()?.of_certificate(shown)?;
+        Some(Who::of_certificate(&name, role.into(), until))
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use crate::admin::shelf::Shelf;
 use crate::admin::{Admin, Places};
 use crate::cli::{Exit, SharedStore};
+use crate::errand::Errands;
 use crate::health::{Health, Phase};
 use crate::identity::register_issuer;
 use crate::names::Board;
@@ -110,6 +111,7 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         taps: None,
         control: Some(Arc::clone(&control)),
         history: None,
+        errands: Errands::default(),
     };
     let (place, shown) = match &options.shared {
         Some(shared) => (shared.place()?, shared.database.shown().to_owned()),

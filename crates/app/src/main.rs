@@ -33,6 +33,7 @@ mod explain;
 mod demo;
 mod control;
 mod embedded;
+mod errand;
 mod remote;
 mod lookups;
 mod places;

@@ -28,6 +28,7 @@ use crate::capture::Capture;
 use crate::cli::Exit;
 use crate::config::{Config, Reading, paint};
 use crate::embedded::{self, Embedded, EmbeddedOptions};
+use crate::errand::Errands;
 use crate::gauges;
 use crate::guest::{self, Guest, GuestCommand};
 use crate::health::{Health, Phase};
@@ -198,6 +199,7 @@ async fn control(
     board.report_to(&shared.registry);
     let is_sidecar = reading.sidecar.is_some() || guest.is_some();
     let shelf = Shelf::default();
+    let errands = Errands::default();
     let mut recorder = match (&process.signals, &shared.signals) {
         (Some(settings), Some(board)) => {
             let board = Arc::clone(board);
@@ -225,6 +227,7 @@ async fn control(
         taps: Some(Arc::clone(&shared.taps)),
         control: embedded.as_ref().map(|embedded| Arc::clone(embedded.control())),
         history: recorder.as_ref().map(|recorder| Arc::clone(recorder.history())),
+        errands: errands.clone(),
     };
     if let Some(embedded) = &embedded {
         embedded.observe(&shared.registry);
@@ -232,8 +235,10 @@ async fn control(
     gauges::register(&shared, workers);
     let mut door = match process.admin {
         Some(address) => {
-            let places =
-                Places { token: options.token_file.clone(), directory: options.admin_directory.clone() };
+            let places = Places {
+                token: options.token_file.clone(),
+                directory: options.admin_directory.clone().or_else(|| process.admin_directory.clone()),
+            };
             Door::open(address, &mut inherited, places, admin)?
         }
         None => Door::none(),
@@ -243,6 +248,7 @@ async fn control(
         door.serve()?;
     }
     let (mut supervisor, mut endings) = Supervisor::start(workers, &shared).context("worker threads")?;
+    supervisor.run_errands(&errands);
     supervisor.inherit(inherited);
     let mut live =
         Live::new(config, &shared, supervisor, Arc::clone(&health), board, (capture, options.partial));

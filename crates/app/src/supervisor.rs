@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use crate::errand::Errands;
 use crate::supervisor::udp::UdpSockets;
 use rhumb_net::handover::{self, Inherited};
 use rhumb_proxy::Shared;
@@ -110,6 +111,13 @@ impl Supervisor {
         let answered = workers.iter().map(|_| Arc::default()).collect();
         let (listening, inherited) = (BTreeMap::new(), Inherited::default());
         Ok((Self { workers, listening, udp: UdpSockets::default(), inherited, called: 0, answered }, endings))
+    }
+
+    /// The first worker does what others want of one.
+    pub(crate) fn run_errands(&self, errands: &Errands) {
+        if let Some(worker) = self.workers.first() {
+            errands.go_to(worker.clone());
+        }
     }
 
     /// Number of workers.

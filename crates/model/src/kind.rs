@@ -15,6 +15,7 @@ pub mod backend_traffic;
 pub mod policy;
 pub mod consumer;
 pub mod proxy_config;
+pub mod admin;
 pub mod signals;
 pub mod service;
 pub mod mesh;

@@ -15,13 +15,14 @@
 use crate::decode::{Decode, Decoder, Defs, List, Table, choice, nearest, object};
 use crate::diag::{Diag, Rule};
 use crate::doc::Skip;
+use crate::kind::admin::Admin;
 use crate::kind::backend::{Backend, Endpoint, TlsVersion};
 use crate::kind::backend_traffic::SessionPersistence;
 use crate::kind::consumer::Consumer;
 use crate::kind::filter::RedirectScheme;
 use crate::kind::gateway::Protocol;
 use crate::kind::http_route::{HttpMethod, HttpRetry, HttpTimeouts};
-use crate::kind::proxy_config::{AccessLog, Admin, ClientTimeouts, Limits, Overload, Paths};
+use crate::kind::proxy_config::{AccessLog, ClientTimeouts, Limits, Overload, Paths};
 use crate::kind::secret::SecretText;
 use crate::kind::signals::Signals;
 use crate::scalar::{Cidr, Duration, HostPort, Hostname, IpAddress, Name, PathText, Port, PreciseHostname};

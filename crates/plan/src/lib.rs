@@ -13,6 +13,7 @@ pub mod session;
 pub mod consumer;
 pub mod mesh;
 pub mod process;
+pub mod admin;
 pub mod current;
 mod dump;
 

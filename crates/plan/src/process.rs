@@ -17,6 +17,8 @@ pub struct Process {
     pub zone: Option<Arc<str>>,
     /// Admin listener; `None` is off. Read at start only.
     pub admin: Option<SocketAddr>,
+    /// Where named tokens and the audit log are kept; `None` chooses a place. Read at start only.
+    pub admin_directory: Option<PathBuf>,
     /// Access logs.
     pub access_logs: Vec<AccessLog>,
     /// How long a drain may take before connections are cut. Default: 30 s.
@@ -101,6 +103,7 @@ impl Default for Process {
             workers: None,
             zone: None,
             admin: DEFAULT_ADMIN.parse().ok(),
+            admin_directory: None,
             access_logs: vec![AccessLog::default()],
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,

@@ -7,6 +7,7 @@ use rhumb_base::name::ListenerName;
 use rhumb_policy::Keeper;
 use rhumb_route::Table;
 
+use crate::admin::Access;
 use crate::backend::Backend;
 use crate::consumer::ByConsumer;
 use crate::mesh::{Mesh, Place};
@@ -32,6 +33,8 @@ pub struct Plan {
     pub names_clients: bool,
     /// Services of the mesh; none for a process that is no part of one.
     pub mesh: Option<Arc<Mesh>>,
+    /// Who may ask the admin listener for what, where something is written.
+    pub admin: Option<Arc<Access>>,
 }
 
 impl Plan {

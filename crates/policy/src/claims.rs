@@ -72,7 +72,7 @@ impl Demands {
     }
 }
 
-fn is_met(found: Option<&Value>, wanted: &[Box<str>]) -> bool {
+pub(crate) fn is_met(found: Option<&Value>, wanted: &[Box<str>]) -> bool {
     let is_one =
         |value: &Value| written(value).is_some_and(|value| wanted.iter().any(|wanted| **wanted == *value));
     match found {
@@ -215,7 +215,7 @@ pub(crate) fn boxed(texts: &[String]) -> Box<[Box<str>]> {
     texts.iter().map(|text| text.as_str().into()).collect()
 }
 
-fn path(field: &str, text: &str) -> Result<Path, Invalid> {
+pub(crate) fn path(field: &str, text: &str) -> Result<Path, Invalid> {
     Path::parse(text).ok_or_else(|| Invalid::new(field, "is empty", "write `sub`, or `/realm/roles`"))
 }
 

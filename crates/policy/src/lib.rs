@@ -45,6 +45,7 @@ pub mod authenticated;
 pub mod oauth;
 pub mod oauth2_introspection;
 pub mod oidc;
+pub mod sign_in;
 pub mod ext_authz;
 pub mod authorization;
 mod keyed;

@@ -9,7 +9,8 @@
 //! Sees the client's request. While the provider is away, who is logged in stays so; new logins are answered with 503.
 //! Bounded: sessions, sealed text, answers of the provider, time. Never logged: codes, tokens, cookies, secrets.
 
-mod provider;
+pub(crate) mod login;
+pub(crate) mod provider;
 mod seal;
 mod sessions;
 
@@ -18,14 +19,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use rhumb_base::base64;
 use rhumb_base::failure::Cause;
 use rhumb_codec::field::{FieldValue, Known};
 use rhumb_codec::head::{Method, RequestHead, Scheme};
-use rhumb_route::field::decoded;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::cache::Key;
@@ -41,8 +39,8 @@ use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Outcome, Verdict}
 use crate::principal::Principal;
 use crate::quantity::positive;
 
+use self::login::{Login, NoLogin, Pending, Query, fingerprint, is_number, number};
 use self::provider::{Metadata, Provider};
-use self::seal::{Seal, random};
 use self::sessions::{Life, Session, Sessions};
 
 /// How long somebody may take to log in.
@@ -63,9 +61,6 @@ pub const NOTICE_MAX: usize = 64 << 10;
 /// Longest ID token that is shown to the provider at a logout, in bytes. The hint is not needed (RP-Initiated Logout §2),
 /// and a URL that is too long would be refused.
 pub const HINT_MAX: usize = 4 << 10;
-
-/// How much clocks may differ.
-const LEEWAY: Duration = Duration::from_secs(30);
 
 /// Logs people in.
 #[derive(Deserialize, JsonSchema)]
@@ -174,10 +169,7 @@ pub enum LoggedOut {
 pub struct Oidc(Arc<Inner>);
 
 struct Inner {
-    provider: Arc<Provider>,
-    client: Client,
-    scope: String,
-    parameters: BTreeMap<String, String>,
+    login: Login,
     redirect: Redirect,
     logout_path: Box<str>,
     after_logout: Box<str>,
@@ -187,8 +179,6 @@ struct Inner {
     fields: ClaimFields,
     forward_access_token: bool,
     logged_out: LoggedOut,
-    timeout: Duration,
-    seal: Seal,
     sessions: Arc<Sessions>,
     challenge: Challenge,
     consumers: Arc<Consumers>,
@@ -212,25 +202,6 @@ struct CookieNames {
     login: Box<str>,
     /// Both: the backend does not see them.
     hidden: [Place; 2],
-}
-
-/// What travels through a login, sealed.
-#[derive(Deserialize, Serialize)]
-struct Pending {
-    /// Where the browser wanted to go.
-    #[serde(rename = "u")]
-    url: String,
-    /// The PKCE verifier.
-    #[serde(rename = "v")]
-    verifier: String,
-    #[serde(rename = "n")]
-    nonce: String,
-    /// Digest of the cookie that ties it to the browser.
-    #[serde(rename = "b")]
-    browser: String,
-    /// Unit: seconds since 1970.
-    #[serde(rename = "e")]
-    until: u64,
 }
 
 impl HttpPolicy for Oidc {
@@ -278,15 +249,12 @@ impl HttpPolicy for Oidc {
                 .unwrap_or(DEFAULT_LIFETIME),
         };
         let purpose = format!("rhumb login\0{}\0{}", spec.issuer, spec.client_id);
-        let Some(seal) = Seal::new(client.secret(), &purpose) else {
+        let clients = (provider, client);
+        let Some(login) = Login::new(clients, spec.scopes, spec.parameters, timeout, &purpose) else {
             return Err(Invalid::new("", "the system gives no random numbers", ""));
         };
-        let scopes =
-            std::iter::once("openid".to_owned()).chain(spec.scopes.into_iter().filter(|s| s != "openid"));
         let inner = Inner {
-            provider: Arc::new(provider),
-            scope: scopes.collect::<Vec<_>>().join(" "),
-            parameters: spec.parameters,
+            login,
             redirect,
             logout_path,
             after_logout: after_logout.into(),
@@ -296,13 +264,10 @@ impl HttpPolicy for Oidc {
             fields: ClaimFields::read(&spec.claims_to_fields, None)?,
             forward_access_token: spec.forward_access_token,
             logged_out: spec.logged_out,
-            timeout,
-            seal,
             // Routes with the same client share their sessions: who logged in is logged in.
             sessions: cx.share(&format!("sessions\0{}\0{purpose}", cx.namespace()), Sessions::default),
             challenge: credential::challenge("Bearer", None)?,
             consumers: cx.consumers(),
-            client,
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -383,13 +348,13 @@ impl Inner {
         if self.logged_out == LoggedOut::Refuse || !opens_a_page(req) {
             return Verdict::Respond(credential::refuse(Cause::LoginRequired, &self.challenge));
         }
-        if let Some(metadata) = self.provider.known_metadata(cx.unix_nanos, cx.out) {
+        if let Some(metadata) = self.login.provider.known_metadata(cx.unix_nanos, cx.out) {
             return self.log_in(&metadata, req, cx);
         }
         let Some(out) = cx.out.map(Rc::clone) else { return Verdict::Wait(Box::pin(std::future::pending())) };
         let inner = Arc::clone(self);
         Verdict::Wait(Box::pin(async move {
-            match inner.provider.metadata(&out).await {
+            match inner.login.provider.metadata(&out).await {
                 None => Outcome::Respond(Reply::refuse(Cause::LoginUnavailable)),
                 Some(metadata) => Outcome::Apply(Box::new(move |req, cx| inner.log_in(&metadata, req, cx))),
             }
@@ -398,12 +363,11 @@ impl Inner {
 
     /// Sends the browser to the provider.
     fn log_in(&self, metadata: &Metadata, req: &mut RequestHead, cx: &mut Exchange<'_>) -> Verdict {
-        let made = self.login(metadata, req, cx);
+        let made = self.redirection(metadata, req, cx);
         Verdict::Respond(made.unwrap_or_else(|| Reply::refuse(Cause::InternalError)))
     }
 
-    fn login(&self, metadata: &Metadata, req: &RequestHead, cx: &Exchange<'_>) -> Option<Box<Reply>> {
-        let endpoint = metadata.authorization.as_deref()?;
+    fn redirection(&self, metadata: &Metadata, req: &RequestHead, cx: &Exchange<'_>) -> Option<Box<Reply>> {
         let name = &*self.cookie.names(cx.scheme).login;
         // Tabs of a browser share what ties logins to it.
         let known = cookies_named(req, name).find(|value| is_number(value)).map(<[u8]>::to_vec);
@@ -411,39 +375,15 @@ impl Inner {
             Some(known) => known.clone(),
             None => number()?.into_bytes(),
         };
-        let (verifier, nonce) = (number()?, number()?);
         let mut target = Vec::new();
         req.write_target(&mut target);
         let target = std::str::from_utf8(&target).ok().filter(|target| target.len() <= URL_MAX);
-        let pending = Pending {
-            // Whole, so that a path of two slashes leads to no other host.
-            url: format!("{}{}", self.origin(req, cx), target.unwrap_or("/")),
-            browser: fingerprint(&browser),
-            until: cx.unix_nanos / 1_000_000_000 + LOGIN_TIME.as_secs(),
-            nonce,
-            verifier,
-        };
-        let state = self.seal.close(&serde_json::to_vec(&pending).ok()?)?;
-        let mut query = Vec::new();
-        for (name, value) in [
-            ("response_type", "code"),
-            ("client_id", self.client.id()),
-            ("redirect_uri", &self.redirect_uri(req, cx)),
-            ("scope", &self.scope),
-            ("state", &state),
-            ("nonce", &pending.nonce),
-            // RFC 7636 §4.2.
-            ("code_challenge", &fingerprint(pending.verifier.as_bytes())),
-            ("code_challenge_method", "S256"),
-        ] {
-            oauth::pair(&mut query, name.as_bytes(), value.as_bytes());
-        }
-        for (name, value) in &self.parameters {
-            oauth::pair(&mut query, name.as_bytes(), value.as_bytes());
-        }
-        let separator = if endpoint.contains('?') { '&' } else { '?' };
-        let query = String::from_utf8(query).ok()?;
-        let mut reply = redirect_to(&format!("{endpoint}{separator}{query}"))?;
+        // Whole, so that a path of two slashes leads to no other host.
+        let url = format!("{}{}", self.origin(req, cx), target.unwrap_or("/"));
+        let redirect_uri = self.redirect_uri(req, cx);
+        let now = cx.unix_nanos / 1_000_000_000;
+        let location = self.login.begin(metadata, (url, &browser), &redirect_uri, now)?;
+        let mut reply = redirect_to(&location)?;
         if known.is_none() {
             let value = std::str::from_utf8(&browser).ok()?;
             set_cookie(&mut reply, name, value, LOGIN_TIME.as_secs() * 6, cx.scheme);
@@ -466,33 +406,23 @@ impl Inner {
     /// The browser comes back from the provider.
     fn come_back(self: &Arc<Self>, req: &mut RequestHead, cx: &mut Exchange<'_>) -> Verdict {
         let query = Query::of(req);
-        let pending = query.get("state").and_then(|state| self.seal.open(state.as_bytes()));
-        let pending: Option<Pending> = pending.and_then(|text| serde_json::from_slice(&text).ok());
-        let Some(pending) = pending else {
+        let Some(pending) = self.login.pending(&query) else {
             return failed("The login was not begun here. Go back to the page that you wanted to see.");
         };
         // Another tab was faster, or somebody loads the page again: the code is used up, and nothing is missing.
         if self.session(req, cx).is_some() {
             return redirect_to(&pending.url).map_or_else(internal, Verdict::Respond);
         }
-        if pending.until < cx.unix_nanos / 1_000_000_000 {
+        if pending.is_over(cx.unix_nanos / 1_000_000_000) {
             return failed("The login took too long. Go back to the page that you wanted to see.");
         }
         let name = &*self.cookie.names(cx.scheme).login;
-        if !cookies_named(req, name).any(|value| fingerprint(value) == pending.browser) {
+        if !cookies_named(req, name).any(|value| pending.is_of(value)) {
             return failed("The login was begun in another browser, or the browser keeps no cookies.");
         }
-        // RFC 9207 §2.4: an answer of another provider is not for us.
-        if query.get("iss").is_some_and(|issuer| *issuer != *self.provider.issuer) {
-            return failed("The answer is of another identity provider.");
-        }
-        if let Some(error) = query.get("error") {
-            let is_plain = error.len() <= 64 && error.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            let error = if is_plain { &*error } else { "an error" };
-            return failed(&format!("The identity provider answered: {error}."));
-        }
-        let Some(code) = query.get("code").filter(|code| !code.is_empty()) else {
-            return failed("The identity provider gave no code.");
+        let code = match self.login.code(&query) {
+            Ok(code) => code,
+            Err(why) => return failed(&why),
         };
         let Some(out) = cx.out.map(Rc::clone) else { return Verdict::Wait(Box::pin(std::future::pending())) };
         let redirect_uri = self.redirect_uri(req, cx);
@@ -503,11 +433,11 @@ impl Inner {
                     Outcome::Apply(Box::new(move |_, cx| inner.welcome(session, &pending.url, cx)))
                 }
                 Err(NoLogin::Away(why)) => {
-                    tracing::warn!(issuer = &*inner.provider.issuer, "login: {why}");
+                    tracing::warn!(issuer = &*inner.login.provider.issuer, "login: {why}");
                     Outcome::Respond(Reply::refuse(Cause::LoginUnavailable))
                 }
                 Err(NoLogin::Refused(why)) => {
-                    tracing::warn!(issuer = &*inner.provider.issuer, "login: {why}");
+                    tracing::warn!(issuer = &*inner.login.provider.issuer, "login: {why}");
                     Outcome::Apply(Box::new(|_, _| {
                         failed("The identity provider's answer was not accepted.")
                     }))
@@ -524,28 +454,7 @@ impl Inner {
         pending: &Pending,
         out: &Out,
     ) -> Result<Session, NoLogin> {
-        let form = [
-            ("grant_type", "authorization_code"),
-            ("code", code),
-            ("redirect_uri", redirect_uri),
-            ("code_verifier", &pending.verifier),
-        ];
-        let tokens = self.token(&form, out).await.map_err(|error| match error {
-            TokenError::Away(why) => NoLogin::Away(why),
-            refused @ TokenError::Refused(_) => NoLogin::Refused(refused.tell()),
-        })?;
-        let refused = |why: &str| NoLogin::Refused(why.to_owned());
-        let id_token = tokens.id.clone().ok_or_else(|| refused("the token endpoint gave no ID token"))?;
-        let verified = self.provider.verify(id_token.as_bytes(), self.client.id(), LEEWAY, out).await;
-        let claims = verified.map_err(refused)?;
-        // OpenID Connect Core §3.1.3.7: the nonce is what ties the token to this login; `exp` has to be there.
-        if claims.get("nonce").and_then(Value::as_str) != Some(&pending.nonce) {
-            return Err(refused("the ID token is of another login"));
-        }
-        if !claims.contains_key("exp") || claims.get("sub").and_then(Value::as_str).is_none_or(str::is_empty)
-        {
-            return Err(refused("the ID token lacks `exp` or `sub`"));
-        }
+        let (tokens, id_token, claims) = self.login.redeem(code, redirect_uri, pending, out).await?;
         let now = out.unix_nanos();
         let sid = claims.get("sid").and_then(Value::as_str).map(Into::into);
         let fields = self.fields.values(&claims);
@@ -554,14 +463,6 @@ impl Inner {
         let consumer = self.consumers.of_claims(&claims).cloned();
         let principal = Principal { consumer, ..principal(Oidc::KIND, claims) };
         Ok(Session::new(Arc::new(principal), fields, (id_token, sid), tokens, now))
-    }
-
-    /// Asks the token endpoint.
-    async fn token(&self, form: &[(&str, &str)], out: &Out) -> Result<Tokens, TokenError> {
-        let away = || TokenError::Away("the provider's endpoints are not known".to_owned());
-        let metadata = self.provider.metadata(out).await.ok_or_else(away)?;
-        let (to, path) = self.provider.token_endpoint(&metadata).ok_or_else(away)?;
-        self.client.token(out, &to, &path, form, self.timeout).await
     }
 
     /// Gives the browser its session and the page that it wanted.
@@ -583,11 +484,10 @@ impl Inner {
             let refresh = last.as_ref().and_then(|last| last.value.refresh.as_deref());
             let refresh = refresh.ok_or("there is no refresh token")?;
             let form = [("grant_type", "refresh_token"), ("refresh_token", refresh)];
-            match self.token(&form, &out).await {
+            match self.login.tokens(&form, &out).await {
                 Ok(mut tokens) => {
                     if let Some(id) = &tokens.id {
-                        let verified =
-                            self.provider.verify(id.as_bytes(), self.client.id(), LEEWAY, &out).await;
+                        let verified = self.login.verify(id.as_bytes(), &out).await;
                         // OpenID Connect Core §12.2: it is still the same person.
                         let subject = verified.as_ref().ok().and_then(|claims| claims.get("sub")?.as_str());
                         if subject != Some(&session.principal.subject) {
@@ -604,7 +504,11 @@ impl Inner {
                     if matches!(&error, TokenError::Refused(_)) {
                         session.end();
                     }
-                    tracing::debug!(issuer = &*self.provider.issuer, "tokens of a session: {}", error.tell());
+                    tracing::debug!(
+                        issuer = &*self.login.provider.issuer,
+                        "tokens of a session: {}",
+                        error.tell()
+                    );
                     Err(error.tell())
                 }
             }
@@ -624,14 +528,16 @@ impl Inner {
             true => format!("{}{}", self.origin(req, cx), self.after_logout),
             false => self.after_logout.to_string(),
         };
-        let metadata = self.provider.known_metadata(cx.unix_nanos, cx.out);
+        let metadata = self.login.provider.known_metadata(cx.unix_nanos, cx.out);
         let target = match (ended.first(), metadata.and_then(|metadata| metadata.end_session)) {
             (Some(session), Some(endpoint)) => {
                 let mut query = Vec::new();
                 if session.id_token.len() <= HINT_MAX {
                     oauth::pair(&mut query, b"id_token_hint", session.id_token.as_bytes());
                 }
-                for (name, value) in [("client_id", self.client.id()), ("post_logout_redirect_uri", &after)] {
+                for (name, value) in
+                    [("client_id", self.login.client.id()), ("post_logout_redirect_uri", &after)]
+                {
                     oauth::pair(&mut query, name.as_bytes(), value.as_bytes());
                 }
                 let separator = if endpoint.contains('?') { '&' } else { '?' };
@@ -660,10 +566,10 @@ impl Inner {
         let (Some(token), Some(out)) = (token, cx.out.map(Rc::clone)) else { return notice_reply(400) };
         let inner = Arc::clone(self);
         Verdict::Wait(Box::pin(async move {
-            let verified = inner.provider.verify(&token, inner.client.id(), LEEWAY, &out).await;
+            let verified = inner.login.verify(&token, &out).await;
             let done = verified.and_then(|claims| inner.end_sessions(&claims));
             if let Err(why) = done {
-                tracing::warn!(issuer = &*inner.provider.issuer, "a logout notice was refused: {why}");
+                tracing::warn!(issuer = &*inner.login.provider.issuer, "a logout notice was refused: {why}");
             }
             Outcome::Apply(Box::new(move |_, _| notice_reply(if done.is_ok() { 200 } else { 400 })))
         }))
@@ -683,14 +589,6 @@ impl Inner {
             (sid, subject) => Ok(self.sessions.log_out(sid, subject)),
         }
     }
-}
-
-/// Why there is no session.
-enum NoLogin {
-    /// The provider could not be asked.
-    Away(String),
-    /// It said no, or what it said is not to be believed.
-    Refused(String),
 }
 
 impl Cookies {
@@ -726,27 +624,6 @@ impl CookieNames {
     }
 }
 
-/// Pairs of a query or form.
-struct Query<'q>(&'q [u8]);
-
-impl<'q> Query<'q> {
-    fn of(req: &'q RequestHead) -> Self {
-        Self(req.query().unwrap_or_default())
-    }
-
-    /// The value of a name that is there once.
-    fn get(&self, wanted: &str) -> Option<String> {
-        let mut found = self.0.split(|&byte| byte == b'&').filter_map(|part| {
-            let (name, value) = part.split_at_checked(memchr::memchr(b'=', part)?)?;
-            (*decoded(name) == *wanted.as_bytes()).then_some(value.get(1..)?)
-        });
-        let (value, None) = (found.next()?, found.next()) else { return None };
-        // Forms write blanks as `+`.
-        let spaced: Vec<u8> = value.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
-        String::from_utf8(decoded(&spaced).into_owned()).ok()
-    }
-}
-
 /// Values of the cookies of a name.
 fn cookies_named<'r>(req: &'r RequestHead, name: &str) -> impl Iterator<Item = &'r [u8]> {
     let lines = req.fields.get_all(Known::Cookie);
@@ -768,20 +645,6 @@ fn opens_a_page(req: &RequestHead) -> bool {
             accept.windows(b"text/html".len()).any(|part| part.eq_ignore_ascii_case(b"text/html"))
         }),
     }
-}
-
-/// A random number of 256 bits.
-fn number() -> Option<String> {
-    Some(base64::encode_url(&random::<32>()?))
-}
-
-/// True for what [`number`] may have made.
-fn is_number(text: &[u8]) -> bool {
-    text.len() == 43 && text.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-}
-
-fn fingerprint(text: &[u8]) -> String {
-    base64::encode_url(digest(&SHA256, text).as_ref())
 }
 
 fn redirect(written: &str) -> Result<Redirect, Invalid> {

@@ -13,6 +13,7 @@ use rhumb_base::rng::Rng;
 use rhumb_codec::head::{RequestHead, ResponseHead};
 use rhumb_plan::{Current, Plan, Reader};
 use rhumb_policy::Out;
+use rhumb_policy::call::Local;
 use rhumb_telemetry::metrics::LocalGauge;
 use rhumb_telemetry::{
     AccessLog, Board, IdSource, Lookout, Metric, Registry, WorkerLog, WorkerMetrics, WorkerSightings,
@@ -99,9 +100,14 @@ pub enum Command {
     Log(Vec<Arc<AccessLog>>),
     /// Put this number there: a sign that the worker turns.
     Answer(u32, Arc<AtomicU32>),
+    /// Ask another service, on behalf of nobody's request.
+    Ask(Errand),
     /// Stop accepting, tell clients to go, and stop when the last connection is gone or at this time.
     Drain(Instant),
 }
+
+/// What a worker does beside requests, with its way out to other services.
+pub type Errand = Box<dyn FnOnce(Out) -> Local<()> + Send>;
 
 /// Everything that the connections of one worker share. Lives on its thread.
 pub struct Worker {
@@ -472,6 +478,9 @@ pub fn run(shared: &Shared, mut commands: mpsc::UnboundedReceiver<Command>) -> s
                 }
                 Some(Command::Look) => worker.rest.stir(),
                 Some(Command::Answer(call, answered)) => answered.store(call, Relaxed),
+                Some(Command::Ask(errand)) => {
+                    tokio::task::spawn_local(errand(Rc::clone(&worker.out)));
+                }
                 Some(Command::Drain(deadline)) => break deadline,
                 None => break Instant::now(),
             }

@@ -11,6 +11,7 @@ use rhumb_plan::{Plan, Port, PortListener, Rule};
 use rhumb_route::{Builder, Table};
 use rhumb_tls::{ServerTlsSet, ServerTlsSetBuilder};
 
+use crate::admin;
 use crate::attach::{Doors, PortPlan, Standing};
 use crate::backends::{self, Backends, DnsBackend};
 use crate::certificate::Servers;
@@ -225,7 +226,10 @@ impl Memory {
         let made = maker.rules();
         let mut l4 = maker.l4(settings.process.workers.unwrap_or(around.workers));
         let consumers = policies.of_consumers();
-        let wants = std::mem::take(&mut policies.wants);
+        let mut wants = std::mem::take(&mut policies.wants);
+        let admin = settings
+            .of_process
+            .and_then(|entry| admin::access(&docs, entry, (previous, &keeper), &mut wants, &mut report));
         policies.report_unused(&mut report);
         backends.serve_policies(wants, &origins, &mut report);
         backends.check_unused(&mut report);
@@ -272,7 +276,17 @@ impl Memory {
         let revision = previous.map_or(0, |plan| plan.revision) + 1;
         let names_clients = used.iter().any(|backend| backend.target.proxy_protocol.is_some());
         Resolved {
-            plan: Plan { revision, ports, udp_ports, backends: used, consumers, keeper, names_clients, mesh },
+            plan: Plan {
+                revision,
+                ports,
+                udp_ports,
+                backends: used,
+                consumers,
+                keeper,
+                names_clients,
+                mesh,
+                admin,
+            },
             process: settings.process,
             diagnostics: report.diags,
             dns,

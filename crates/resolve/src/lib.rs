@@ -19,6 +19,7 @@ mod report;
 mod mesh;
 mod grant;
 mod settings;
+mod admin;
 mod signals;
 mod certificate;
 mod consumers;

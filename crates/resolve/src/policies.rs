@@ -133,9 +133,16 @@ fn overruled(loser: &Attached, winner: &Attached, report: &mut Report) {
 }
 
 /// Secrets for policies.
-struct Secrets<'d, 'a> {
+pub(crate) struct Secrets<'d, 'a> {
     docs: &'d Docs<'a>,
-    consumers: &'d crate::consumers::Kept,
+    consumers: Option<&'d crate::consumers::Kept>,
+}
+
+impl<'d, 'a> Secrets<'d, 'a> {
+    /// For what has nothing to do with Consumers.
+    pub(crate) fn without_consumers(docs: &'d Docs<'a>) -> Self {
+        Self { docs, consumers: None }
+    }
 }
 
 impl Documents for Secrets<'_, '_> {
@@ -144,7 +151,7 @@ impl Documents for Secrets<'_, '_> {
     }
 
     fn consumers(&mut self, namespace: &str) -> Arc<Consumers> {
-        self.consumers.of(self.docs, namespace)
+        self.consumers.map(|consumers| consumers.of(self.docs, namespace)).unwrap_or_default()
     }
 }
 
@@ -277,7 +284,7 @@ impl<'a> Policies<'a> {
             }
             report.begin(true);
             let mut wants = Vec::new();
-            let mut secrets = Secrets { docs, consumers };
+            let mut secrets = Secrets { docs, consumers: Some(consumers) };
             let level = Arc::new(self::bodies(*entry, &mut secrets, keeper, &mut wants, report));
             let mine = Part::of(report.end());
             all_wants.extend_from_slice(&wants);

@@ -36,7 +36,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) process: Process,
     /// Settings by ProxyConfig.
     by_config: HashMap<Key<'a>, PortSettings>,
-    of_process: Option<Entry<'a, ProxyConfig>>,
+    pub(crate) of_process: Option<Entry<'a, ProxyConfig>>,
     default: PortSettings,
 }
 
@@ -114,14 +114,16 @@ fn process(entry: Entry<'_, ProxyConfig>, report: &mut Report) -> Process {
         let is_on = admin.enabled.as_ref().is_none_or(|enabled| enabled.value);
         let address = admin.address.as_ref().map_or(default, |address| Some(address.get()));
         process.admin = address.filter(|_| is_on);
+        process.admin_directory = admin.directory.as_ref().map(|directory| (&*directory.value).into());
         if let Some(written) = &admin.address
             && is_on
             && !written.get().ip().is_loopback()
+            && admin.tls.is_none()
         {
             let what = "the admin listener is reachable from other machines";
             let diag = Diag::warning(Rule::Conflict, entry.doc.origin(written.span), what)
                 .why("it speaks plain text: its token and what it tells can be read on the way")
-                .fix("listen on 127.0.0.1, or keep others away by other means");
+                .fix("add `admin.tls`, listen on 127.0.0.1, or keep others away by other means");
             report.push(diag);
         }
     }

@@ -1,4 +1,5 @@
-//! Who asks the admin listener: the token of the process, named tokens with roles, and sessions of browsers.
+//! Who asks the admin listener: the token of the process, named tokens with roles, sessions of browsers, certificates of
+//! clients, and tokens of an identity provider.
 //!
 //! Named tokens are `rhumb_NAME_SECRET`; the secret has 256 random bits and only its hash is kept, in a file that only
 //! its owner can read. Wrong credentials are counted by address and by name; past a limit they are answered with 429.
@@ -66,8 +67,28 @@ pub(crate) struct Who {
 /// Who has the token of the process; no other may be called so.
 const OWNER: &str = "admin";
 
-#[cfg(test)]
 impl Who {
+    /// Somebody whom the identity provider knows, for as long as it says.
+    pub(super) fn of_provider(name: &str, role: Role, until: u64) -> Self {
+        Self { name: name.into(), role, via: Via::Provider, expires_at: Some(until), session: None }
+    }
+
+    /// Somebody who has shown a certificate, for as long as that is good.
+    pub(super) fn of_certificate(name: &str, role: Role, until: u64) -> Self {
+        Self { name: name.into(), role, via: Via::Certificate, expires_at: Some(until), session: None }
+    }
+
+    /// Whoever has the token of the process.
+    pub(super) fn is_owner(&self) -> bool {
+        self.via == Via::Token && &*self.name == OWNER
+    }
+
+    /// A browser shows this by itself, so that a page of another origin could have it shown.
+    pub(super) fn is_shown_unasked(&self) -> bool {
+        matches!(self.via, Via::Session | Via::Certificate)
+    }
+
+    #[cfg(test)]
     pub(super) fn test(role: Role) -> Self {
         Self { name: "x".into(), role, via: Via::Token, expires_at: None, session: None }
     }
@@ -81,6 +102,22 @@ pub(crate) enum Via {
     Token,
     /// A cookie.
     Session,
+    /// A certificate.
+    Certificate,
+    /// A token of the identity provider.
+    Provider,
+}
+
+impl Via {
+    /// The word for it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Session => "session",
+            Self::Certificate => "certificate",
+            Self::Provider => "provider",
+        }
+    }
 }
 
 /// Why credentials open nothing.
@@ -260,7 +297,8 @@ impl Credentials {
         let inner = self.lock();
         match &who.session {
             Some(key) => inner.sessions.get(key).is_some_and(|session| session.ends > Instant::now()),
-            None if &*who.name == OWNER => true,
+            None if who.via != Via::Token => who.expires_at.is_none_or(|at| at > unix_now()),
+            None if who.is_owner() => true,
             None => inner.tokens.get(&who.name).is_some_and(|kept| {
                 kept.role == who.role && kept.expires_at.is_none_or(|at| at > unix_now())
             }),
@@ -280,7 +318,7 @@ impl Credentials {
         let session = Session {
             name: Arc::clone(&who.name),
             role: who.role,
-            token: (who.via == Via::Token && &*who.name != OWNER).then(|| Arc::clone(&who.name)),
+            token: (who.via == Via::Token && !who.is_owner()).then(|| Arc::clone(&who.name)),
             ends: now + life,
             ends_at: unix_now() + life.as_secs(),
         };
@@ -363,7 +401,10 @@ impl Credentials {
     }
 
     /// Notes that something was wrong.
-    fn wrong<T>(&self, peer: IpAddr, name: Option<&str>) -> Result<T, Refused> {
+    ///
+    /// # Errors
+    /// Always: [`Refused`].
+    pub(super) fn wrong<T>(&self, peer: IpAddr, name: Option<&str>) -> Result<T, Refused> {
         self.look(peer, name)?;
         let now = Instant::now();
         let mut inner = self.lock();
@@ -387,7 +428,10 @@ impl Credentials {
     }
 
     /// Whether more credentials of an address, or for a name, are looked at.
-    fn look(&self, peer: IpAddr, name: Option<&str>) -> Result<(), Refused> {
+    ///
+    /// # Errors
+    /// [`Refused::Limited`].
+    pub(super) fn look(&self, peer: IpAddr, name: Option<&str>) -> Result<(), Refused> {
         let now = Instant::now();
         let inner = self.lock();
         let suspects = [Some(Suspect::Address(peer)), name.map(|name| Suspect::Name(name.into()))];

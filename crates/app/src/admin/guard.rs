@@ -9,12 +9,14 @@
 //! | `/api/v1/…` | what its description says | |
 //! | everything else | viewer | viewer |
 //!
-//! A request without a token must name an IP address or `localhost` as its host: a page in a browser on this machine
-//! cannot use a name of its own that it lets point here (DNS rebinding).
+//! A request without a token must name an IP address, `localhost` or one of `admin.hosts` as its host: a page in a browser
+//! on this machine cannot use a name of its own that it lets point here (DNS rebinding).
 
 use std::net::IpAddr;
 
 use axum::http::Method;
+
+use rhumb_model::kind::admin::CALLBACK;
 
 use super::role::Role;
 
@@ -31,26 +33,27 @@ pub(crate) enum Access {
     HostRefused,
 }
 
-/// Decides. `role` is that of who asks, if anybody has shown who they are; `host` is the value of the Host field.
+/// Decides. `role` is that of who asks, if anybody has shown who they are; `host` is the value of the Host field, beside the
+/// names under which the listener may be asked.
 pub(crate) fn access(
     path: &str,
     method: &Method,
     peer: IpAddr,
-    host: Option<&str>,
+    (host, known): (Option<&str>, &[Box<str>]),
     role: Option<Role>,
 ) -> Access {
     let needed = if path == "/drain" && method != Method::OPTIONS { Role::Admin } else { Role::Viewer };
     if let Some(role) = role {
         return if role >= needed || is_api(path) { Access::Granted } else { Access::RoleMissing(needed) };
     }
-    if host.is_some_and(|host| !is_address(host)) {
+    if host.is_some_and(|host| !is_known(host, known)) {
         return Access::HostRefused;
     }
     let is_open = match path {
         "/livez" | "/readyz" => true,
         "/metrics" | "/version" | "/" => peer.to_canonical().is_loopback(),
         // How one says who one is; the rest of it is looked at where it is described.
-        "/api/v1/login" => true,
+        "/api/v1/login" | "/api/v1/login/oidc" | CALLBACK => true,
         _ => false,
     };
     if is_open { Access::Granted } else { Access::TokenMissing }
@@ -60,13 +63,15 @@ fn is_api(path: &str) -> bool {
     path.starts_with("/api/v1/")
 }
 
-/// True for an IP address or `localhost`, with or without a port.
-fn is_address(host: &str) -> bool {
+/// True for an IP address, `localhost` or one of these names, with or without a port.
+fn is_known(host: &str, known: &[Box<str>]) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok()
+        || known.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]
@@ -100,9 +105,18 @@ mod tests {
             ("/api/v1/login", here, Some("evil.example:9901"), None, Access::HostRefused),
             ("/livez", here, Some("localhost.evil.example"), None, Access::HostRefused),
             ("/metrics", here, Some("rhumb.internal"), viewer, Access::Granted),
+            ("/api/v1/login", here, Some("ops.example.com:9901"), None, Access::Granted),
+            ("/api/v1/login/oidc", here, Some("OPS.example.com"), None, Access::Granted),
+            ("/api/v1/login/oidc/callback", here, Some("x.ops.example.com"), None, Access::HostRefused),
+            ("/metrics", here, Some("ops.example.com.evil.example"), None, Access::HostRefused),
         ] {
             let method = if path == "/drain" { Method::POST } else { Method::GET };
-            assert_eq!(access(path, &method, peer, host, role), expected, "{path} {peer} {host:?} {role:?}");
+            let known = ["ops.example.com".into()];
+            assert_eq!(
+                access(path, &method, peer, (host, &known), role),
+                expected,
+                "{path} {peer} {host:?} {role:?}"
+            );
         }
     }
 }

@@ -69,6 +69,8 @@ problems! {
     credentials_invalid = UNAUTHORIZED, "credentials_invalid";
     /// Who asks may not do this.
     role_insufficient = FORBIDDEN, "role_insufficient";
+    /// Who asks is known elsewhere and may do nothing here.
+    role_missing = FORBIDDEN, "role_missing";
     /// A page of another origin could have made a browser send this.
     request_header_missing = FORBIDDEN, "request_header_missing";
     /// There is no such page.
@@ -95,6 +97,8 @@ problems! {
     host_refused = MISDIRECTED_REQUEST, "host_refused";
     /// It cannot be written down.
     store_unavailable = SERVICE_UNAVAILABLE, "store_unavailable";
+    /// The identity provider cannot be asked.
+    provider_unavailable = SERVICE_UNAVAILABLE, "provider_unavailable";
     /// A bug of ours.
     internal_error = INTERNAL_SERVER_ERROR, "internal_error";
 }

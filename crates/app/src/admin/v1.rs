@@ -32,6 +32,7 @@ mod look;
 mod people;
 mod questions;
 mod shapes;
+mod sign_in;
 mod signals;
 mod state;
 mod watch;
@@ -40,6 +41,7 @@ mod whole;
 pub(crate) use documents::{AUTHOR, NO_NAMESPACE};
 pub(super) use people::{cookie_of, refusal};
 pub(crate) use shapes::{Finding, Health, Level};
+pub(super) use sign_in::come_back;
 
 /// The largest content of a request: a set of documents. **Unit**: bytes.
 const MAX_BODY: usize = 64 << 20;
@@ -61,7 +63,7 @@ pub(super) struct Call {
     desk: Arc<Desk>,
     /// Nobody where everybody may ask.
     who: Option<Who>,
-    peer: SocketAddr,
+    peer: Peer,
     given: Given,
     fields: HeaderMap,
     body: Bytes,
@@ -128,6 +130,15 @@ fn endpoints() -> Vec<Endpoint> {
         .does(Method::POST, Needs::Nothing)
         .reads::<shape::Login>(|| json!({ "token": "rhumb_ci_…" }))
         .refuses(&[(401, "`credentials_invalid`"), (413, ""), (415, "")]),
+        page(
+            "/login/oidc",
+            "Send a browser to the identity provider; it comes back with a session",
+            Gives::Redirect,
+            |call| Box::pin(sign_in::begin(call)),
+        )
+        .does(Method::GET, Needs::Nothing)
+        .takes([query("return", Takes::Text(sign_in::MAX_RETURN), "where it goes then: a path (/ui/)")])
+        .refuses(&[(404, "`not_in_this_process`"), (503, "`provider_unavailable`")]),
         page("/logout", "End the session", Gives::Empty(StatusCode::NO_CONTENT), |call| {
             Box::pin(people::logout(call))
         })
@@ -427,8 +438,10 @@ pub(super) fn router(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
 async fn serve(desk: Arc<Desk>, endpoint: &'static Endpoint, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let who = parts.extensions.remove::<Who>();
-    let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|info| info.0.0);
-    let peer = peer.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let Some(ConnectInfo(peer)) = parts.extensions.remove::<ConnectInfo<Peer>>() else {
+        return Problem::internal_error("nobody asks").into_response();
+    };
+    let from = peer.address;
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
     let noted = who.clone();
     let answer = async {
@@ -452,7 +465,7 @@ async fn serve(desk: Arc<Desk>, endpoint: &'static Endpoint, request: Request) -
     let is_refused = matches!(status.as_u16(), 401 | 403);
     if (endpoint.is_write() && !endpoint.is_question()) || is_refused {
         let code = response.extensions().get::<Code>().map(|code| code.0);
-        desk.note(noted.as_ref(), peer, &method, &path, status, code);
+        desk.note(noted.as_ref(), from, &method, &path, status, code);
     }
     response
 }
@@ -479,10 +492,19 @@ fn admit(endpoint: &Endpoint, who: Option<&Who>, fields: &HeaderMap) -> Result<(
         )));
     }
     let is_safe = endpoint.method == Method::GET;
-    if who.via == super::credentials::Via::Session && !is_safe && !fields.contains_key(REQUEST_FIELD) {
+    if !is_safe && may_be_forged(who, fields) {
         return Err(Problem::request_header_missing("a browser has to send `X-Rhumb-Request: 1` with it"));
     }
     Ok(())
+}
+
+/// True when a page of another origin could have had a browser send this. A program that shows a certificate is no
+/// browser: those say where a request comes from (Fetch §3.2).
+pub(super) fn may_be_forged(who: &Who, fields: &HeaderMap) -> bool {
+    let is_of_browser = who.via != super::credentials::Via::Certificate
+        || fields.contains_key(header::ORIGIN)
+        || fields.contains_key("sec-fetch-site");
+    who.is_shown_unasked() && is_of_browser && !fields.contains_key(REQUEST_FIELD)
 }
 
 /// The content of a request, if it may have some.
@@ -577,13 +599,7 @@ impl Desk {
             at: unix_now(),
             who: who.map(|who| who.name.to_string()),
             role: who.map(|who| who.role),
-            via: who.map(|who| {
-                let via = match who.via {
-                    super::credentials::Via::Token => "token",
-                    super::credentials::Via::Session => "session",
-                };
-                via.to_owned()
-            }),
+            via: who.map(|who| who.via.as_str().to_owned()),
             from: peer.to_string(),
             method: method.to_string(),
             path: path.chars().take(MAX_NOTED_PATH).collect(),

@@ -4,11 +4,12 @@
 //! one that a Gateway names in `infrastructure.parametersRef` holds for its listeners instead, and has none of the
 //! settings that only a process can have (`workers`, `admin`, `accessLog`).
 
+use super::admin::Admin;
 use super::secret::SecretText;
 use super::signals::Signals;
 use crate::decode::{Decoder, List, Whole, choice, object};
 use crate::diag::Rule;
-use crate::scalar::{ByteSize, Cidr, Duration, SocketAddress};
+use crate::scalar::{ByteSize, Cidr, Duration};
 use crate::span::Spanned;
 
 object! {
@@ -87,16 +88,6 @@ impl Overload {
                 cx.push(diag);
             }
         }
-    }
-}
-
-object! {
-    /// The listener for operators.
-    pub struct Admin as "admin" {
-        /// Whether there is one. Default: yes.
-        "enabled" enabled: Option<Spanned<bool>>,
-        /// Where it listens. Default: 127.0.0.1:9901. From other machines all but probes needs its token, in plain text.
-        "address" address: Option<Spanned<SocketAddress>>,
     }
 }
 

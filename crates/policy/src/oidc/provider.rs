@@ -217,6 +217,23 @@ impl Provider {
         leeway: Duration,
         out: &Out,
     ) -> Result<Map<String, Value>, &'static str> {
+        let claims = self.verify_for(text, &|audience| audience == client, leeway, out).await?;
+        let is_for_several = matches!(claims.get("aud"), Some(Value::Array(all)) if all.len() > 1);
+        let party = claims.get("azp").and_then(Value::as_str);
+        if party.map_or(is_for_several, |party| party != client) {
+            return Err("the token was given to another client");
+        }
+        Ok(claims)
+    }
+
+    /// The claims of a token that the provider signed for an audience, whoever it was given to.
+    pub(crate) async fn verify_for(
+        &self,
+        text: &[u8],
+        is_audience: &dyn Fn(&str) -> bool,
+        leeway: Duration,
+        out: &Out,
+    ) -> Result<Map<String, Value>, &'static str> {
         let token = Token::read(text)?;
         // OpenID Connect Core §3.1.3.7: never by the client's secret when keys are public.
         if token.algorithm.is_symmetric() {
@@ -224,16 +241,11 @@ impl Provider {
         }
         self.check_signature(&token, out).await?;
         let claims = token.claims;
-        let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        if text("iss") != Some(&self.issuer) {
+        if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
             return Err("the token is of another issuer");
         }
-        if !audience_is(&claims, |audience| audience == client) {
+        if !audience_is(&claims, is_audience) {
             return Err("the token is for another client");
-        }
-        let is_for_several = matches!(claims.get("aud"), Some(Value::Array(all)) if all.len() > 1);
-        if text("azp").map_or(is_for_several, |party| party != client) {
-            return Err("the token was given to another client");
         }
         let (now, leeway) = (i128::from(out.unix_nanos()), leeway.as_nanos() as i128);
         let malformed = |_| "a time in the token is malformed";

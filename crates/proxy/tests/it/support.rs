@@ -134,6 +134,7 @@ impl Setup {
             consumers: Default::default(),
             keeper: rhumb_policy::Keeper::default(),
             names_clients: false,
+            admin: None,
             mesh: None,
         })
     }

@@ -101,6 +101,8 @@ pub(super) enum Gives {
     Json(StatusCode, Content),
     /// JSON, or comma-separated values for who asks for these.
     Table(Content),
+    /// Another place to go to.
+    Redirect,
     /// Nothing but the status.
     Empty(StatusCode),
     /// Events (`text/event-stream`), told apart by name.
@@ -398,6 +400,9 @@ fn operation(endpoint: &Endpoint, problem: &Schema, generator: &mut SchemaGenera
                 "text/csv": { "schema": { "type": "string" } },
             } }),
         ),
+        Gives::Redirect => {
+            (StatusCode::FOUND, json!({ "headers": { "Location": { "schema": { "type": "string" } } } }))
+        }
         Gives::Empty(status) => (status, json!({})),
         Gives::Events(events) => {
             let events: Map<String, Value> = events

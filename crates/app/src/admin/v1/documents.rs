@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::describe::{Answer, read_body};
 use super::shapes as shape;
 use super::{Call, Problem, done, json_page, whole};
+use crate::admin::credentials::Who;
 use crate::admin::role::Role;
 use crate::admin::shelf::{self, Shelf};
 
@@ -65,7 +66,8 @@ impl Call {
     fn cause(&self, message: Option<String>) -> Cause {
         let who = self.who.as_ref().map_or("admin", |who| &who.name);
         // The token of the process is everybody's who runs it; a named one says who it is.
-        let said = self.fields.get(AUTHOR).and_then(|value| value.to_str().ok()).filter(|_| who == "admin");
+        let is_owner = self.who.as_ref().is_none_or(Who::is_owner);
+        let said = self.fields.get(AUTHOR).and_then(|value| value.to_str().ok()).filter(|_| is_owner);
         Cause {
             author: said.unwrap_or(who).to_owned(),
             message: message.unwrap_or_default(),

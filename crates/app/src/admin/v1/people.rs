@@ -9,19 +9,20 @@ use super::{Call, Problem, done, json_page};
 use crate::admin::credentials::{COOKIE, NotMade, Refused, Who, is_name};
 
 /// How one can say who one is.
-pub(super) async fn ways(_: Call) -> Answer {
-    done(&shape::Ways { token: true, oidc: None })
+pub(super) async fn ways(call: Call) -> Answer {
+    let access = call.desk.access();
+    let oidc = access.as_ref().and_then(|access| access.oidc.as_ref());
+    done(&shape::Ways { token: true, oidc: oidc.map(|oidc| shape::Provider { name: oidc.name.to_string() }) })
 }
 
 /// Begins a session with a token.
 pub(super) async fn login(call: Call) -> Answer {
     let login: shape::Login = read_body(&call.body)?;
     let credentials = &call.desk.credentials;
-    let who = credentials.of_token(login.token.trim(), call.peer.ip()).map_err(refusal)?;
+    let who = credentials.of_token(login.token.trim(), call.peer.address.ip()).map_err(refusal)?;
     let cookie = credentials.begin(&who).map_err(unavailable)?;
     let mut response = StatusCode::NO_CONTENT.into_response();
-    let name = cookie_name(&call.fields);
-    put_cookie(&mut response, &format!("{name}={cookie}; Path=/; HttpOnly; SameSite=Strict"));
+    put_cookie(&mut response, &session_cookie(&call.fields, &cookie, call.peer.is_tls));
     Ok(response)
 }
 
@@ -31,32 +32,42 @@ pub(super) async fn logout(call: Call) -> Answer {
         call.desk.credentials.end(cookie);
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
-    let name = cookie_name(&call.fields);
+    let name = cookie_name(COOKIE, &call.fields);
     put_cookie(&mut response, &format!("{name}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"));
     Ok(response)
 }
 
-fn put_cookie(response: &mut axum::response::Response, cookie: &str) {
+/// The cookie of a session: out of reach of scripts and of other sites.
+pub(super) fn session_cookie(fields: &HeaderMap, cookie: &str, is_secure: bool) -> String {
+    let secure = if is_secure { "; Secure" } else { "" };
+    format!("{}={cookie}; Path=/; HttpOnly; SameSite=Strict{secure}", cookie_name(COOKIE, fields))
+}
+
+pub(super) fn put_cookie(response: &mut axum::response::Response, cookie: &str) {
     if let Ok(value) = HeaderValue::from_str(cookie) {
         response.headers_mut().insert(header::SET_COOKIE, value);
     }
 }
 
-/// What the cookie of a session is called at the port that was asked. Browsers do not tell cookies apart by port (RFC 6265
+/// What a cookie is called at the port that was asked. Browsers do not tell cookies apart by port (RFC 6265
 /// §8.5), and several processes of one machine have a dashboard each.
-fn cookie_name(fields: &HeaderMap) -> String {
+pub(super) fn cookie_name(cookie: &str, fields: &HeaderMap) -> String {
     let host = fields.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match host.rsplit_once(':') {
         Some((_, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
-            format!("{COOKIE}_{port}")
+            format!("{cookie}_{port}")
         }
-        _ => COOKIE.to_owned(),
+        _ => cookie.to_owned(),
     }
 }
 
 /// The cookie of a session among those of a request.
 pub(in crate::admin) fn cookie_of(fields: &HeaderMap) -> Option<&str> {
-    let own = cookie_name(fields);
+    cookie_named(fields, &cookie_name(COOKIE, fields))
+}
+
+/// The cookie of a name among those of a request.
+pub(super) fn cookie_named<'f>(fields: &'f HeaderMap, own: &str) -> Option<&'f str> {
     let cookies = fields.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.split_once('='));
     pairs.find(|(name, _)| name.trim() == own).map(|(_, value)| value.trim())
@@ -111,7 +122,7 @@ pub(super) async fn revoke(call: Call) -> Answer {
     }
 }
 
-fn unavailable(error: std::io::Error) -> Problem {
+pub(super) fn unavailable(error: std::io::Error) -> Problem {
     Problem::store_unavailable(format!("tokens cannot be kept: {error}"))
 }
 
