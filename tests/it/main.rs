@@ -26,6 +26,7 @@ mod mesh_control;
 mod mesh_load;
 mod monitoring;
 mod oauth;
+mod operators;
 mod planes;
 mod overload;
 mod quota;

@@ -13,17 +13,23 @@ Keys live in STATE_DIRECTORY, so that the server can end and come back. Requests
     /sign     {algorithm, method, url, headers, components, secret?}: Signature-Input and Signature of RFC 9421, as
               http-message-signatures makes them
     /public   {key}: a public key in PEM
+    /next     {claims}: what the next ID token says otherwise than it would; what is null is left out
+
+and, as a form, /oauth/token (RFC 6749 §4.1.3, with PKCE: RFC 7636) for codes of GET /oauth/authorize, which asks nobody.
 
 and GET /keys, /.well-known/openid-configuration, /hits (how often /keys was asked for).
 """
 
 import base64
+import hashlib
 import hmac
 import http.server
 import json
 import pathlib
+import secrets
 import sys
 import time
+import urllib.parse
 
 import argon2
 import bcrypt
@@ -45,6 +51,8 @@ MAKERS = {
 }
 KEY_OF = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
 HITS = 0
+CODES = {}
+NEXT = {}
 
 
 def generation():
@@ -154,7 +162,18 @@ def answer(path, ask):
         HITS += 1
         return json.dumps(jwks())
     if path == "/.well-known/openid-configuration":
-        return json.dumps({"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys"})
+        return json.dumps(
+            {
+                "issuer": ISSUER,
+                "jwks_uri": f"{ISSUER}/keys",
+                "authorization_endpoint": f"{ISSUER}/oauth/authorize",
+                "token_endpoint": f"{ISSUER}/oauth/token",
+            }
+        )
+    if path == "/next":
+        NEXT.clear()
+        NEXT.update(ask["claims"])
+        return ""
     if path == "/hits":
         return str(HITS)
     if path == "/token":
@@ -176,6 +195,30 @@ def answer(path, ask):
     return None
 
 
+def authorize(query):
+    asked = {name: values[0] for name, values in urllib.parse.parse_qs(query).items()}
+    assert asked["code_challenge_method"] == "S256" and asked["response_type"] == "code", asked
+    code = secrets.token_urlsafe(16)
+    CODES[code] = asked
+    back = {"code": code, "state": asked["state"], "iss": ISSUER}
+    return f"{asked['redirect_uri']}?{urllib.parse.urlencode(back)}"
+
+
+def redeem(form, authorization):
+    """The answer of the token endpoint: status and content."""
+    given = {name: values[0] for name, values in urllib.parse.parse_qs(form).items()}
+    asked = CODES.pop(given.get("code"), None)
+    expected = base64.b64encode(f"{urllib.parse.quote('rhumb')}:{urllib.parse.quote('the secret')}".encode()).decode()
+    if asked is None or authorization != f"Basic {expected}":
+        return 400, json.dumps({"error": "invalid_client" if asked else "invalid_grant"})
+    verifier = encode(hashlib.sha256(given["code_verifier"].encode()).digest())
+    if verifier != asked["code_challenge"] or given["redirect_uri"] != asked["redirect_uri"]:
+        return 400, json.dumps({"error": "invalid_grant"})
+    claims = {"aud": asked["client_id"], "nonce": asked["nonce"]} | NEXT
+    id_token = token({"alg": "RS256", "claims": claims})
+    return 200, json.dumps({"access_token": "opaque", "token_type": "Bearer", "id_token": id_token})
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -189,9 +232,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def do_GET(self):
-        self.reply({})
+        path, _, query = self.path.partition("?")
+        if path != "/oauth/authorize":
+            return self.reply({})
+        self.send_response(302)
+        self.send_header("location", authorize(query))
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     def do_POST(self):
+        if self.path == "/oauth/token":
+            form = self.rfile.read(int(self.headers["content-length"])).decode()
+            status, text = redeem(form, self.headers["authorization"])
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+            return
         self.reply(json.loads(self.rfile.read(int(self.headers["content-length"]))))
 
     def log_message(self, *_):

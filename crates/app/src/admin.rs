@@ -48,6 +48,7 @@ pub(crate) mod credentials;
 mod door;
 mod endpoints;
 mod guard;
+mod invocation;
 mod problem;
 pub(crate) mod role;
 pub(crate) mod shelf;

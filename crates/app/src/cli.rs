@@ -29,6 +29,7 @@ mod documents;
 mod apis;
 mod look;
 mod figures;
+mod bundle;
 mod xds;
 mod learn;
 
@@ -124,6 +125,7 @@ enum Verb {
     Edges(figures::EdgesArgs),
     Tap(look::TapArgs),
     Trace(look::TraceArgs),
+    Bundle(bundle::Args),
     Drain(drain::Args),
     Sidecar(sidecar::Args),
     Intercept(intercept::Args),
@@ -168,6 +170,7 @@ pub(crate) fn main() -> Exit {
         Verb::Edges(args) => figures::edges(&args),
         Verb::Tap(args) => look::tap(&args),
         Verb::Trace(args) => look::trace(&args),
+        Verb::Bundle(args) => bundle::run(&args),
         Verb::Drain(args) => drain::run(&args),
         Verb::Sidecar(args) => sidecar::run(args),
         Verb::Intercept(args) => intercept::run(&args),

@@ -1,11 +1,15 @@
 //! Messages of the process itself, on standard error. Access logs are `telemetry`'s.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, ValueEnum};
 use rhumb_model::{Diag, Paint, render_all};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 use crate::print;
 
@@ -14,6 +18,40 @@ static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// The level when nothing is asked for.
 const DEFAULT_LEVEL: &str = "info";
+
+/// The latest messages, for a bundle.
+static KEPT: Mutex<VecDeque<u8>> = Mutex::new(VecDeque::new());
+
+/// How much of them is kept. **Unit**: bytes.
+const MAX_KEPT: usize = 256 << 10;
+
+/// The latest messages, as they were written.
+pub(crate) fn kept() -> Vec<u8> {
+    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    // The first line has lost its beginning when others have pushed it out.
+    let is_whole = kept.len() < MAX_KEPT;
+    let first = if is_whole { 0 } else { kept.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1) };
+    kept.iter().skip(first).copied().collect()
+}
+
+/// Keeps what is written.
+#[derive(Default)]
+struct Keeper;
+
+impl io::Write for Keeper {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = bytes.get(bytes.len().saturating_sub(MAX_KEPT)..).unwrap_or_default();
+        let over = (kept.len() + latest.len()).saturating_sub(MAX_KEPT);
+        kept.drain(..over);
+        kept.extend(latest);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// How a running process logs.
 #[derive(Args, Clone, Debug)]
@@ -75,7 +113,8 @@ impl LogArgs {
     pub(crate) fn start(&self) -> Result<(), InvalidLevel> {
         let level = if self.log_level.trim().is_empty() { DEFAULT_LEVEL } else { &self.log_level };
         let filter = EnvFilter::builder().parse(level).map_err(|_| InvalidLevel(level.to_owned()))?;
-        let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+        let builder =
+            tracing_subscriber::fmt().with_writer(io::stderr.and(Keeper::default)).with_env_filter(filter);
         IS_JSON.store(self.log_format == LogFormat::Json, Ordering::Relaxed);
         // A second start in one process (tests) keeps the first one.
         let _ = match self.log_format {

@@ -11,6 +11,7 @@ use rhumb_tls::CertificateInfo;
 use rhumb_upstream::active::Probe;
 use serde_json::{Map, Value, json};
 
+use crate::admin::{self, Access, Client};
 use crate::backend::{Backend, HashOn};
 use crate::l4::{Carries, L4};
 use crate::mesh::{Egress, Mesh, Role, Service};
@@ -48,7 +49,51 @@ pub fn dump(plan: &Plan) -> Value {
     if let Some(mesh) = &plan.mesh {
         value["mesh"] = mesh_value(mesh);
     }
+    if let Some(access) = &plan.admin {
+        let access = access_value(access);
+        if !access.is_empty() {
+            value["admin"] = Value::Object(access);
+        }
+    }
     value
+}
+
+/// Who may ask the admin listener for what.
+fn access_value(access: &Access) -> Map<String, Value> {
+    let mut value = Map::new();
+    if !access.hosts.is_empty() {
+        value.insert("hosts".into(), access.hosts.iter().map(|host| Value::from(&**host)).collect());
+    }
+    if let Some((_, tls)) = &access.tls {
+        value.insert("certificates".into(), tls.certificates().iter().map(certificate_value).collect());
+    }
+    if !access.clients.is_empty() {
+        let client = |client: &Client| {
+            let names: Vec<&str> = client.names.iter().map(|name| &**name).collect();
+            json!({ "role": role(client.role), "names": names })
+        };
+        value.insert("clients".into(), access.clients.iter().map(client).collect());
+    }
+    if let Some(oidc) = &access.oidc {
+        let rules = oidc.sign_in.rules().map(|(rank, claim, values)| {
+            let role = role(admin::Role::ALL.into_iter().find(|role| role.rank() == rank).unwrap_or(admin::Role::Viewer));
+            json!({ "role": role, "claim": claim, "values": values.iter().map(|value| &**value).collect::<Vec<_>>() })
+        });
+        let rules: Vec<Value> = rules.collect();
+        value.insert(
+            "oidc".into(),
+            json!({ "name": &*oidc.name, "issuer": oidc.sign_in.issuer(), "roles": rules }),
+        );
+    }
+    value
+}
+
+fn role(role: admin::Role) -> &'static str {
+    match role {
+        admin::Role::Viewer => "viewer",
+        admin::Role::Editor => "editor",
+        admin::Role::Admin => "admin",
+    }
 }
 
 /// What the proxy is in the mesh.

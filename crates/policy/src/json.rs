@@ -94,6 +94,11 @@ impl Path {
         (!text.is_empty() && text != "/").then(|| Self(text.into()))
     }
 
+    /// As it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The value there.
     pub(crate) fn find<'v>(&self, object: &'v Map<String, Value>) -> Option<&'v Value> {
         let Some(path) = self.0.strip_prefix('/') else { return object.get(&*self.0) };

@@ -131,6 +131,16 @@ impl SignIn {
         Ok(Self { login, audiences, names, roles })
     }
 
+    /// The provider, as its tokens name it.
+    pub fn issuer(&self) -> &str {
+        &self.login.provider.issuer
+    }
+
+    /// Which claims give which role: [`RoleSpec`].
+    pub fn rules(&self) -> impl Iterator<Item = (u8, &str, &[Box<str>])> {
+        self.roles.iter().map(|rule| (rule.role, rule.claim.text(), &*rule.values))
+    }
+
     /// Begins a login of a browser, which is to come back to `redirect_uri` and go on to `url`. `browser` is what its
     /// cookie says already: tabs of one browser share it.
     ///

@@ -9,16 +9,46 @@ import { expectSession, look } from '../session';
 interface Ways {
   token: boolean;
   oidc: { name: string } | null;
+  known: boolean;
+}
+
+/** Why the provider's answer opened nothing, by the code that came back with the browser. */
+function refusal(): string | null {
+  const code = new URLSearchParams(location.search).get('refused');
+  switch (code) {
+    case null:
+      return null;
+    case 'role_missing':
+      return 'The identity provider knows you, but you have no role here. Whoever runs this process can give you one.';
+    case 'provider_unavailable':
+      return 'The identity provider cannot be reached now. Try again, or use a token.';
+    case 'login_limited':
+      return 'Too many attempts did not work. Try again in a minute.';
+    default:
+      return 'The login did not work. Begin it again.';
+  }
 }
 
 export function Login() {
-  const [ways, setWays] = useState<Ways>({ token: true, oidc: null });
+  const [ways, setWays] = useState<Ways>({ token: true, oidc: null, known: false });
   const [problem, setProblem] = useState<Problem | null>(null);
+  const [refused] = useState(refusal);
   const [isBusy, setBusy] = useState(false);
   const token = useRef<HTMLInputElement>(null);
   useEffect(() => {
     document.title = 'Sign in · Rhumb';
-    ask<Ways>('/login').then(setWays, () => {});
+    // The address is not to say for ever that something was refused.
+    if (location.search !== '') history.replaceState(null, '', location.pathname + location.hash);
+    ask<Ways>('/login').then(
+      (found) => {
+        setWays(found);
+        if (!found.known) return;
+        // A certificate needs no form.
+        expectSession();
+        void look();
+      },
+      () => {},
+    );
     token.current?.focus();
   }, []);
   const submit = async () => {
@@ -50,6 +80,7 @@ export function Login() {
             Rhumb
           </h1>
         </div>
+        {refused && !problem && <Note level="critical">{refused}</Note>}
         {problem && (
           <Note level="critical">
             {problem.code === 'credentials_invalid' ? 'This token opens nothing here.' : problem.message}

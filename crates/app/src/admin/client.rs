@@ -61,6 +61,21 @@ pub(crate) fn get(address: SocketAddr, path: &str, token_file: Option<&Path>) ->
     ask_with_tokens("GET", address, path, token_file)
 }
 
+/// The same, as bytes.
+///
+/// # Errors
+/// See [`NoAnswer`].
+pub(crate) fn get_bytes(
+    address: SocketAddr,
+    path: &str,
+    token_file: Option<&Path>,
+) -> Result<Vec<u8>, NoAnswer> {
+    match request_bytes("GET", address, path, token_file, &Extra::default())? {
+        (200, content) => Ok(content),
+        (status, content) => Err(NoAnswer::Status(status, String::from_utf8_lossy(&content).into_owned())),
+    }
+}
+
 /// What the admin listener answers to an order.
 ///
 /// # Errors
@@ -136,13 +151,24 @@ pub(crate) fn request(
     token_file: Option<&Path>,
     extra: &Extra,
 ) -> Result<(u16, String), NoAnswer> {
+    let (status, content) = request_bytes(method, address, path, token_file, extra)?;
+    Ok((status, String::from_utf8_lossy(&content).into_owned()))
+}
+
+fn request_bytes(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    token_file: Option<&Path>,
+    extra: &Extra,
+) -> Result<(u16, Vec<u8>), NoAnswer> {
     let found = tokens(address, token_file)?;
     let authorizations = found.iter().map(Token::authorization).map(Some);
     for authorization in authorizations.chain([None]) {
-        let (status, text) = ask(method, address, path, authorization.as_deref(), extra)
+        let (status, content) = ask(method, address, path, authorization.as_deref(), extra)
             .map_err(|error| NoAnswer::Unreachable(address, error))?;
         if status != 401 {
-            return Ok((status, text));
+            return Ok((status, content));
         }
     }
     Err(NoAnswer::Locked(address))
@@ -177,7 +203,7 @@ fn ask(
     path: &str,
     authorization: Option<&str>,
     extra: &Extra,
-) -> io::Result<(u16, String)> {
+) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -199,12 +225,12 @@ fn ask(
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }
 
-fn parse(answer: &[u8]) -> Option<(u16, String)> {
+fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
     let (head, content) = answer.split_at_checked(end + 4)?;
     let line = std::str::from_utf8(head).ok()?.lines().next()?;
     let status = line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some((status, String::from_utf8_lossy(content).into_owned()))
+    Some((status, content.to_vec()))
 }
 
 #[cfg(test)]
@@ -214,8 +240,8 @@ mod tests {
     #[test]
     fn status_and_content_are_read() {
         for (answer, expected) in [
-            ("HTTP/1.0 200 OK\r\na: b\r\n\r\ntext", Some((200, "text".to_owned()))),
-            ("HTTP/1.1 401 \r\n\r\n", Some((401, String::new()))),
+            ("HTTP/1.0 200 OK\r\na: b\r\n\r\ntext", Some((200, b"text".to_vec()))),
+            ("HTTP/1.1 401 \r\n\r\n", Some((401, Vec::new()))),
             ("HTTP/1.1 200 OK\r\n", None),
             ("SSH-2.0-x\r\n\r\n", None),
             ("", None),

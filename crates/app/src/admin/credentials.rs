@@ -78,6 +78,12 @@ impl Who {
         Self { name: name.into(), role, via: Via::Certificate, expires_at: Some(until), session: None }
     }
 
+    /// A viewer within this process: what they are shown is no secret.
+    pub(super) fn reader() -> Self {
+        let name = "bundle".into();
+        Self { name, role: Role::Viewer, via: Via::Token, expires_at: None, session: None }
+    }
+
     /// Whoever has the token of the process.
     pub(super) fn is_owner(&self) -> bool {
         self.via == Via::Token && &*self.name == OWNER

@@ -105,8 +105,13 @@ pub(super) fn mask(document: &mut Value) {
 fn mask_named(value: &mut Value) {
     match value {
         Value::Object(object) => {
+            // A field that is set: `{ name: authorization, value: … }`.
+            let named = object.get("name").and_then(Value::as_str);
+            let is_credential = named.is_some_and(says_credential_field);
             for (name, value) in object {
-                if says_credential(name) { hide(value) } else { mask_named(value) }
+                let is_hidden =
+                    says_credential(name) || says_credential_field(name) || is_credential && name == "value";
+                if is_hidden { hide(value) } else { mask_named(value) }
             }
         }
         Value::Array(items) => items.iter_mut().for_each(mask_named),
@@ -132,11 +137,19 @@ fn hide(value: &mut Value) {
 }
 
 /// Names under which documents have what opens something.
-fn says_credential(name: &str) -> bool {
+pub(super) fn says_credential(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let whole = ["key", "keys", "token", "tokens", "credentials", "hash"];
     let part = ["secret", "password", "apikey", "privatekey", "passwd"];
     whole.contains(&name.as_str()) || part.iter().any(|part| name.contains(part))
+}
+
+/// Fields of requests that have what opens something.
+fn says_credential_field(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let whole = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+    let part = ["api-key", "token", "secret", "password"];
+    whole.contains(&name.as_str()) || part.iter().any(|part| name.contains(part) && name.contains('-'))
 }
 
 #[cfg(test)]

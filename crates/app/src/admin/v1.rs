@@ -26,6 +26,7 @@ use crate::health::unix_now;
 use describe::{Answer, Endpoint, Given, Gives, Needs, Takes, field, json_of, part, query};
 use shapes as shape;
 
+mod bundle;
 mod describe;
 mod documents;
 mod look;
@@ -120,7 +121,7 @@ fn endpoints() -> Vec<Endpoint> {
         page(
             "/login",
             "How one can say who one is",
-            json_of::<shape::Ways>(|| json!({ "token": true, "oidc": null })),
+            json_of::<shape::Ways>(|| json!({ "token": true, "oidc": null, "known": false })),
             |call| Box::pin(people::ways(call)),
         )
         .does(Method::GET, Needs::Nothing),
@@ -393,6 +394,14 @@ fn endpoints() -> Vec<Endpoint> {
         .does(Method::DELETE, Needs::Role(Admin))
         .takes([part("name", TEXT, "its name")])
         .refuses(&[(404, "`token_not_found`"), (503, "`store_unavailable`")]),
+        page(
+            "/bundle",
+            "All of it as one archive (tar, gzip) without secrets, for a support case",
+            Gives::File("application/gzip"),
+            |call| Box::pin(bundle::bundle(call)),
+        )
+        .only(Admin)
+        .refuses(&[(429, "`bundle_busy`")]),
         page(
             "/drain",
             "Take no more traffic, finish, end",

@@ -101,6 +101,8 @@ pub(super) enum Gives {
     Json(StatusCode, Content),
     /// JSON, or comma-separated values for who asks for these.
     Table(Content),
+    /// A file of a type.
+    File(&'static str),
     /// Another place to go to.
     Redirect,
     /// Nothing but the status.
@@ -399,6 +401,10 @@ fn operation(endpoint: &Endpoint, problem: &Schema, generator: &mut SchemaGenera
                 },
                 "text/csv": { "schema": { "type": "string" } },
             } }),
+        ),
+        Gives::File(kind) => (
+            StatusCode::OK,
+            json!({ "content": { kind: { "schema": { "type": "string", "format": "binary" } } } }),
         ),
         Gives::Redirect => {
             (StatusCode::FOUND, json!({ "headers": { "Location": { "schema": { "type": "string" } } } }))

@@ -12,7 +12,12 @@ use crate::admin::credentials::{COOKIE, NotMade, Refused, Who, is_name};
 pub(super) async fn ways(call: Call) -> Answer {
     let access = call.desk.access();
     let oidc = access.as_ref().and_then(|access| access.oidc.as_ref());
-    done(&shape::Ways { token: true, oidc: oidc.map(|oidc| shape::Provider { name: oidc.name.to_string() }) })
+    let known = call.who.is_some();
+    done(&shape::Ways {
+        token: true,
+        known,
+        oidc: oidc.map(|oidc| shape::Provider { name: oidc.name.to_string() }),
+    })
 }
 
 /// Begins a session with a token.

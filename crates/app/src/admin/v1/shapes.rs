@@ -472,6 +472,8 @@ pub(crate) struct Ways {
     pub(crate) token: bool,
     /// By an identity provider.
     pub(crate) oidc: Option<Provider>,
+    /// Who asks is known already, such as by a certificate.
+    pub(crate) known: bool,
 }
 
 /// An identity provider.
