@@ -461,3 +461,95 @@ fn an_independent_reader_of_the_description_finds_nothing_that_is_not_described(
     let finished = finish(command);
     assert_eq!(finished.code, Some(0), "{}", finished.output);
 }
+
+/// What is planted wherever something secret may be written.
+const PLANTED: &str = "hunter2";
+
+#[test]
+fn a_bundle_has_what_is_asked_for_and_no_secret() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let admin = rhumb_testkit::port::free();
+    let text = format!(
+        "admin:\n  address: '127.0.0.1:{admin}'\n  oidc: {{ issuer: 'http://127.0.0.1:1', clientId: rhumb, clientSecret: {PLANTED}-oidc-secret, \
+         roles: [{{ role: viewer, claim: sub }}] }}\nlisteners: {{ web: {{ port: {} }} }}\nbackends: {{ app: '127.0.0.1:9' }}\n\
+         consumers: {{ ann: {{ credentials: {{ apiKeys: [{{ name: one, key: {PLANTED}-consumer-key-0123456789 }}] }} }} }}\nroutes:\n\
+         - {{ name: keyed, match: {{ path: '/keyed/*' }}, to: app, policies: {{ apiKey: {{}} }}, \
+         requestHeaders: {{ set: {{ authorization: 'Bearer {PLANTED}-field', x-api-key: {PLANTED}-named }} }} }}\n\
+         - {{ name: token, match: {{ path: '/token/*' }}, to: app, policies: {{ jwt: {{ issuer: 'https://id.test', secret: \
+         {PLANTED}-jwt-secret-0123456789-0123456789 }} }} }}\n\
+         - {{ name: client, match: {{ path: '/client/*' }}, to: app, policies: {{ oauth2ClientCredentials: {{ tokenUrl: \
+         'http://127.0.0.1:9/token', clientId: rhumb, clientSecret: {PLANTED}-client-secret }} }} }}\nsessionKey: {PLANTED}-session-key-0123456789\n",
+        rhumb_testkit::port::free()
+    );
+    std::fs::write(dir.path().join("rhumb.yaml"), text).expect("a file");
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{ name: keys, annotations: {{ kubectl.kubernetes.io/last-applied-configuration: \
+         '{PLANTED}-annotation' }} }}\nstringData: {{ password: {PLANTED}-stored }}\n"
+    );
+    std::fs::create_dir(dir.path().join("more")).expect("a directory");
+    std::fs::write(dir.path().join("more/secret.yaml"), secret).expect("a file");
+    std::fs::rename(dir.path().join("rhumb.yaml"), dir.path().join("more/rhumb.yaml")).expect("a rename");
+    let rhumb = Rhumb::start_on(dir, "more", admin);
+    // What requests bring is not kept either.
+    let target = format!("/api/v1/session?x={PLANTED}-query");
+    ask(&rhumb, "GET", &target, &bearer(&format!("{PLANTED}-wrong-token")), None);
+
+    let file = rhumb.dir().join("case.tar.gz");
+    let shown = file.display().to_string();
+    let made = verb(&rhumb, &["bundle", "--file", &shown]);
+    assert_eq!(made.code, Some(0), "{}", made.output);
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
+    let mut unpack = Command::new("tar");
+    unpack.args(["xzf", &shown, "-C"]).arg(rhumb.dir());
+    assert_eq!(finish(unpack).code, Some(0), "an independent reader opens it");
+    let root = rhumb.dir().join("rhumb");
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(root.join("manifest.json")).expect("a manifest"))
+            .expect("JSON");
+    let files = manifest["files"].as_array().expect("a list");
+    for name in [
+        "process/started.json",
+        "process/metrics.txt",
+        "process/messages.txt",
+        "api/plan.json",
+        "api/documents.json",
+        "api/health.json",
+        "api/routes.json",
+        "api/backends.json",
+        "api/certificates.json",
+        "api/consumers.json",
+        "api/events.json",
+        "api/top-route.json",
+        "api/edges.json",
+        "api/apis.json",
+    ] {
+        let told =
+            files.iter().find(|file| file["name"] == name).unwrap_or_else(|| panic!("{name}: {manifest}"));
+        let content = std::fs::read(root.join(name)).expect(name);
+        assert_eq!(told["bytes"], content.len(), "{name}");
+        assert!(!content.is_empty(), "{name}");
+    }
+    let left_out = manifest["leftOut"].as_array().expect("a list");
+    for name in ["api/audit.json", "api/tokens.json", "api/proxies.json"] {
+        assert!(left_out.iter().any(|file| file["name"] == name), "{name}: {manifest}");
+    }
+    let token = owner_token(&rhumb);
+    for file in files {
+        let name = file["name"].as_str().expect("a name");
+        let content = String::from_utf8_lossy(&std::fs::read(root.join(name)).expect(name)).into_owned();
+        let at = content
+            .find(PLANTED)
+            .map(|at| content[at.saturating_sub(80)..].chars().take(160).collect::<String>());
+        assert!(at.is_none(), "{name} has a secret: {at:?}");
+        assert!(!content.contains(&token), "{name} has the token");
+    }
+    let documents = std::fs::read_to_string(root.join("api/documents.json")).expect("documents");
+    assert!(documents.contains("(not shown)") && documents.contains("keyed"));
+    // It is for admins.
+    let editor = self::token(&rhumb, "dev", "editor");
+    let refused = ask(&rhumb, "GET", "/api/v1/bundle", &bearer(&editor), None);
+    assert_eq!((refused.status(), code(&refused).as_str()), (403, "role_insufficient"));
+    // What is there is not written over.
+    assert_ne!(verb(&rhumb, &["bundle", "--file", &shown]).code, Some(0));
+}

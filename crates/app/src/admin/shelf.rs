@@ -141,7 +141,7 @@ pub(super) fn says_credential(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let whole = ["key", "keys", "token", "tokens", "credentials", "hash"];
     let part = ["secret", "password", "apikey", "privatekey", "passwd"];
-    whole.contains(&name.as_str()) || part.iter().any(|part| name.contains(part))
+    whole.contains(&name.as_str()) || name.ends_with("key") || part.iter().any(|part| name.contains(part))
 }
 
 /// Fields of requests that have what opens something.
