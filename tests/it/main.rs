@@ -11,6 +11,7 @@ mod dashboard;
 mod documents;
 mod embedded;
 mod ext_authz;
+mod fleet;
 mod gate;
 mod grpc;
 mod h2_attacks;

@@ -14,21 +14,21 @@ const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 const REGISTERED: &str = "registered at the control plane";
 
 /// A control plane and machines.
-struct Site {
-    network: Network,
-    plane: Machine,
+pub(crate) struct Site {
+    pub(crate) network: Network,
+    pub(crate) plane: Machine,
     control: Option<Program>,
     dir: TempDir,
 }
 
 /// An application with its sidecar.
-struct Member {
-    program: Program,
+pub(crate) struct Member {
+    pub(crate) program: Program,
     home: PathBuf,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let network = Network::new();
         let plane = network.machine("plane");
         let mut site = Self { network, plane, control: None, dir: tempfile::tempdir().unwrap() };
@@ -36,7 +36,7 @@ impl Site {
         site
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -58,13 +58,13 @@ impl Site {
     }
 
     /// A verb, asked of the control plane.
-    fn rhumb(&self, arguments: &[&str]) -> Finished {
+    pub(crate) fn rhumb(&self, arguments: &[&str]) -> Finished {
         let mut command = Rhumb::command();
         command.args(arguments).arg("--admin-token-file").arg(self.path("control-token"));
         finish(self.plane.enter(&command))
     }
 
-    fn apply(&self, text: &str, more: &[&str]) -> Finished {
+    pub(crate) fn apply(&self, text: &str, more: &[&str]) -> Finished {
         let path = self.path("documents.yaml");
         std::fs::write(&path, text).unwrap();
         let done = self.rhumb(&[&["apply", path.to_str().unwrap()], more].concat());
@@ -73,7 +73,7 @@ impl Site {
     }
 
     /// An application and its sidecar; both begin with nothing but a token.
-    fn start(
+    pub(crate) fn start(
         &self,
         machine: &Machine,
         name: &str,
@@ -83,13 +83,17 @@ impl Site {
     ) -> Member {
         let home = self.path(name);
         std::fs::create_dir_all(&home).unwrap();
+        std::fs::write(home.join("join"), self.token(account)).unwrap();
+        self.start_again(machine, name, account, options, application)
+    }
+
+    /// A join token for a service account.
+    pub(crate) fn token(&self, account: &str) -> String {
         let mut create = Rhumb::command();
         create.args(["token", "create", "--namespace", "shop", "--service-account", account, "--authority"]);
         create.arg(self.path("authority"));
         let made = finish(create);
-        let token = made.output.lines().find(|line| line.starts_with("rhumb-join-")).expect("a token");
-        std::fs::write(home.join("join"), token).unwrap();
-        self.start_again(machine, name, account, options, application)
+        made.output.lines().find(|line| line.starts_with("rhumb-join-")).expect("a token").to_owned()
     }
 
     /// The same with what an earlier process has left.
@@ -142,14 +146,14 @@ fn rest() -> Command {
     command
 }
 
-fn curl(from: &Machine, url: &str) -> Finished {
+pub(crate) fn curl(from: &Machine, url: &str) -> Finished {
     let mut command = from.command("curl");
     command.args(["-sS", "-g", "--max-time", "60", url]);
     finish(command)
 }
 
 /// Services of a namespace that nobody has asked for.
-fn services(names: impl IntoIterator<Item = String>) -> String {
+pub(crate) fn services(names: impl IntoIterator<Item = String>) -> String {
     let mut text = String::new();
     for name in names {
         let _ = writeln!(

@@ -10,6 +10,8 @@ export interface Finding {
   detail: string | null;
   fix: string | null;
   docs: string | null;
+  /** Those who say so, at a control plane. */
+  proxies?: string[];
 }
 
 export interface Listener {
@@ -53,6 +55,8 @@ export interface Event {
   level: 'info' | 'warning' | 'error';
   about: string | null;
   text: string;
+  /** Where it happened, at a control plane. */
+  proxy?: string;
 }
 
 export interface Health {
@@ -160,6 +164,13 @@ export interface Proxy {
   wants: number;
   current: number;
   refused: { resource: string; why: string }[];
+  /** What it tells of itself; nothing where it is older. */
+  kind?: 'gateway' | 'sidecar';
+  version?: string;
+  state?: string;
+  level?: Level;
+  checks?: Finding[];
+  certificates?: { name: string; secondsLeft: number; level: Level }[];
 }
 
 export interface Top {

@@ -33,7 +33,7 @@ async function open(colorScheme = "light") {
     colorScheme,
     reducedMotion: "reduce",
     // A script that is put into the page from outside, such as axe, is not the page's own doing.
-    bypassCSP: part === "look",
+    bypassCSP: part === "look" || part === "fleet",
   });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
@@ -68,7 +68,7 @@ async function barriers(page) {
     .map((one) => `${one.id}: ${one.nodes.map((node) => `${node.html} ${node.failureSummary}`).slice(0, 3).join(" | ")}`);
 }
 
-const parts = { look, change, door };
+const parts = { look, change, door, fleet };
 
 /** Finds what fails within three clicks, then looks at every page in both themes. */
 async function look(failing, shots) {
@@ -119,6 +119,47 @@ async function look(failing, shots) {
   must(kept.length === 0, "no page keeps anybody out", ...kept);
   await keyboard(page);
 }
+
+/** Finds what fails in a mesh at its control plane, within three clicks, and looks at what it knows of its proxies. */
+async function fleet(failing, caller, shots) {
+  const page = await open();
+  await signIn(page);
+  let clicks = 0;
+  const finding = page.locator("section", { has: page.getByRole("heading", { name: "What is wrong now" }) });
+  const wrong = finding.getByRole("link", { name: failing }).first();
+  await wrong.waitFor();
+  await wrong.click();
+  clicks += 1;
+  await page.getByRole("heading", { level: 1, name: failing }).waitFor();
+  const callers = page.getByRole("region", { name: "Who calls it" });
+  await callers.getByText(caller).first().waitFor();
+  must(clicks <= 3, "a failing service of the mesh is found within three clicks", clicks);
+  const kept = [];
+  for (const theme of ["light", "dark"]) {
+    const one = theme === "light" ? page : await open(theme);
+    if (theme === "dark") await signIn(one);
+    for (const [name, path] of [
+      ["fleet-overview", ""],
+      ["fleet-topology", "topology"],
+      ["fleet-services", "services"],
+      ["fleet-service", `services/${encodeURIComponent(failing)}`],
+      ["fleet-proxies", "proxies"],
+      ["fleet-certificates", "certificates"],
+    ]) {
+      await visit(one, path);
+      await one.waitForTimeout(300);
+      if (shots && PICTURED.includes(name)) await one.screenshot({ path: `${shots}/${name}-${theme}.png` });
+      kept.push(...(await barriers(one)).map((found) => `${name}, ${theme}: ${found}`));
+    }
+  }
+  must(kept.length === 0, "no page keeps anybody out", ...kept);
+  await visit(page, "proxies");
+  await page.getByText("ends in").first().waitFor();
+  must(complaints.length === 0, "nothing is complained about", ...complaints);
+}
+
+/** Pages of a mesh that the manual shows. */
+const PICTURED = ["fleet-overview", "fleet-topology", "fleet-service", "fleet-proxies"];
 
 async function tryIt(page) {
   await page.getByRole("button", { name: "Explain" }).click();

@@ -64,7 +64,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("signals", &["telemetry"]),
     ("ads", &[]),
     ("xds", &["base", "model", "policy", "ads"]),
-    ("control", &["base", "model", "ads", "xds", "database"]),
+    ("control", &["base", "model", "ads", "xds", "database", "signals"]),
     ("agent", &["base", "model", "ads"]),
     (
         "app",

@@ -1,6 +1,6 @@
 //! What the control plane and its proxies say to each other: delta ADS (xDS transport, version 3) with resources of our own.
 //!
-//! Owns the messages ([`wire`], [`resource`], [`registry`]) and the rules of both sides as values without I/O: [`Publisher`] is
+//! Owns the messages ([`wire`], [`resource`], [`registry`], [`report`]) and the rules of both sides as values without I/O: [`Publisher`] is
 //! one proxy's stream as the control plane sees it, [`Follower`] is the same as the proxy sees it. Knows no sockets, no
 //! documents and no clock: `control` and `agent` drive it, and a simulation can.
 //!
@@ -20,6 +20,7 @@ mod version;
 pub mod wire;
 pub mod resource;
 pub mod registry;
+pub mod report;
 mod publisher;
 mod follower;
 

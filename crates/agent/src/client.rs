@@ -200,6 +200,11 @@ impl Agent {
         tokio::time::timeout(deadline + WITHDRAW_GRACE, asked).await.unwrap_or(Err(Away))
     }
 
+    /// The connection, while there is one.
+    pub(crate) fn channels(&self) -> watch::Receiver<Option<Channel>> {
+        self.shared.channel.subscribe()
+    }
+
     /// How it stands, and a way to wait until that changes.
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
@@ -273,7 +278,7 @@ async fn connect(connect: &Connect, server: &str) -> Result<Channel, String> {
 }
 
 /// An error with what caused it.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -457,7 +462,7 @@ async fn keep(shared: Arc<Shared>, directory: Option<PathBuf>) {
     }
 }
 
-fn told(status: &Status) -> String {
+pub(crate) fn told(status: &Status) -> String {
     format!("{} ({})", status.message(), status.code())
 }
 

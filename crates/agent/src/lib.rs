@@ -11,6 +11,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod client;
+mod reports;
 mod backoff;
 mod cache;
 mod connect;
@@ -18,4 +19,5 @@ pub mod assembly;
 
 pub use client::{Agent, Away, Event, Options, State};
 pub use connect::{Connect, Connecting, Io, plain};
+pub use reports::{NoReports, Reports};
 pub use rhumb_ads as ads;

@@ -18,6 +18,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rhumb_balance::Nanos;
 use rhumb_control::control::Control;
+use rhumb_control::fleet::Fleet;
+use rhumb_identity::Issuer;
 use rhumb_model::kind::admin::CALLBACK;
 use rhumb_plan::Current;
 use rhumb_proxy::discovery::Plaintext;
@@ -92,11 +94,15 @@ pub(crate) struct Admin {
     pub(crate) history: Option<Arc<History>>,
     /// The way to other services.
     pub(crate) errands: Errands,
+    /// The certificate authority, where this process is one.
+    pub(crate) issuer: Option<Arc<Issuer>>,
+    /// What the proxies of a control plane tell.
+    pub(crate) fleet: Option<Arc<Fleet>>,
 }
 
 /// What answers: the sources of the answers, who may have them, and what was done.
 struct Desk {
-    admin: Admin,
+    admin: Arc<Admin>,
     credentials: Credentials,
     audit: Audit,
 }
@@ -165,7 +171,7 @@ rhumb admin listener
 ";
 
 /// Answers on `socket` until the process ends, to those who have credentials where these are needed.
-pub(crate) async fn serve(socket: TcpListener, admin: Admin, credentials: Credentials, audit: Audit) {
+pub(crate) async fn serve(socket: TcpListener, admin: Arc<Admin>, credentials: Credentials, audit: Audit) {
     let current = admin.current.clone();
     let desk = Arc::new(Desk { admin, credentials, audit });
     let service = router(desk).into_make_service_with_connect_info::<Peer>();
@@ -352,6 +358,11 @@ impl Desk {
 }
 
 impl Admin {
+    /// What is told of signals: of all proxies in a control plane, of this process elsewhere.
+    pub(crate) fn shown_history(&self) -> Option<&Arc<History>> {
+        self.fleet.as_ref().map(|fleet| fleet.history()).or(self.history.as_ref())
+    }
+
     fn status(&self) -> Value {
         let plan = self.current.load();
         let attempt = self.health.last_attempt();
@@ -362,7 +373,7 @@ impl Admin {
             "missing": self.health.missing(),
             "startedAt": self.health.started_at(),
             "uptimeSeconds": self.health.uptime().as_secs(),
-            "revision": plan.revision,
+            "revision": self.process_revision(),
             "workers": self.workers,
             "config": self.config.display().to_string(),
             "listeners": plan.ports.iter().map(|port| json!({

@@ -19,6 +19,8 @@ use rhumb_telemetry::{Metric, Registry};
 use tokio::runtime::LocalOptions;
 use tokio::sync::oneshot;
 
+use fleet::FleetKeeper;
+
 use crate::admin::shelf::Shelf;
 use crate::admin::{Admin, Places};
 use crate::cli::{Exit, SharedStore};
@@ -29,6 +31,7 @@ use crate::names::Board;
 use crate::run::Door;
 use crate::signal::{Signal, Signals};
 
+pub(crate) mod fleet;
 mod local;
 mod port;
 
@@ -94,6 +97,13 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     let health = Arc::new(Health::new());
     let registry = Registry::new();
     observe(&control, &registry);
+    let (place, shown) = match &options.shared {
+        Some(shared) => (shared.place()?, shared.database.shown().to_owned()),
+        None => (Place::Directory(options.authority.clone()), options.authority.display().to_string()),
+    };
+    let issuer = authority(&control, options.trust_domain.as_ref(), place, &shown)?;
+    let fleet = FleetKeeper::start(&control, &options.directory)?;
+    fleet.observe(&registry);
     let admin = Admin {
         kind: "control",
         shelf: Shelf::default(),
@@ -112,12 +122,9 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         control: Some(Arc::clone(&control)),
         history: None,
         errands: Errands::default(),
+        issuer: Some(Arc::clone(&issuer)),
+        fleet: Some(Arc::clone(fleet.fleet())),
     };
-    let (place, shown) = match &options.shared {
-        Some(shared) => (shared.place()?, shared.database.shown().to_owned()),
-        None => (Place::Directory(options.authority.clone()), options.authority.display().to_string()),
-    };
-    let issuer = authority(&control, options.trust_domain.as_ref(), place, &shown)?;
     settle_mesh(&control, issuer.authority().trust_domain()).await?;
     register_issuer(&registry, &issuer);
     let xds = match options.xds {
@@ -137,7 +144,7 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     let (mut serving, address) = serve_proxies(&control, &issuer, options.listen, roll, xds)?;
     let directory = options.admin_directory.or_else(|| Some(options.directory.join("admin")));
     let places = Places { token: options.token_file, directory };
-    let mut door = Door::open(options.admin, &mut Inherited::default(), places, admin)?;
+    let mut door = Door::open(options.admin, &mut Inherited::default(), places, Arc::new(admin))?;
     door.serve()?;
     health.enter(Phase::Ready);
     let documents = match &options.shared {
@@ -157,6 +164,7 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     if let Some(others) = control.hub().others() {
         others.leave();
     }
+    drop(fleet);
     tracing::info!("control plane ends");
     Ok(Exit::Ok)
 }

@@ -13,11 +13,13 @@ use std::time::Instant;
 use anyhow::Context;
 use rhumb_control::control::{Cause, Control, Error};
 use rhumb_control::document::Key;
+use rhumb_control::fleet::Fleet;
 use rhumb_control::roll::Roll;
 use rhumb_identity::{Issuer, Place};
 use rhumb_telemetry::Registry;
 use serde_json::{Value, json};
 
+use crate::control::fleet::FleetKeeper;
 use crate::control::{Serving, WORKLOADS, authority, observe, serve_proxies, settle_mesh};
 use crate::identity::register_issuer;
 
@@ -44,6 +46,7 @@ pub(crate) struct Embedded {
     control: Arc<Control>,
     issuer: Arc<Issuer>,
     serving: Serving,
+    fleet: FleetKeeper,
     address: SocketAddr,
     config: PathBuf,
     owned: PathBuf,
@@ -67,10 +70,11 @@ impl Embedded {
         settle_mesh(&control, issuer.authority().trust_domain()).await?;
         let roll = Roll::at(directory.join(WORKLOADS));
         roll.restore(control.hub(), Instant::now());
+        let fleet = FleetKeeper::start(&control, directory)?;
         let (serving, address) = serve_proxies(&control, &issuer, options.listen, Some(roll), None)?;
         tracing::info!(%address, revision = control.revision(), "the control plane of this gateway is ready");
         let state = directory.join("member");
-        Ok(Self { control, issuer, serving, address, config: config.to_owned(), owned, state })
+        Ok(Self { control, issuer, serving, fleet, address, config: config.to_owned(), owned, state })
     }
 
     /// The documents.
@@ -78,9 +82,20 @@ impl Embedded {
         &self.control
     }
 
+    /// Its certificate authority.
+    pub(crate) fn issuer(&self) -> &Arc<Issuer> {
+        &self.issuer
+    }
+
+    /// What its proxies tell.
+    pub(crate) fn fleet(&self) -> &Arc<Fleet> {
+        self.fleet.fleet()
+    }
+
     /// Metrics of it.
     pub(crate) fn observe(&self, registry: &Arc<Registry>) {
         observe(&self.control, registry);
+        self.fleet.observe(registry);
         register_issuer(registry, &self.issuer);
     }
 

@@ -35,6 +35,7 @@ mod control;
 mod embedded;
 mod errand;
 mod remote;
+mod report;
 mod lookups;
 mod places;
 mod vitals;

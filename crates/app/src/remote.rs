@@ -30,10 +30,12 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::admin::Admin;
 use crate::config::{Config, Offered, Reading};
 use crate::health::Health;
 use crate::lookups::{self, Asked, Lookups};
 use crate::reload::{CONTROL_PLANE, Live};
+use crate::report::Reporter;
 use crate::vitals;
 
 use workloads::{is_asked, workloads};
@@ -74,6 +76,8 @@ pub(crate) struct Wanted {
 /// Documents from a control plane.
 pub(crate) struct Remote {
     agent: Arc<Agent>,
+    /// What this process is called at the control plane.
+    node: String,
     events: mpsc::Receiver<Event>,
     assembly: Assembly,
     /// What is in force, by type and name.
@@ -93,6 +97,16 @@ pub(crate) struct Remote {
     lookups: Option<Lookups>,
     /// Tells the control plane whether the application can serve.
     telling: Option<JoinHandle<()>>,
+    /// Tells it what this process carries, and how it stands.
+    reporting: Option<JoinHandle<()>>,
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        if let Some(reporting) = self.reporting.take() {
+            reporting.abort();
+        }
+    }
 }
 
 /// Something to be done about documents of a control plane.
@@ -117,6 +131,7 @@ impl Remote {
             None,
             vec![b"h2".to_vec()],
         )?;
+        let node = wanted.name.clone();
         let (agent, events) = Agent::start(Options {
             servers: wanted.servers,
             connect: over(tls),
@@ -139,6 +154,7 @@ impl Remote {
         }
         let mut remote = Self {
             agent: Arc::new(agent),
+            node,
             events,
             assembly: Assembly::default(),
             bundles,
@@ -150,6 +166,7 @@ impl Remote {
             keeper: Some(keeper),
             lookups: wanted.lookups,
             telling: None,
+            reporting: None,
         };
         if let Some(lookups) = &mut remote.lookups {
             let services = remote.bundles.keys().filter(|(kind, _)| *kind == Kind::Service);
@@ -388,6 +405,12 @@ impl Remote {
             lookups.refuse(change.kind, change.items.iter().map(|item| &*item.name));
         }
         self.agent.refuse(change, why);
+    }
+
+    /// Has the control plane told what this process carries and how it stands.
+    pub(crate) fn report(&mut self, admin: Arc<Admin>) {
+        let reporter = Reporter::new(Arc::clone(&self.agent), self.node.clone(), admin);
+        self.reporting = Some(tokio::task::spawn_local(reporter.run()));
     }
 
     /// The proxy takes requests: others are told when the application does too.

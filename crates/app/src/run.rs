@@ -145,10 +145,11 @@ async fn control(
     let process = reading.process.clone();
     let registry = Registry::new();
     let mut askers = None;
-    if options.member.is_none()
-        && let Some(sidecar) = &reading.sidecar
-    {
-        let membership = reading.plan.mesh.as_ref().and_then(|mesh| mesh.membership.as_ref());
+    let membership = reading.plan.mesh.as_ref().and_then(|mesh| mesh.membership.as_ref());
+    let is_gateway = options.member.is_some() || embedded.is_some();
+    if let Some(member) = &mut options.member {
+        member.be(membership);
+    } else if let Some(sidecar) = &reading.sidecar {
         options.member = Member::of_sidecar(sidecar, membership)?;
         askers = options.member.as_mut().and_then(|member| member.look_up(sidecar, &registry));
     }
@@ -197,7 +198,7 @@ async fn control(
     }
     let board = Board::default();
     board.report_to(&shared.registry);
-    let is_sidecar = reading.sidecar.is_some() || guest.is_some();
+    let is_sidecar = guest.is_some() || (reading.sidecar.is_some() && !is_gateway);
     let shelf = Shelf::default();
     let errands = Errands::default();
     let mut recorder = match (&process.signals, &shared.signals) {
@@ -210,7 +211,7 @@ async fn control(
         }
         _ => None,
     };
-    let admin = Admin {
+    let admin = Arc::new(Admin {
         kind: if is_sidecar { "sidecar" } else { "gateway" },
         shelf: shelf.clone(),
         health: Arc::clone(&health),
@@ -228,7 +229,12 @@ async fn control(
         control: embedded.as_ref().map(|embedded| Arc::clone(embedded.control())),
         history: recorder.as_ref().map(|recorder| Arc::clone(recorder.history())),
         errands: errands.clone(),
-    };
+        issuer: embedded.as_ref().map(|embedded| Arc::clone(embedded.issuer())),
+        fleet: embedded.as_ref().map(|embedded| Arc::clone(embedded.fleet())),
+    });
+    if let Some(remote) = &mut remote {
+        remote.report(Arc::clone(&admin));
+    }
     if let Some(embedded) = &embedded {
         embedded.observe(&shared.registry);
     }
@@ -596,7 +602,7 @@ fn reopen(live: &Live) {
 /// The admin listener: bound, and perhaps answering.
 pub(crate) struct Door {
     socket: Option<TcpListener>,
-    admin: Option<(Admin, Places)>,
+    admin: Option<(Arc<Admin>, Places)>,
     task: Option<JoinHandle<()>>,
     /// Whether the token's file goes with this process.
     owns_token: Arc<AtomicBool>,
@@ -613,7 +619,7 @@ impl Door {
         address: SocketAddr,
         inherited: &mut Inherited,
         places: Places,
-        admin: Admin,
+        admin: Arc<Admin>,
     ) -> anyhow::Result<Self> {
         let is_usual = address.to_string() == DEFAULT_ADMIN;
         let socket = match inherited.take_tcp(address).pop().map_or_else(|| bind_admin(address), Ok) {

@@ -61,8 +61,14 @@ pub(crate) fn lookout(signals: &Signals, registry: &Registry) -> Option<Arc<Look
 pub(crate) fn tell(kind: &str, level: Level, about: &str, text: impl Into<String>) {
     let teller = TELLER.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(teller) = &*teller else { return };
-    let event =
-        Event { at: unix_now(), kind: kind.to_owned(), level, about: about.to_owned(), text: text.into() };
+    let event = Event {
+        at: unix_now(),
+        kind: kind.to_owned(),
+        level,
+        about: about.to_owned(),
+        text: text.into(),
+        proxy: None,
+    };
     // Who waits for a disk would be the process itself.
     let _ = teller.try_send(Told::Event(event));
 }

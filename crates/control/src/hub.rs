@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::audience::{Audience, Standing};
 use crate::caller::Caller;
 use crate::core::{Core, Ended, StreamId, Touched};
+use crate::fleet::Fleet;
 use crate::members::Refused;
 use crate::others::{self, Others};
 use crate::store::Move;
@@ -41,6 +42,8 @@ pub struct Hub {
     ending: watch::Sender<bool>,
     /// Other control planes, where there may be some.
     others: OnceLock<Arc<Others>>,
+    /// Where what proxies tell is put together, if somewhere.
+    fleet: OnceLock<Arc<Fleet>>,
 }
 
 /// A stream that is open until this is dropped.
@@ -61,6 +64,7 @@ impl Hub {
             next_stream: Mutex::default(),
             ending: watch::Sender::new(false),
             others: OnceLock::new(),
+            fleet: OnceLock::new(),
         }
     }
 
@@ -109,6 +113,17 @@ impl Hub {
     /// The other control planes, where there may be some.
     pub fn others(&self) -> Option<&Arc<Others>> {
         self.others.get()
+    }
+
+    /// Hears what proxies tell of themselves and of what they carry.
+    pub fn hear(&self, fleet: Arc<Fleet>) {
+        // Once, before proxies are served.
+        let _ = self.fleet.set(fleet);
+    }
+
+    /// What proxies tell, where that is heard.
+    pub fn fleet(&self) -> Option<&Arc<Fleet>> {
+        self.fleet.get()
     }
 
     /// Takes a registration.

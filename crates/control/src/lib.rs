@@ -7,6 +7,8 @@
 //!
 //! Several control planes on one store tell each other what each knows ([`others`]).
 //!
+//! Proxies tell what they carry and how they stand ([`fleet`]).
+//!
 //! Knows no TLS and no HTTP for people: `app` brings both. Does not know what documents mean beyond the references in
 //! them ([`document`]).
 //!
@@ -28,5 +30,8 @@ pub mod roll;
 pub mod serve;
 pub mod sotw;
 pub mod control;
+pub mod fleet;
+mod reports;
 
+pub use rhumb_ads as ads;
 pub use rhumb_xds::view;

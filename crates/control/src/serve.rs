@@ -29,6 +29,7 @@ use tonic_prost::ProstCodec;
 use crate::caller::Caller;
 use crate::core::Ended;
 use crate::hub::{Hub, now};
+use crate::reports::Reports;
 use crate::sotw;
 
 /// The largest message of a proxy. Unit: bytes.
@@ -65,7 +66,7 @@ pub type CallerOf = fn(&http::Extensions) -> Option<Caller>;
 /// The services of the control plane, to which others may be added.
 pub fn routes(hub: &Arc<Hub>, caller_of: CallerOf) -> Routes {
     let desk = Desk { hub: Arc::clone(hub), caller_of };
-    Routes::new(Discovery(desk.clone())).add_service(Registry(desk))
+    Routes::new(Discovery(desk.clone())).add_service(Reports(desk.clone())).add_service(Registry(desk))
 }
 
 /// Who asks over a [`Connection`].
@@ -75,14 +76,14 @@ pub fn caller_of(extensions: &http::Extensions) -> Option<Caller> {
 
 /// What services are made of.
 #[derive(Clone)]
-struct Desk {
-    hub: Arc<Hub>,
+pub(crate) struct Desk {
+    pub(crate) hub: Arc<Hub>,
     caller_of: CallerOf,
 }
 
 impl Desk {
     /// Who asks, if it is known.
-    fn known(&self, extensions: &http::Extensions) -> Result<Caller, Status> {
+    pub(crate) fn known(&self, extensions: &http::Extensions) -> Result<Caller, Status> {
         match (self.caller_of)(extensions) {
             Some(caller @ (Caller::Proven { .. } | Caller::Trusted)) => Ok(caller),
             Some(Caller::Unknown(_)) | None => {
@@ -383,7 +384,7 @@ impl UnaryService<Withdrawal> for Withdraw {
 }
 
 /// Whether a caller may speak for a workload: it has its namespace and its service account.
-fn owns(hub: &Hub, caller: &Caller, workload: &str, account: Option<&str>) -> Result<(), Status> {
+pub(crate) fn owns(hub: &Hub, caller: &Caller, workload: &str, account: Option<&str>) -> Result<(), Status> {
     let Some((namespace, own)) = caller.identity() else { return Ok(()) };
     let (home, name) = workload.split_once('/').unwrap_or_default();
     let expected = hub.with(|core| {

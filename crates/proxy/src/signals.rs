@@ -48,7 +48,8 @@ pub(crate) fn count(
         }
         None => {
             let is_in_mesh = outcome.backend.as_ref().is_some_and(|backend| backend.mesh.is_some());
-            let is_tunnelled = outcome.endpoint.as_ref().is_some_and(|endpoint| endpoint.tunnel() != 0);
+            // What was never sent was not sent in plain text.
+            let is_tunnelled = outcome.endpoint.as_ref().is_none_or(|endpoint| endpoint.tunnel() != 0);
             seen.is_mutual = is_in_mesh && is_tunnelled;
         }
     }

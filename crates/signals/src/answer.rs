@@ -367,6 +367,9 @@ pub struct Event {
     pub about: String,
     /// One sentence.
     pub text: String,
+    /// The proxy that it happened in, where this is a control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 /// What happened, the latest first.

@@ -14,14 +14,19 @@ pub(crate) fn write(frame: &Frame) -> Vec<u8> {
     let mut out = Vec::with_capacity(frame.len() * 40);
     for (number, totals) in frame {
         put(&mut out, u64::from(*number));
-        put(&mut out, totals.nanos);
-        put(&mut out, totals.bytes_in);
-        put(&mut out, totals.bytes_out);
-        let [a, b, c, d, e] = totals.outcomes;
-        sparse(&mut out, &[a, b, c, d, e, totals.opened]);
-        sparse(&mut out, &totals.buckets.0);
+        put_totals(&mut out, totals);
     }
     out
+}
+
+/// Appends what a series has come to.
+pub(crate) fn put_totals(out: &mut Vec<u8>, totals: &Totals) {
+    put(out, totals.nanos);
+    put(out, totals.bytes_in);
+    put(out, totals.bytes_out);
+    let [a, b, c, d, e] = totals.outcomes;
+    sparse(out, &[a, b, c, d, e, totals.opened]);
+    sparse(out, &totals.buckets.0);
 }
 
 /// Calls `visit` with every series of a frame; stops where the bytes are damaged.
@@ -41,6 +46,12 @@ pub(crate) fn join(into: &mut Frame, bytes: &[u8]) {
 
 fn one(reader: &mut Reader<'_>, totals: &mut Totals) -> Option<u32> {
     let number = u32::try_from(reader.number()?).ok()?;
+    read_totals(reader, totals)?;
+    Some(number)
+}
+
+/// Reads what [`put_totals`] has written.
+pub(crate) fn read_totals(reader: &mut Reader<'_>, totals: &mut Totals) -> Option<()> {
     totals.nanos = reader.number()?;
     totals.bytes_in = reader.number()?;
     totals.bytes_out = reader.number()?;
@@ -48,8 +59,7 @@ fn one(reader: &mut Reader<'_>, totals: &mut Totals) -> Option<u32> {
     dense(reader, &mut numbers)?;
     let [a, b, c, d, e, opened] = numbers;
     (totals.outcomes, totals.opened) = ([a, b, c, d, e], opened);
-    dense(reader, &mut totals.buckets.0)?;
-    Some(number)
+    dense(reader, &mut totals.buckets.0)
 }
 
 fn sparse(out: &mut Vec<u8>, numbers: &[u64]) {

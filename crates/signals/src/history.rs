@@ -19,7 +19,12 @@ use crate::apis::Finder;
 use crate::frame::{self, Frame};
 use crate::shelf::{Kind, Shelf, ShelfError, Write};
 use crate::usage::{Book, Query, Rows, Step, Usage};
+use fleet::Fleet;
 use names::Names;
+use outbox::Outbox;
+
+pub mod fleet;
+pub mod outbox;
 
 /// How often the board is looked at.
 pub const LOOK: Duration = Duration::from_secs(2);
@@ -93,6 +98,9 @@ struct Inner {
     waiting: Vec<Write>,
     /// Entries that were given up for want of room.
     taken_off: u64,
+    outbox: Outbox,
+    /// What others count, where that is put together here.
+    fleet: Option<Fleet>,
 }
 
 /// What has come since a moment. Unit: seconds since 1970.
@@ -134,6 +142,8 @@ impl History {
             next_event,
             waiting: Vec::new(),
             taken_off: 0,
+            outbox: Outbox::default(),
+            fleet: None,
         };
         let history = Self { board, finder: Finder::default(), inner: Mutex::new(inner) };
         history.know_apis();
@@ -236,6 +246,7 @@ impl History {
                 Dimension::Usage => {
                     inner.hour.1.add(&series.name, &new);
                     inner.is_hour_new = true;
+                    inner.outbox.add_usage(&series.name, &new);
                 }
                 dimension => {
                     let number = inner.names.number(dimension, &series.name, now, &mut inner.waiting);
@@ -261,6 +272,7 @@ impl History {
     /// Notes that something happened.
     pub fn tell(&self, event: &Event) {
         let mut inner = self.lock();
+        inner.outbox.add_event(event);
         let number = inner.next_event;
         inner.next_event += 1;
         let Ok(bytes) = serde_json::to_vec(event) else { return };
@@ -275,7 +287,7 @@ impl History {
     /// All requests of the last seconds.
     pub fn now(&self, window: Duration) -> Now {
         let inner = self.lock();
-        let (at, seconds, found) = inner.lately(window, Dimension::Route, |_| String::new());
+        let (at, seconds, found) = inner.lately(window, inner.everything(), |_| String::new());
         let golden = found.values().next().map_or_else(Golden::default, |totals| Golden::of(totals, seconds));
         Now { at, window_seconds: round(seconds), golden }
     }
@@ -319,11 +331,12 @@ impl History {
         let from = from / step * step;
         let to = to.next_multiple_of(step).max(from + step);
         let mut steps: BTreeMap<u64, Totals> = BTreeMap::new();
+        let dimension = if name.is_none() && by == By::Route { inner.everything() } else { by.dimension() };
         inner.frames(from, to, |at, bytes| {
             let sum = steps.entry(at / step * step).or_default();
             frame::read(bytes, |number, totals| {
-                if let Some((dimension, series)) = inner.names.name(number)
-                    && dimension == by.dimension()
+                if let Some((of, series)) = inner.names.name(number)
+                    && of == dimension
                     && name.is_none_or(|name| by.name(series) == name)
                 {
                     sum.add(totals);
@@ -433,10 +446,15 @@ impl Inner {
             self.minute.since = minute;
         }
         if hour != self.hour.0 {
-            self.close_hour();
-            let book = self.shelf.one(Kind::Hours, hour).map(|bytes| Book::read(&bytes)).unwrap_or_default();
-            self.hour = (hour, book);
+            self.turn_hour(hour);
         }
+    }
+
+    /// Begins an hour.
+    fn turn_hour(&mut self, hour: u64) {
+        self.close_hour();
+        let book = self.shelf.one(Kind::Hours, hour).map(|bytes| Book::read(&bytes)).unwrap_or_default();
+        self.hour = (hour, book);
     }
 
     fn close_ten(&mut self) {
@@ -452,6 +470,7 @@ impl Inner {
         for (number, totals) in &over {
             self.minute.frame.entry(*number).or_default().add(totals);
         }
+        self.hand_on(since, &over);
         // A process before this one may have had the beginning of it.
         if let Some(bytes) = self.shelf.one(Kind::Tens, since) {
             frame::join(&mut over, &bytes);
@@ -734,6 +753,7 @@ mod tests {
             level: Level::Info,
             about: String::new(),
             text: "revision 2 is live".to_owned(),
+            proxy: None,
         });
         drop(history);
         let mut traffic = Traffic::new();

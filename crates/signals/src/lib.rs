@@ -6,6 +6,7 @@
 
 mod codec;
 mod frame;
+mod tens;
 mod shelf;
 mod usage;
 pub mod apis;
@@ -15,6 +16,8 @@ pub mod answer;
 
 pub use answer::{By, Event, Level};
 pub use apis::Finder;
+pub use history::fleet::{Reporter, Taken};
+pub use history::outbox::Ten;
 pub use history::{History, LOOK};
 pub use shelf::ShelfError;
 pub use usage::{Column, Query, Row, Step, Usage};

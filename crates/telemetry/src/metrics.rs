@@ -237,6 +237,14 @@ metrics! {
         "Responses to proxies, and what they made of them.";
     ControlResources = "rhumb_control_resources_total", Counter, "", ["event"],
         "Resources that the control plane made, and resources that it sent.";
+    FleetReports = "rhumb_fleet_reports_total", Counter, "", [],
+        "Reports of proxies that the control plane has heard.";
+    FleetSeries = "rhumb_fleet_series_total", Counter, "", ["result"],
+        "Series in reports of proxies; foreign: none of the reporter's business.";
+    FleetBytes = "rhumb_fleet_history_bytes", Gauge, "bytes", [],
+        "What the history of all proxies takes.";
+    Reports = "rhumb_reports_total", Counter, "", ["result"],
+        "Reports of this proxy to its control plane.";
 
     // Configuration and certificates.
     ConfigRevision = "rhumb_config_revision", Gauge, "", [],

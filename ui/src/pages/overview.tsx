@@ -62,7 +62,7 @@ function Banner({ data }: { data: Data }) {
       <div class="grow">
         <strong>{title}</strong>
         <span class="muted">
-          {own.state === 'ready' ? 'Takes traffic' : own.state === 'draining' ? 'Drains: takes no new traffic' : 'Is starting'}
+          {own.state === 'ready' ? (own.kind === 'control' ? 'Serves proxies' : 'Takes traffic') : own.state === 'draining' ? 'Drains: takes no new traffic' : 'Is starting'}
           {own.listeners.length > 0 && ` on ${own.listeners.map((one) => one.address).join(', ')}`}; revision {own.revision}
           {own.liveSince !== null && (
             <>
@@ -75,8 +75,14 @@ function Banner({ data }: { data: Data }) {
       </div>
       <dl class="row far" style={{ gap: '24px' }}>
         <Fact name="Up" value={span(own.uptimeSeconds)} />
-        <Fact name="Connections" value={count(own.connections)} />
-        <Fact name="Workers" value={count(own.workers)} />
+        {own.kind === 'control' ? (
+          <Fact name="Proxies" value={count(data.counts.proxies)} />
+        ) : (
+          <>
+            <Fact name="Connections" value={count(own.connections)} />
+            <Fact name="Workers" value={count(own.workers)} />
+          </>
+        )}
       </dl>
     </section>
   );
@@ -185,7 +191,7 @@ export const sentence = (text: string) => text.charAt(0).toUpperCase() + text.sl
 function gathered(changes: Event[]): { event: Event; times: number }[] {
   const found: { event: Event; times: number }[] = [];
   for (const event of changes) {
-    const last = found.find((one) => one.event.kind === event.kind && one.event.about === event.about && event.about);
+    const last = found.find((one) => one.event.kind === event.kind && one.event.about === event.about && one.event.proxy === event.proxy && event.about);
     if (last === undefined) found.push({ event, times: 1 });
     else last.times += 1;
   }
@@ -205,6 +211,7 @@ function Changes({ changes }: { changes: Event[] }) {
               <span>
                 <span class="wrap-any">{sentence(event.text)}</span>
                 {event.about && <span class="mono muted small"> {event.about}</span>}
+                {event.proxy && <span class="mono muted small"> · {event.proxy}</span>}
                 {times > 1 && <span class="muted small"> · {times} times</span>}
               </span>
               <span class="muted small tn">

@@ -3,10 +3,12 @@
 import { ask } from '../api';
 import { count, span } from '../format';
 import type { PageProps } from '../app';
-import { Card, Empty, Filter, Head, Loaded, Note, Pill } from '../parts/basic';
+import { Card, Empty, Filter, Head, Loaded, Note, Pill, Rich } from '../parts/basic';
 import { Table } from '../parts/table';
 import { useResource } from '../resource';
 import type { Proxy } from '../types';
+import { Told } from './fleet';
+import { sentence } from './overview';
 
 interface Answer {
   revision: number;
@@ -35,6 +37,7 @@ export function Proxies({ place }: PageProps) {
                   ))}
                 </Note>
               )}
+              {proxies.filter((one) => text !== '' && one.proxy.includes(text) && one.connected).map((one) => <Checks of={one} key={one.proxy} />)}
               <Card flush>
                 <Table
                   rows={proxies.filter((one) => one.proxy.includes(text))}
@@ -65,6 +68,23 @@ export function Proxies({ place }: PageProps) {
                       ),
                     },
                     { id: 'refused', title: 'Refuses', isNumber: true, by: (row) => row.refused.length, cell: (row) => <span class={row.refused.length > 0 ? 'bad' : 'muted'}>{count(row.refused.length)}</span> },
+                    {
+                      id: 'health',
+                      title: 'Health',
+                      by: (row) => ({ ok: 0, warning: 1, critical: 2 })[row.level ?? 'ok'],
+                      cell: (row) =>
+                        row.level === undefined ? <span class="muted">–</span> : <Told level={row.level} code={row.checks?.[0]?.code} more={Math.max(0, (row.checks?.length ?? 0) - 1)} />,
+                    },
+                    {
+                      id: 'certificate',
+                      title: 'Certificate',
+                      by: (row) => row.certificates?.[0]?.secondsLeft,
+                      cell: (row) => {
+                        const first = row.certificates?.[0];
+                        return first === undefined ? <span class="muted">–</span> : <span class={first.level === 'critical' ? 'bad' : first.level === 'warning' ? 'warn' : ''}>{first.secondsLeft > 0 ? `ends in ${span(first.secondsLeft)}` : 'has ended'}</span>;
+                      },
+                    },
+                    { id: 'version', title: 'Version', by: (row) => row.version, cell: (row) => row.version ?? <span class="muted">–</span> },
                     { id: 'for', title: 'For', isNumber: true, by: (row) => row.forSeconds, cell: (row) => span(row.forSeconds) },
                   ]}
                 />
@@ -73,6 +93,27 @@ export function Proxies({ place }: PageProps) {
           );
         }}
       </Loaded>
+    </>
+  );
+}
+
+/** What is wrong with a proxy that was asked for. */
+function Checks({ of }: { of: Proxy }) {
+  return (
+    <>
+      {of.checks?.map((check) => (
+        <Note level={check.level === 'critical' ? 'critical' : 'warning'} key={`${check.code}${check.about?.name}`}>
+          <p>
+            <strong>{sentence(check.title)}</strong> <code>{check.about?.name}</code> <code class="muted">{check.code}</code>
+          </p>
+          {check.detail && <p class="wrap-any">{sentence(check.detail)}</p>}
+          {check.fix && (
+            <p>
+              <Rich text={sentence(check.fix)} />
+            </p>
+          )}
+        </Note>
+      ))}
     </>
   );
 }

@@ -6,11 +6,13 @@ import type { PageProps } from '../app';
 import { Card, Empty, Filter, Head, Loaded, Mark, Note, Pill } from '../parts/basic';
 import { Chart } from '../parts/chart';
 import { Icon } from '../parts/icons';
-import { Table } from '../parts/table';
+import { Table, type Column } from '../parts/table';
 import { useResource } from '../resource';
+import { process } from '../live';
 import { href, type Place } from '../router';
 import { usePeriod, useSeries } from '../series';
 import type { Backend, Endpoint, Page, Route, Top } from '../types';
+import { FleetService } from './fleet';
 import { ErrorRatio, levelOf, sentence } from './overview';
 
 const useBackends = () => useResource<Page<Backend>>('/backends', () => list('/backends'), { every: 3 });
@@ -27,6 +29,8 @@ export function useTop(by: string): Map<string, Top> {
 export function Services({ place }: PageProps) {
   const backends = useBackends();
   const top = useTop('backend');
+  // What load endpoints have, their callers know.
+  const isFleet = process.use()?.kind === 'control';
   const text = place.query.get('q') ?? '';
   const fits = (one: Backend) => one.backend.includes(text) || one.endpoints.some((endpoint) => endpoint.address.includes(text));
   return (
@@ -90,8 +94,7 @@ export function Services({ place }: PageProps) {
                   cell: (row) => <ErrorRatio value={top.get(row.backend)?.errorRatio} />,
                 },
                 { id: 'p99', title: 'p99', isNumber: true, by: (row) => top.get(row.backend)?.p99Ms, cell: (row) => ms(top.get(row.backend)?.p99Ms) },
-                { id: 'flight', title: 'In flight', isNumber: true, by: inFlight, cell: (row) => <Flight backend={row} /> },
-                { id: 'ejections', title: 'Ejections', isNumber: true, by: ejections, cell: (row) => count(ejections(row)) },
+                ...(isFleet ? [] : OWN),
               ]}
             />
           )}
@@ -100,6 +103,12 @@ export function Services({ place }: PageProps) {
     </>
   );
 }
+
+/** What only the process itself knows. */
+const OWN: Column<Backend>[] = [
+  { id: 'flight', title: 'In flight', isNumber: true, by: (row) => inFlight(row), cell: (row) => <Flight backend={row} /> },
+  { id: 'ejections', title: 'Ejections', isNumber: true, by: (row) => ejections(row), cell: (row) => count(ejections(row)) },
+];
 
 const inFlight = (backend: Backend) => backend.endpoints.reduce((sum, one) => sum + one.inFlight, 0);
 const ejections = (backend: Backend) =>
@@ -159,6 +168,10 @@ function Flight({ backend }: { backend: Backend }) {
 }
 
 export function ServicePage({ name }: { place: Place; name: string }) {
+  return process.use()?.kind === 'control' ? <FleetService name={name} /> : <OwnService name={name} />;
+}
+
+function OwnService({ name }: { name: string }) {
   const backends = useBackends();
   const routes = useResource<Page<Route>>(`/routes?backend=${name}`, () => list('/routes', { backend: name }), { on: ['documents'] });
   const top = useTop('backend').get(name);

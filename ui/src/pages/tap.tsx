@@ -254,6 +254,7 @@ function Exchanges({ rows, open, onOpen }: Rows) {
                       {text(pick(data, 'method'))} {text(pick(data, 'path'))}
                     </span>
                     {failure !== null && <span class="under bad">{text(failure)}</span>}
+                    {typeof data['proxy'] === 'string' && <span class="under muted">{data['proxy']}</span>}
                   </td>
                   <td>{text(pick(data, 'route'))}</td>
                   <td class="mono muted">{text(pick(data, 'endpoint', 'backend'))}</td>
@@ -324,6 +325,11 @@ function Traces({ rows, open, onOpen }: Rows) {
               <Pill level={statusLevel(status)}>{text(status)}</Pill>
               <span class="mono wrap-any">
                 {text(pick(exchange, 'method'))} {text(pick(exchange, 'path'))}
+                {typeof data['proxy'] === 'string' && (
+                  <span class="under muted">
+                    {text(data['part'] ?? null)} of {text(data['parts'] ?? null)} · {data['proxy']}
+                  </span>
+                )}
               </span>
               <span class="muted tn">{ms(duration(exchange))}</span>
             </button>

@@ -29,6 +29,7 @@ use shapes as shape;
 mod bundle;
 mod describe;
 mod documents;
+mod fleet;
 mod look;
 mod people;
 mod questions;

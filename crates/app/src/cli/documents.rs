@@ -277,11 +277,15 @@ fn proxies(args: &GetArgs) -> anyhow::Result<Exit> {
             connected.to_owned(),
             format!("{} s", plain(&proxy["forSeconds"])),
             format!("{} of {}", plain(&proxy["current"]), plain(&proxy["wants"])),
+            super::status::told_of(proxy),
+            super::status::first_end(proxy),
+            proxy["version"].as_str().unwrap_or("-").to_owned(),
             refused.collect::<Vec<_>>().join("; "),
         ]
     };
     let rows: Vec<_> = answer["proxies"].as_array().into_iter().flatten().map(row).collect();
-    print::out(&print::table(["PROXY", "STATE", "FOR", "CURRENT", "REFUSES"], &rows))?;
+    let titles = ["PROXY", "STATE", "FOR", "CURRENT", "HEALTH", "CERTIFICATE", "VERSION", "REFUSES"];
+    print::out(&print::table(titles, &rows))?;
     Ok(Exit::Ok)
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         // Two processes cannot have one store.
         origin: args.control_plane.is_none().then(Origin::of_this_process),
         embedded: args.control_plane.map(|listen| EmbeddedOptions { listen, directory: args.directory }),
-        made: None,
+        made: args.remote.document(),
         guest: None,
         member: match args.remote.member() {
             Ok(member) => member,

@@ -15,6 +15,9 @@ use crate::print;
 /// Backends that the state lists.
 const SHOWN_BACKENDS: usize = 20;
 
+/// Proxies that the state lists, those with something wrong first.
+const SHOWN_PROXIES: usize = 20;
+
 /// How a running process is found.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Running {
@@ -79,10 +82,16 @@ pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
             };
         return Ok(if is_critical { Exit::Runtime } else { Exit::Ok });
     }
-    let pages = ["/status", "/api/v1/health", "/api/v1/certificates", "/api/v1/process"];
+    let pages = ["/status", "/api/v1/health", "/api/v1/certificates", "/api/v1/overview"];
     args.running.show_all(&pages, |values| {
-        let [status, health, certificates, ..] = values else { return String::new() };
-        format!("{}{}{}", status_text(status), certificates_text(certificates), health_text(health))
+        let [status, health, certificates, overview, ..] = values else { return String::new() };
+        let proxies = if overview["counts"]["proxies"].is_null() {
+            String::new()
+        } else {
+            args.running.ask("/api/v1/proxies").map(|proxies| proxies_text(&proxies)).unwrap_or_default()
+        };
+        let status = status_text(status);
+        format!("{status}{}{proxies}{}", certificates_text(certificates), health_text(health))
     })
 }
 
@@ -95,14 +104,18 @@ impl Running {
         self.show_all(&[path], |values| text(values.first().unwrap_or(&Value::Null)))
     }
 
+    /// What a page says.
+    fn ask(&self, path: &str) -> anyhow::Result<Value> {
+        let answer = client::get(self.admin, path, self.admin_token_file.as_deref())?;
+        serde_json::from_str(&answer).context("the answer is not JSON: is it another program?")
+    }
+
     /// Shows what several pages say; other formats than text have the first one.
     fn show_all(&self, paths: &[&str], text: impl Fn(&[Value]) -> String) -> anyhow::Result<Exit> {
         loop {
             let mut values = Vec::new();
             for path in paths {
-                let answer = client::get(self.admin, path, self.admin_token_file.as_deref())?;
-                let value = serde_json::from_str(&answer);
-                values.push(value.context("the answer is not JSON: is it another program?")?);
+                values.push(self.ask(path)?);
             }
             let first: &Value = values.first().unwrap_or(&Value::Null);
             let shown = match self.format {
@@ -216,6 +229,65 @@ fn health_text(health: &Value) -> String {
         ));
     }
     out
+}
+
+/// Proxies of a control plane: what each runs, how it is, and when its certificate ends.
+fn proxies_text(answer: &Value) -> String {
+    let proxies = answer["proxies"].as_array().map_or(&[][..], Vec::as_slice);
+    let is_fine = |proxy: &&Value| {
+        proxy["connected"] == true && proxy["current"] == proxy["wants"] && proxy["level"] == "ok"
+    };
+    let mut out = format!(
+        "{:<12}{} known, {} as they should be\n",
+        "proxies",
+        proxies.len(),
+        proxies.iter().filter(is_fine).count()
+    );
+    let mut shown: Vec<&Value> = proxies.iter().collect();
+    shown.sort_by_key(|proxy| is_fine(proxy));
+    for proxy in shown.into_iter().take(SHOWN_PROXIES) {
+        let state = if proxy["connected"] == true { told_of(proxy) } else { "gone".to_owned() };
+        out.push_str(&format!(
+            "{:<12}{} runs {} of {}, {state}, certificate {}, {}\n",
+            "",
+            plain(&proxy["proxy"]),
+            plain(&proxy["current"]),
+            plain(&proxy["wants"]),
+            first_end(proxy),
+            plain(&proxy["version"]),
+        ));
+    }
+    if proxies.len() > SHOWN_PROXIES {
+        out.push_str(&format!(
+            "{:<12}and {} more: see rhumb get proxies\n",
+            "",
+            proxies.len() - SHOWN_PROXIES
+        ));
+    }
+    out
+}
+
+/// How a proxy says that it is.
+pub(super) fn told_of(proxy: &Value) -> String {
+    let checks = proxy["checks"].as_array().map_or(&[][..], Vec::as_slice);
+    match (proxy["level"].as_str(), checks) {
+        (None, _) => "-".to_owned(),
+        (Some(level), []) => level.to_owned(),
+        (Some(level), [one]) => format!("{level} ({})", plain(&one["code"])),
+        (Some(level), [one, rest @ ..]) => {
+            format!("{level} ({} and {} more)", plain(&one["code"]), rest.len())
+        }
+    }
+}
+
+/// When the first of a proxy's certificates ends.
+pub(super) fn first_end(proxy: &Value) -> String {
+    match proxy["certificates"][0]["secondsLeft"].as_i64() {
+        None => "-".to_owned(),
+        Some(left) => {
+            u64::try_from(left).map_or_else(|_| "ended".to_owned(), |left| format!("ends in {}", span(left)))
+        }
+    }
 }
 
 /// When certificates end.

@@ -17,6 +17,7 @@ use rhumb_model::kind::mesh::ServiceName;
 use rhumb_model::{Doc, Spec};
 use rhumb_telemetry::Registry;
 use rhumb_tls::mesh::Membership;
+use serde_json::json;
 
 use super::{Remote, Wanted};
 use crate::lookups::{Askers, Lookups};
@@ -29,6 +30,9 @@ const USUAL_DOMAIN: &str = "cluster.local";
 
 /// Where what a member has is kept when nothing is written.
 const DEFAULT_DIRECTORY: &str = "/var/lib/rhumb/member";
+
+/// Where key and certificate of a gateway are, in its directory.
+const IDENTITY: &str = "identity";
 
 /// Where sidecars keep theirs.
 const SIDECARS: &str = "/var/lib/rhumb";
@@ -55,6 +59,28 @@ pub(crate) struct RemoteArgs {
 }
 
 impl RemoteArgs {
+    /// The document by which a gateway is a member, if it is to be one: it calls services of the mesh with an identity.
+    pub(crate) fn document(&self) -> Option<String> {
+        let (namespace, name) = self.gateway.as_ref()?.split_once('/')?;
+        let mut control = json!({
+            "addresses": self.control,
+            "stateDirectory": self.state.join(IDENTITY).display().to_string(),
+        });
+        if let Some(token) = &self.join_token_file {
+            control["token"] = json!(format!("file:{}", token.display()));
+        }
+        let document = json!({
+            "apiVersion": "rhumb.dev/v1alpha1",
+            "kind": "Sidecar",
+            "metadata": { "name": name, "namespace": namespace },
+            "spec": {
+                "workload": { "name": name, "serviceAccount": name },
+                "identity": { "control": control },
+            },
+        });
+        Some(document.to_string())
+    }
+
     /// What is asked for, if anything is.
     ///
     /// # Errors
@@ -69,7 +95,7 @@ impl RemoteArgs {
             JoinToken::parse(text.trim()).with_context(|| path.display().to_string())
         };
         let token = self.join_token_file.as_ref().map(read).transpose()?;
-        let identity = self.state.join("identity");
+        let identity = self.state.join(IDENTITY);
         let written = || self.trust_domain.clone().or_else(|| kept_domain(&identity));
         let domain = written().or_else(|| token.as_ref().and_then(JoinToken::trust_domain));
         let trust_domain = match domain {
@@ -179,6 +205,14 @@ impl Member {
             membership: Some(membership.clone()),
             lookups: None,
         }))
+    }
+
+    /// Is what the plan says that this process is, where it says so.
+    pub(crate) fn be(&mut self, membership: Option<&Membership>) {
+        if let Some(membership) = membership {
+            self.trust_domain = membership.trust_domain().clone();
+            self.membership = Some(membership.clone());
+        }
     }
 
     /// Has what its captured workload calls looked up. `doc` is the Sidecar.

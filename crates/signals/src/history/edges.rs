@@ -62,7 +62,9 @@ impl History {
         name: impl Fn(&Name) -> K,
     ) -> BTreeMap<K, Tied> {
         let (_, _, lately) = inner.lately(window, Dimension::Connection, &name);
-        let tied = |(name, totals)| (name, Tied { totals, open: Some(0) });
+        // What others have open is not told by spans that are over.
+        let open = inner.fleet.is_none().then_some(0);
+        let tied = |(name, totals)| (name, Tied { totals, open });
         let mut all: BTreeMap<K, Tied> = lately.into_iter().map(tied).collect();
         for ((dimension, series), totals) in &inner.last {
             let open = totals.open();

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use super::describe::{Answer, read_body};
 use super::shapes as shape;
-use super::{Call, Problem, done, json_page, whole};
+use super::{Call, Problem, done, fleet, json_page, whole};
+use crate::admin::Admin;
 use crate::admin::credentials::Who;
 use crate::admin::role::Role;
 use crate::admin::shelf::{self, Shelf};
@@ -235,13 +236,16 @@ pub(super) async fn audience(call: Call) -> Answer {
 pub(super) async fn proxies(call: Call) -> Answer {
     let control = call.history()?;
     // Those of the others too, where several share a store.
-    done(&shape::Proxies { revision: control.revision(), proxies: control.all_proxies().await })
+    let mut proxies = control.all_proxies().await;
+    fleet::describe(&call.desk.admin, &mut proxies);
+    done(&shape::Proxies { revision: control.revision(), proxies })
 }
 
 /// Proxies of a control plane.
-pub(super) fn proxies_of(control: &Control) -> shape::Proxies {
+pub(super) fn proxies_of(admin: &Admin, control: &Control) -> shape::Proxies {
     let now = Instant::now();
-    let proxies = control.proxies().iter().map(|proxy| proxy_json(proxy, now)).collect();
+    let mut proxies = control.proxies().iter().map(|proxy| proxy_json(proxy, now)).collect();
+    fleet::describe(admin, &mut proxies);
     shape::Proxies { revision: control.revision(), proxies }
 }
 

@@ -1,5 +1,7 @@
 //! What the API gives and takes, as types: the schemas of the OpenAPI document are made of these.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,11 +26,11 @@ pub(crate) enum Level {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Finding {
     /// What it is, for programs: it does not change.
-    pub(crate) code: &'static str,
+    pub(crate) code: Cow<'static, str>,
     /// How bad.
     pub(crate) level: Level,
     /// In a few words.
-    pub(crate) title: &'static str,
+    pub(crate) title: Cow<'static, str>,
     /// What it is about.
     pub(crate) about: About,
     /// What was found.
@@ -36,14 +38,17 @@ pub(crate) struct Finding {
     /// What to do.
     pub(crate) fix: String,
     /// The page of the documentation, below `docs/`.
-    pub(crate) docs: &'static str,
+    pub(crate) docs: Cow<'static, str>,
+    /// The proxies that say so, where this is a control plane.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) proxies: Vec<String>,
 }
 
 /// What something is about.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct About {
     /// `process`, `configuration`, `listener`, `route`, `backend`, `certificate`, `proxy`, `store`.
-    pub(crate) kind: &'static str,
+    pub(crate) kind: Cow<'static, str>,
     /// Its name.
     pub(crate) name: String,
 }
@@ -258,7 +263,7 @@ pub(crate) struct Backend {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Certificate {
-    /// `listener` or `svid`.
+    /// `listener`, `svid` or `authority`.
     pub(crate) r#use: &'static str,
     /// Whose it is.
     pub(crate) name: String,

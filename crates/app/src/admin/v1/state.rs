@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::describe::Answer;
 use super::shapes as shape;
-use super::{Call, Finding, Health, Level, Problem, done, json_page, paged};
+use super::{Call, Finding, Health, Level, Problem, done, fleet, json_page, paged};
 use crate::admin::shelf::Shelf;
 use crate::admin::{Admin, VERSION, endpoints};
 use crate::health::{Phase, unix_now};
@@ -42,10 +42,17 @@ pub(super) async fn overview(call: Call) -> Answer {
     let Health { level, checks } = admin.checks();
     let plan = admin.current.load();
     let (mut total, mut eligible) = (0, 0);
+    let mut backends = plan.backends.len();
     for backend in &plan.backends {
         let set = backend.endpoints.load();
         total += set.members().len();
         eligible += set.members().iter().filter(|member| member.endpoint().is_eligible()).count();
+    }
+    if let Some(all) = fleet::backends(admin) {
+        backends = all.len();
+        let endpoints = || all.iter().flat_map(|backend| &backend.endpoints);
+        total = endpoints().count();
+        eligible = endpoints().filter(|endpoint| endpoint["share"].as_f64() > Some(0.0)).count();
     }
     done(&shape::Overview {
         level,
@@ -53,13 +60,13 @@ pub(super) async fn overview(call: Call) -> Answer {
         process: admin.process(),
         counts: shape::Counts {
             routes: every_port(&plan).iter().map(|port| port.rules()).sum(),
-            backends: plan.backends.len(),
+            backends,
             endpoints: shape::Endpoints { total, eligible },
             consumers: plan.consumers.len(),
             certificates: admin.certificates().len(),
             proxies: admin.control.as_ref().map(|control| control.proxies().len()),
         },
-        signals: admin.history.as_ref().map(|history| history.now(LATELY)),
+        signals: admin.shown_history().map(|history| history.now(LATELY)),
         changes: admin.events_since(0.0, CHANGES),
     })
 }
@@ -194,6 +201,10 @@ pub(super) async fn backends(call: Call) -> Answer {
     let admin = &call.desk.admin;
     let plan = admin.current.load();
     let q = call.given.text("q").map(str::to_lowercase);
+    if let Some(mut all) = fleet::backends(admin) {
+        all.retain(|backend| q.as_ref().is_none_or(|q| backend.backend.to_lowercase().contains(q)));
+        return done(&paged(&call.given, all, |backend| &backend.backend));
+    }
     let now = Nanos::since(admin.origin, Instant::now());
     let mut found: Vec<_> = plan.backends.iter().collect();
     found.retain(|backend| q.as_ref().is_none_or(|q| backend.name.as_str().to_lowercase().contains(q)));
@@ -292,13 +303,13 @@ impl Admin {
     }
 
     /// The revision in force.
-    pub(super) fn process_revision(&self) -> u64 {
+    pub(in crate::admin) fn process_revision(&self) -> u64 {
         self.control.as_ref().map_or_else(|| self.current.load().revision, |control| control.revision())
     }
 
     /// What happened after a time, the latest first. **Unit**: seconds since 1970.
     pub(super) fn events_since(&self, from: f64, most: usize) -> Vec<rhumb_signals::Event> {
-        let Some(history) = &self.history else { return Vec::new() };
+        let Some(history) = self.shown_history() else { return Vec::new() };
         let found = history.events(from, f64::MAX, &[], rhumb_signals::Level::Info, most);
         found.events.into_iter().filter(|event| event.at > from).collect()
     }
@@ -322,7 +333,8 @@ impl Admin {
         }
     }
 
-    fn certificates(&self) -> Vec<shape::Certificate> {
+    /// Certificates in use.
+    pub(crate) fn certificates(&self) -> Vec<shape::Certificate> {
         let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
         let plan = self.current.load();
         let mut found = Vec::new();
@@ -344,17 +356,27 @@ impl Admin {
                 not_before: facts.not_before_unix,
                 not_after: facts.not_after_unix,
                 seconds_left: left,
-                // It is renewed after half of its life: a fifth is late.
-                level: level_of(left, life / 5),
+                level: certificate_level("svid", left, life),
                 origin: "the mesh".to_owned(),
             });
+        }
+        if let Some(issuer) = &self.issuer {
+            found.extend(fleet::authority(issuer, now));
         }
         found.sort_by(|a, b| (&a.name, &a.origin).cmp(&(&b.name, &b.origin)));
         found
     }
 
-    /// What is wrong, the worst first.
+    /// What is wrong, the worst first; of a control plane with what is wrong with its proxies.
     pub(crate) fn checks(&self) -> Health {
+        let mut found = Findings(self.own_checks().checks);
+        self.check_proxies(&mut found);
+        found.0.extend(fleet::findings(self));
+        found.told()
+    }
+
+    /// What is wrong with this process, the worst first.
+    pub(crate) fn own_checks(&self) -> Health {
         let mut found = Findings(Vec::new());
         self.check_process(&mut found);
         let plan = self.current.load();
@@ -364,7 +386,6 @@ impl Admin {
             found.certificate(&certificate);
         }
         found.mesh(&plan);
-        self.check_proxies(&mut found);
         rhumb_store::each_store(&mut |name, health| {
             if health.is_away() {
                 found.add(
@@ -379,10 +400,7 @@ impl Admin {
                 );
             }
         });
-        let Findings(mut checks) = found;
-        checks.sort_by_key(|finding| std::cmp::Reverse(finding.level));
-        checks.truncate(MAX_FINDINGS);
-        Health { level: checks.first().map_or(Level::Ok, |finding| finding.level), checks }
+        found.told()
     }
 
     fn check_process(&self, found: &mut Findings) {
@@ -573,6 +591,13 @@ impl Admin {
 struct Findings(Vec<Finding>);
 
 impl Findings {
+    fn told(self) -> Health {
+        let Self(mut checks) = self;
+        checks.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+        checks.truncate(MAX_FINDINGS);
+        Health { level: checks.first().map_or(Level::Ok, |finding| finding.level), checks }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "each is a field of a finding, in their order")]
     fn add(
         &mut self,
@@ -584,8 +609,9 @@ impl Findings {
         fix: String,
         docs: &'static str,
     ) {
-        let about = shape::About { kind, name };
-        self.0.push(Finding { code, level, title, about, detail, fix, docs });
+        let about = shape::About { kind: kind.into(), name };
+        let (code, title, docs) = (code.into(), title.into(), docs.into());
+        self.0.push(Finding { code, level, title, about, detail, fix, docs, proxies: Vec::new() });
     }
 
     fn routes(&mut self, plan: &Plan) {
@@ -624,9 +650,12 @@ impl Findings {
         let days = certificate.seconds_left / 86_400;
         let fix = match certificate.r#use {
             "svid" => "look whether this process reaches its issuer: the log tells",
+            "authority" => {
+                "look at the log of the control plane: it renews these by itself, unless it cannot write them"
+            }
             _ => "put a new certificate into the Secret; it is taken over without a restart",
         };
-        let docs = if certificate.r#use == "svid" { "identity.md" } else { "operations.md" };
+        let docs = if certificate.r#use == "listener" { "operations.md" } else { "identity.md" };
         match certificate.level {
             Level::Ok => {}
             Level::Warning => self.add(
@@ -668,6 +697,7 @@ impl Findings {
 
 fn certificate(listener: &str, info: &CertificateInfo, now: i64) -> shape::Certificate {
     let left = info.not_after_unix.saturating_sub(now);
+    let life = info.not_after_unix.saturating_sub(info.not_before_unix);
     shape::Certificate {
         r#use: "listener",
         name: listener.to_owned(),
@@ -675,9 +705,15 @@ fn certificate(listener: &str, info: &CertificateInfo, now: i64) -> shape::Certi
         not_before: info.not_before_unix,
         not_after: info.not_after_unix,
         seconds_left: left,
-        level: level_of(left, SOON),
+        level: certificate_level("listener", left, life),
         origin: info.origin.to_string(),
     }
+}
+
+/// Whether a certificate is valid long enough. **Unit**: seconds, left and of its whole life.
+pub(super) fn certificate_level(purpose: &str, left: i64, life: i64) -> Level {
+    // One that is short lived, as those of the mesh, is renewed after half of its life: a fifth is late.
+    level_of(left, if purpose == "listener" { SOON.min(life / 5) } else { life / 5 })
 }
 
 fn level_of(left: i64, soon: i64) -> Level {

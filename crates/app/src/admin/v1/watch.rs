@@ -212,10 +212,10 @@ fn state_of(desk: &Desk, topic: &str) -> Option<(Value, Value)> {
             let found = health.checks.iter().map(|finding| json!([finding.code, finding.about]));
             Some((found.collect(), json!(health)))
         }
-        "signals" => Some(both(json!(admin.history.as_ref()?.now(state::LATELY)))),
+        "signals" => Some(both(json!(admin.shown_history()?.now(state::LATELY)))),
         "documents" => Some(both(json!({ "revision": admin.process_revision() }))),
         "proxies" => {
-            let proxies = json!(documents::proxies_of(admin.control.as_ref()?));
+            let proxies = json!(documents::proxies_of(admin, admin.control.as_ref()?));
             let mut key = proxies.clone();
             for proxy in key["proxies"].as_array_mut().into_iter().flatten() {
                 proxy["forSeconds"] = Value::Null;
