@@ -20,6 +20,7 @@ use rhumb_telemetry::{Limit, Metric};
 use rhumb_tls::{HandshakeError, Peer, TlsStream};
 use tokio::net::TcpStream;
 
+use crate::boxed::boxed;
 use crate::exchange::{self, After};
 use crate::l4::hbone;
 use crate::l4::header::Ends;
@@ -51,6 +52,8 @@ pub(crate) struct Connection {
     pub(crate) mesh: Option<Box<MeshSide>>,
     /// Requests that were begun on it.
     requests: Cell<u32>,
+    /// When it began to rest: when its first request was waited for, and when an exchange was over.
+    pub(crate) rests_since: Cell<Instant>,
     /// Removals of listeners of the worker that this connection knows of, and whether its own was one of them.
     removals: Cell<u32>,
     is_orphaned: Cell<bool>,
@@ -98,6 +101,7 @@ impl Connection {
             tls: None,
             mesh,
             requests: Cell::new(0),
+            rests_since: Cell::new(Instant::now()),
             removals: Cell::new(worker.removals()),
             is_orphaned: Cell::new(false),
             verdict: Cell::new(None),
@@ -122,6 +126,7 @@ impl Connection {
             tls: self.tls.clone(),
             mesh: Some(mesh),
             requests: Cell::new(0),
+            rests_since: Cell::new(Instant::now()),
             removals: Cell::new(worker.removals()),
             is_orphaned: Cell::new(false),
             verdict: Cell::new(None),
@@ -421,8 +426,8 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
     let (header_timeout, idle_timeout) = (first.header_timeout, first.idle_timeout);
     drop(first);
     let mut timer = Timer::new();
-    let mut rests_since = Instant::now();
-    timer.set(rests_since + header_timeout);
+    connection.rests_since.set(Instant::now());
+    timer.set(connection.rests_since.get() + header_timeout);
     let mut is_first = true;
     loop {
         let mut head: Option<Box<RequestHead>> = None;
@@ -457,17 +462,11 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
                                 is_leaving = true;
                                 timer.set(Instant::now() + worker.quiet());
                             }
-                            if worker.is_rest_over(rests_since) {
+                            if worker.is_rest_over(connection.rests_since.get()) {
                                 return Poll::Ready(Next::Gone);
                             }
                             return timer.poll(cx).map(|()| Next::Idle);
                         }
-                    }
-                }
-                if is_waiting {
-                    is_waiting = false;
-                    if !is_first {
-                        timer.set(Instant::now() + header_timeout);
                     }
                 }
                 if is_first && may_be_h2 {
@@ -486,7 +485,13 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
                     Poll::Ready(Ok(())) => Poll::Ready(Next::Request),
                     Poll::Ready(Err(h1::NoRequest::Refused(error))) => Poll::Ready(Next::Refused(error)),
                     Poll::Ready(Err(_)) => Poll::Ready(Next::Gone),
-                    Poll::Pending => timer.poll(cx).map(|()| Next::TimedOut),
+                    Poll::Pending => {
+                        // A request that is there as a whole needs no time.
+                        if std::mem::take(&mut is_waiting) && !is_first {
+                            timer.set(Instant::now() + header_timeout);
+                        }
+                        timer.poll(cx).map(|()| Next::TimedOut)
+                    }
                 };
             }
         })
@@ -520,7 +525,7 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
         let after = match request {
             // One allocation per exchange, so that a resting connection does not hold an exchange's state.
             Ok(()) => {
-                Box::pin(exchange::serve(&worker, &connection, Down::H1(&mut server), head, &mut timer)).await
+                boxed(|| exchange::serve(&worker, &connection, Down::H1(&mut server), head, &mut timer)).await
             }
             Err(cause) => {
                 Box::pin(respond::refuse_unread(
@@ -537,8 +542,7 @@ async fn serve_h1(worker: Rc<Worker>, io: Io, connection: Connection, mut member
         };
         match after {
             After::KeepAlive => {
-                rests_since = Instant::now();
-                timer.set(rests_since + idle_timeout);
+                timer.set(connection.rests_since.get() + idle_timeout);
             }
             After::Close => break,
             After::Cut => return,
@@ -624,42 +628,10 @@ async fn serve_h2(
             }
             driver.leave();
         }
-        let result = driver.poll_serve(cx, |mut stream, request| {
+        let result = driver.poll_serve(cx, |stream, request| {
             is_unlucky |= worker.gauge.leaves(&worker.rng);
             let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
-            tokio::task::spawn_local(async move {
-                let mut timer = Timer::new();
-                let request = match request {
-                    Ok(head) if connection.mesh.is_some() && mesh::is_tunnel(&head) => {
-                        return Box::pin(hbone::serve(&worker, &connection, stream, head)).await;
-                    }
-                    other => other,
-                };
-                let aimed = match (&request, &connection.mesh) {
-                    (Ok(head), Some(mesh)) if mesh.is_open() => mesh::aim(&worker, &connection, mesh, head),
-                    _ => None,
-                };
-                let connection = aimed.unwrap_or(connection);
-                let mut down = Down::H2(&mut stream);
-                match request {
-                    Ok(head) => drop(exchange::serve(&worker, &connection, down, head, &mut timer).await),
-                    Err(refusal) => {
-                        if let Some(limit) = limit_of(refusal.code()) {
-                            worker.metrics.borrow_mut().limit(limit);
-                        }
-                        let head = worker.take_request();
-                        respond::refuse_unread(
-                            &worker,
-                            &connection,
-                            &mut down,
-                            head,
-                            refusal.cause(),
-                            &mut timer,
-                        )
-                        .await;
-                    }
-                }
-            });
+            tokio::task::spawn_local(boxed(|| serve_stream(worker, connection, stream, request)));
         });
         let hits = driver.limit_hits();
         if hits != counted {
@@ -682,6 +654,42 @@ async fn serve_h2(
         metrics.add(Metric::ProtocolErrors, &["client", "HTTP/2", code], 1);
         if let Some(limit) = limit_of_h2(error) {
             metrics.limit(limit);
+        }
+    }
+}
+
+/// Serves one stream of an HTTP/2 connection: a request, one that has to be refused, or a connection inside (HBONE).
+async fn serve_stream(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    mut stream: h2::Stream,
+    request: Result<Box<RequestHead>, h2::Refusal>,
+) {
+    let mut timer = Timer::new();
+    let request = match request {
+        Ok(head) if connection.mesh.is_some() && mesh::is_tunnel(&head) => {
+            return Box::pin(hbone::serve(&worker, &connection, stream, head)).await;
+        }
+        other => other,
+    };
+    let aimed = match (&request, &connection.mesh) {
+        (Ok(head), Some(mesh)) if mesh.is_open() => mesh::aim(&worker, &connection, mesh, head),
+        _ => None,
+    };
+    let connection = aimed.unwrap_or(connection);
+    let mut down = Down::H2(&mut stream);
+    match request {
+        Ok(head) => {
+            exchange::serve(&worker, &connection, down, head, &mut timer).await;
+            // The connection makes the heads of requests, and the exchange has left its own with the worker.
+            stream.recycle_request(worker.take_request());
+        }
+        Err(refusal) => {
+            if let Some(limit) = limit_of(refusal.code()) {
+                worker.metrics.borrow_mut().limit(limit);
+            }
+            let head = worker.take_request();
+            respond::refuse_unread(&worker, &connection, &mut down, head, refusal.cause(), &mut timer).await;
         }
     }
 }

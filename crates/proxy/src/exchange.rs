@@ -190,6 +190,8 @@ pub(crate) struct Outcome {
     pub(crate) is_tunnel: bool,
     /// When the latest attempt began.
     pub(crate) attempt_begun: Option<Instant>,
+    /// When it was over, where that was looked at.
+    pub(crate) ended: Option<Instant>,
     pub(crate) grpc_status: Option<u32>,
     /// The rule of a policy that decided whether the request may pass.
     decision: Option<Arc<str>>,
@@ -776,7 +778,8 @@ impl<'a> Exchange<'a> {
 
     /// Makes the record, the only place where one is made.
     fn finish(mut self) {
-        let now = Instant::now();
+        let now = self.outcome.ended.unwrap_or_else(Instant::now);
+        self.connection.rests_since.set(now);
         let trail = self.found.trail.take();
         if !self.outcome.is_over {
             // Its task was dropped: at the end of a drain, or because of a bug of ours.
@@ -938,9 +941,4 @@ async fn pause(until: Instant) {
     let mut timer = Timer::new();
     timer.set(until);
     poll_fn(|cx| timer.poll(cx)).await;
-}
-
-/// The time from `since` until now.
-pub(crate) fn elapsed(since: Instant) -> Duration {
-    Instant::now().saturating_duration_since(since)
 }

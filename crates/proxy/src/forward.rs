@@ -16,7 +16,7 @@ use rhumb_policy::Chain;
 use rhumb_policy::chain::ChainState;
 use rhumb_telemetry::Note;
 
-use crate::exchange::{End, Exchange, GaveUp, Tells, elapsed, wait_for};
+use crate::exchange::{End, Exchange, GaveUp, Tells, wait_for};
 use crate::limits::{self, Limits};
 use crate::pump::Broken;
 use crate::respond::is_grpc;
@@ -73,7 +73,7 @@ impl Exchange<'_> {
         }
         let first = Instant::now();
         let at = resumed.and_then(|resumed| self.session_endpoint(&backend, &resumed));
-        let result = self.attempts(down, timer, &backend, &limits, &mut tries, at).await;
+        let result = self.attempts(down, timer, &backend, &limits, &mut tries, at, first).await;
         if chosen.retry.reports || tries.over().is_some() {
             self.outcome.tells = Some(Tells { left: tries.over(), attempts: chosen.retry.reports });
         }
@@ -84,7 +84,8 @@ impl Exchange<'_> {
         self.respond(down, attempt, timer, &limits, &chosen.chain, &mut backend_state, &backend, first).await
     }
 
-    /// Tries until a response head has come that is passed on.
+    /// Tries until a response head has come that is passed on. `first` is now.
+    #[allow(clippy::too_many_arguments)] // what attempts depend on, used once
     async fn attempts(
         &mut self,
         down: &mut Down<'_>,
@@ -93,13 +94,17 @@ impl Exchange<'_> {
         limits: &Limits,
         tries: &mut Tries<'_>,
         mut at: Option<Arc<Endpoint>>,
+        first: Instant,
     ) -> Result<Attempt, End> {
         let mut fresh = false;
+        let mut begun = first;
         loop {
-            self.tell_next_hop(limits, tries)?;
+            self.tell_next_hop(limits, tries, begun)?;
             self.outcome.tries += 1;
             self.tell_trace(self.outcome.tries);
-            let again = match self.attempt(down, timer, backend, limits, tries, at.take(), fresh).await {
+            self.outcome.attempt_begun = Some(begun);
+            let again = match self.attempt(down, timer, backend, limits, tries, at.take(), fresh, begun).await
+            {
                 Ok(attempt) => {
                     tries.learn(&mut self.rsp);
                     self.step("response", Self::told_of_attempt);
@@ -139,12 +144,13 @@ impl Exchange<'_> {
                     return Err(End::Cut(Cause::ClientClosed.into()));
                 }
             }
+            begun = Instant::now();
         }
     }
 
     /// Says in the request what time and how many retries the next hop has.
-    fn tell_next_hop(&mut self, limits: &Limits, tries: &Tries<'_>) -> Result<(), End> {
-        if let Some(left) = limits.left(Instant::now()) {
+    fn tell_next_hop(&mut self, limits: &Limits, tries: &Tries<'_>, now: Instant) -> Result<(), End> {
+        if let Some(left) = limits.left(now) {
             if left.is_zero() {
                 return Err(End::Refuse(limits.over().into()));
             }
@@ -190,9 +196,8 @@ impl Exchange<'_> {
         tries: &Tries<'_>,
         at: Option<Arc<Endpoint>>,
         fresh: bool,
+        begun: Instant,
     ) -> Result<Attempt, Broken> {
-        let begun = Instant::now();
-        self.outcome.attempt_begun = Some(begun);
         let picked = {
             let mut rng = self.worker.rng.borrow_mut();
             let now = Nanos::since(self.worker.origin, begun);
@@ -208,7 +213,7 @@ impl Exchange<'_> {
         let endpoint = Arc::clone(load.endpoint());
         self.outcome.endpoint = Some(Arc::clone(&endpoint));
         limits.set_for_connect(timer, begun);
-        let connected = match wait_for(down, timer, self.connect(backend, &endpoint, fresh)).await {
+        let connected = match wait_for(down, timer, self.connect(backend, &endpoint, fresh, begun)).await {
             Ok(connected) => connected,
             Err(GaveUp::ClientGone) => return Err(Broken::Client(Cause::ClientClosed.into())),
             Err(GaveUp::Late) => match limits.late_to_connect() {
@@ -216,7 +221,7 @@ impl Exchange<'_> {
                 Err(over) => return Err(Broken::Request(over.into())),
             },
         };
-        let (mut up, is_reused) = match connected {
+        let (mut up, is_reused, sent) = match connected {
             Ok(connected) => connected,
             Err(failure) => {
                 // A head that is too large for the backend is not the backend's fault.
@@ -227,7 +232,6 @@ impl Exchange<'_> {
             }
         };
         let keep = tries.keep(is_reused, matches!(up, Up::H2(_)));
-        let sent = Instant::now();
         let mut is_begun = false;
         let result = loop {
             let waited = poll_fn(|cx| {
@@ -273,10 +277,11 @@ impl Exchange<'_> {
         };
         match result {
             Ok(()) => {
-                let first_byte = elapsed(sent);
+                let came = Instant::now();
+                let first_byte = came.saturating_duration_since(sent);
                 self.outcome.timing.upstream_first_byte = Some(first_byte);
                 self.outcome.upstream_status = Some(self.rsp.status);
-                Ok(Attempt { up, load, endpoint, first_byte, begun })
+                Ok(Attempt { up, load, endpoint, first_byte, begun, came })
             }
             Err(broken) => {
                 if matches!(broken, Broken::Backend(_)) {
@@ -293,24 +298,25 @@ impl Exchange<'_> {
         backend.endpoints.finish(load, latency, outcome, Nanos::since(self.worker.origin, now));
     }
 
-    /// A connection or stream to the endpoint.
+    /// A connection or stream to the endpoint, whether it was there before, and since when it can be used.
     async fn connect(
         &mut self,
         backend: &Backend,
         endpoint: &Endpoint,
         fresh: bool,
-    ) -> Result<(Up, bool), Failure> {
+        begun: Instant,
+    ) -> Result<(Up, bool, Instant), Failure> {
         let pools = &self.worker.pools;
         let (target, address) = backend.way(endpoint);
         if target.protocol == rhumb_upstream::Protocol::Http2 {
-            let begun = Instant::now();
             let tunnel = self.asks_for_tunnel().then(|| extended_connect(&self.req));
             let (stream, is_new) =
                 pools.open_stream(target, address, tunnel.as_ref().unwrap_or(&self.req)).await?;
+            let now = Instant::now();
             if is_new {
-                self.outcome.timing.connect = Some(elapsed(begun));
+                self.outcome.timing.connect = Some(now.saturating_duration_since(begun));
             }
-            return Ok((Up::H2(Box::new(stream)), !is_new));
+            return Ok((Up::H2(Box::new(stream)), !is_new, now));
         }
         if self.req.protocol() == Some(b"websocket") && !self.req.fields.has(Known::SecWebsocketKey) {
             // RFC 8441 §5: HTTP/2 has no key; the handshake of HTTP/1.1 does not go without.
@@ -319,13 +325,14 @@ impl Exchange<'_> {
             self.req.fields.append(Known::SecWebsocketKey, rhumb_conn::websocket::key(random).as_bytes());
         }
         if !fresh && let Some(lease) = pools.take(target, address) {
-            return Ok((Up::H1(lease.connection), true));
+            // One that rested in the pool has taken no time.
+            return Ok((Up::H1(lease.connection), true, begun));
         }
-        let begun = Instant::now();
         let client = target.proxy_protocol.map(|_| self.connection.ends());
         let lease = pools.open_for(target, address, client).await?;
-        self.outcome.timing.connect = Some(elapsed(begun));
-        Ok((Up::H1(lease.connection), lease.is_reused))
+        let now = Instant::now();
+        self.outcome.timing.connect = Some(now.saturating_duration_since(begun));
+        Ok((Up::H1(lease.connection), lease.is_reused, now))
     }
 
     /// True for a request that asks for a WebSocket, in either protocol.
@@ -347,7 +354,7 @@ impl Exchange<'_> {
         backend: &Backend,
         first: Instant,
     ) -> Result<(), End> {
-        let Attempt { mut up, load, endpoint, first_byte, begun } = attempt;
+        let Attempt { mut up, load, endpoint, first_byte, begun, came } = attempt;
         let verdict = judge_head(&self.rsp);
         let opens_tunnel = self.opens_tunnel()?;
         // What a backend runs is nobody's business; a policy may say something else.
@@ -378,8 +385,10 @@ impl Exchange<'_> {
             if let Poll::Ready(result) = self.pump.poll_content(cx, down, &mut up) {
                 return Poll::Ready(result);
             }
-            if std::mem::take(&mut self.pump.has_moved) || is_first {
-                is_first = false;
+            let has_moved = std::mem::take(&mut self.pump.has_moved);
+            if std::mem::take(&mut is_first) {
+                limits.set_for_content(timer, begun, came, opens_tunnel);
+            } else if has_moved {
                 limits.set_for_content(timer, begun, Instant::now(), opens_tunnel);
             }
             timer.poll(cx).map(|()| {
@@ -404,6 +413,7 @@ impl Exchange<'_> {
                     let (target, address) = backend.way(&endpoint);
                     self.worker.pools.put(target, address, connection, now);
                 }
+                self.outcome.ended = Some(now);
                 Ok(())
             }
             Err(Broken::Client(failure) | Broken::Request(failure)) => Err(End::Cut(failure)),
@@ -519,4 +529,6 @@ pub(crate) struct Attempt {
     first_byte: Duration,
     /// When the attempt began.
     begun: Instant,
+    /// When the response head came.
+    came: Instant,
 }

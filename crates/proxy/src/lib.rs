@@ -16,6 +16,7 @@ pub mod overload;
 pub mod discovery;
 pub mod listener;
 pub(crate) mod l4;
+mod boxed;
 mod downstream;
 mod mesh;
 mod member;

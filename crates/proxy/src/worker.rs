@@ -38,10 +38,10 @@ use crate::rest::{Awake, Rest};
 use crate::tap::{Taps, Watched};
 
 /// Heads that a worker keeps for the next request.
-const KEPT_HEADS: usize = 64;
+const KEPT_HEADS: usize = 256;
 
 /// Memory that a kept head may hold, in bytes; larger ones are freed.
-const KEPT_HEAD_BYTES: usize = 16 << 10;
+const KEPT_HEAD_BYTES: usize = 8 << 10;
 
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);

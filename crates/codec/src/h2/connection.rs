@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 /// Streams that we reset whose late frames are still told from errors. Each takes four bytes.
 const REMEMBERED_RESETS: usize = 512;
 /// Heads of each kind that are kept for reuse.
-const SPARE_HEADS: usize = 32;
+const SPARE_HEADS: usize = 64;
 /// A head whose memory is larger is not kept for reuse. Unit: bytes.
 const SPARE_HEAD_BYTES: usize = 8 << 10;
-/// Output memory that stays when the output is empty, until [`Connection::trim`]: a turn that answers some ten streams
-/// fills about this much. Unit: bytes.
-const OUTPUT_KEPT: usize = 64 << 10;
+/// Output memory that stays when the output is empty, until [`Connection::trim`]: a turn that answers a hundred small
+/// requests fills about this much. Unit: bytes.
+const OUTPUT_KEPT: usize = 128 << 10;
 /// Streams that a client opens at most before it has read the server's SETTINGS (RFC 9113 §6.5.2 recommends servers
 /// to allow no fewer).
 const STREAMS_BEFORE_SETTINGS: u32 = 100;

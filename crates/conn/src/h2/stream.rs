@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use rhumb_base::failure::{Cause, Failure};
 use rhumb_codec::field::Fields;
 use rhumb_codec::h2::{ErrorCode, StreamId};
-use rhumb_codec::head::{Content, ResponseHead};
+use rhumb_codec::head::{Content, RequestHead, ResponseHead};
 
 use super::shared::{Cell, Slot, id_of};
 use crate::{MAX_INTERIM, Part};
@@ -134,6 +134,11 @@ impl Stream {
         }
         slot.watch(cx.waker());
         Poll::Pending
+    }
+
+    /// Gives memory of a request head that is done with to the connection, for the next one that comes.
+    pub fn recycle_request(&self, head: Box<RequestHead>) {
+        self.shared.borrow_mut().codec.recycle_request(head);
     }
 
     /// Ready when the peer has given up the stream.
