@@ -4,6 +4,7 @@ mod requests;
 mod connections;
 mod changes;
 mod demo;
+mod egress;
 mod faults;
 mod hops;
 mod namespaces;

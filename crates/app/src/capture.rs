@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rhumb_base::outside::OutsideNames;
 use rhumb_base::resolv_conf;
-use rhumb_dns::{Addresses, Asking, Names, Server, Settings};
+use rhumb_dns::{Addresses, Asking, Names, Outside, Server, Settings};
 use rhumb_net::capture::{DEFAULT_MARK, mark_sockets, watch_for_loops};
 use rhumb_plan::mesh;
 use rhumb_telemetry::Registry;
@@ -20,6 +21,8 @@ const ROUTES_V6: &str = "/proc/net/ipv6_route";
 #[derive(Default)]
 pub(crate) struct Capture {
     names: Arc<ArcSwap<Names>>,
+    /// Addresses that stand for names out of the mesh.
+    outside: Arc<OutsideNames>,
     in_force: Option<mesh::Capture>,
     server: Option<Server>,
     /// Who knows names that no document has.
@@ -31,6 +34,11 @@ impl Capture {
     /// Asks for names that no document has, from the first capture on.
     pub(crate) fn ask(&mut self, asking: Asking) {
         self.asking = Some(asking);
+    }
+
+    /// Addresses that stand for names out of the mesh, for who takes the connections.
+    pub(crate) fn outside(&self) -> Arc<OutsideNames> {
+        Arc::clone(&self.outside)
     }
 
     /// Takes over what a plan says.
@@ -61,7 +69,7 @@ impl Capture {
                 watch_for_loops();
             }
         }
-        self.names.store(Arc::new(names(wanted)));
+        self.names.store(Arc::new(names(wanted, &self.outside)));
         if self.in_force.as_ref().is_none_or(|now| now.dns != wanted.dns) {
             let nameservers = nameservers();
             tracing::info!(
@@ -80,12 +88,19 @@ impl Capture {
     }
 }
 
-fn names(wanted: &mesh::Capture) -> Names {
+fn names(wanted: &mesh::Capture, addresses: &Arc<OutsideNames>) -> Names {
     let mut names = Names::default();
     for (name, v4, v6) in &wanted.names {
         names.insert(name, Addresses { v4: *v4, v6: *v6 });
     }
     wanted.zones.iter().for_each(|zone| names.own_zone(zone));
+    if let Some(outside) = &wanted.outside {
+        names.stand_for(Outside {
+            names: outside.names.clone(),
+            own: outside.own.iter().cloned().collect(),
+            addresses: Arc::clone(addresses),
+        });
+    }
     names
 }
 
@@ -131,8 +146,9 @@ mod tests {
                 ("orders.shop".into(), None, None),
             ],
             zones: vec!["svc.cluster.local".into()],
+            outside: None,
         };
-        let names = names(&capture);
+        let names = names(&capture, &Arc::default());
         assert_eq!(names.find("orders").and_then(|found| found.v4), Some([240, 240, 0, 1].into()));
         assert!(names.find("orders.shop").is_some() && names.is_own("x.y.svc.cluster.local"));
     }

@@ -169,6 +169,7 @@ async fn control(
         connections: Arc::default(),
         pressure: Arc::default(),
         discovery: askers.as_ref().map(|askers| askers.discovery.clone()).unwrap_or_default(),
+        outside: capture.outside(),
         plaintext: Arc::default(),
         taps: Arc::default(),
         awake: Arc::default(),

@@ -297,6 +297,7 @@ mod tests {
             connections: Arc::default(),
             pressure: Arc::default(),
             discovery: rhumb_proxy::discovery::Discovery::default(),
+            outside: Arc::default(),
             plaintext: Arc::default(),
             signals: None,
             lookout: None,

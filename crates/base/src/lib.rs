@@ -10,6 +10,7 @@ pub mod words;
 pub mod base64;
 pub mod cidr;
 pub mod virtual_address;
+pub mod outside;
 pub mod resolv_conf;
 pub mod failure;
 pub mod rng;

@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IPv4 block that virtual addresses come from (RFC 1112 §4 reserves it, so nobody is reached there).
-pub const BLOCK_V4: &str = "240.240.0.0/16";
+/// IPv4 block that virtual addresses come from (RFC 1112 §4 reserves it, so nobody is reached there): the first half for
+/// services, the second one for [names out of the mesh](crate::outside).
+pub const BLOCK_V4: &str = "240.240.0.0/15";
 
-/// IPv6 block that virtual addresses come from (unique local, RFC 4193).
-pub const BLOCK_V6: &str = "fd72:6875:6d62::/64";
+/// IPv6 block that virtual addresses come from (unique local, RFC 4193), in the same halves.
+pub const BLOCK_V6: &str = "fd72:6875:6d62::/63";
 
 /// Most names that have a virtual address: the host part of an IPv4 one, without its first and last.
 pub const LIMIT: usize = (1 << 16) - 2;
@@ -62,7 +63,7 @@ impl VirtualAddress {
     }
 
     /// The place where the search for a name's address begins.
-    fn of(name: &str) -> Self {
+    pub(crate) fn of(name: &str) -> Self {
         // FNV-1a: the same in every version of every process, which a hasher of the library does not promise.
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -75,9 +76,39 @@ impl VirtualAddress {
         Self(u16::try_from(index % LIMIT + 1).unwrap_or(1))
     }
 
-    fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self::at(usize::from(self.0))
     }
+}
+
+/// The IPv4 form of a number among names out of the mesh.
+pub(crate) fn outside_v4(number: VirtualAddress) -> Ipv4Addr {
+    let [_, _, high, low] = number.v4().octets();
+    Ipv4Addr::new(240, 241, high, low)
+}
+
+/// The IPv6 form of a number among names out of the mesh.
+pub(crate) fn outside_v6(number: VirtualAddress) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd72, 0x6875, 0x6d62, 1, 0, 0, 0, number.0)
+}
+
+/// The number of an address that stands for a name out of the mesh.
+pub(crate) fn outside(address: IpAddr) -> Option<VirtualAddress> {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => match v4.octets() {
+            [240, 241, high, low] => Some(VirtualAddress(u16::from_be_bytes([high, low]))),
+            _ => None,
+        },
+        IpAddr::V6(v6) => match v6.segments() {
+            [0xfd72, 0x6875, 0x6d62, 1, 0, 0, 0, number] => Some(VirtualAddress(number)),
+            _ => None,
+        },
+    }
+}
+
+/// True for an address that stands for a name, of a service or out of the mesh: nobody has it.
+pub fn is_virtual(address: IpAddr) -> bool {
+    VirtualAddress::from_ip(address).is_some() || outside(address).is_some()
 }
 
 /// Which name has which virtual address.

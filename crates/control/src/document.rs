@@ -251,6 +251,14 @@ impl Edges<'_> {
                     {
                         self.needs.push(Key::new("Backend", self.home, backend));
                     }
+                    // Whoever leaves the mesh has to know the service that it goes through.
+                    if name == "egressGateway"
+                        && let Some(service) = inner["service"].as_str()
+                    {
+                        let (name, namespace) =
+                            service.split_once('.').unwrap_or((service, DEFAULT_NAMESPACE));
+                        self.needs.push(Key::new("Service", namespace, name));
+                    }
                     if name == "gatewayClassName"
                         && let Some(class) = inner.as_str()
                     {

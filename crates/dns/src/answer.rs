@@ -1,13 +1,14 @@
 //! What is answered from the table; everything else is for the name servers.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use rhumb_base::virtual_address::VirtualAddress;
 
-use crate::names::Names;
+use crate::names::{Addresses, Names};
 
 /// How long an answer holds. Virtual addresses do not change, but names come and go. **Unit**: seconds.
 const TTL: u32 = 30;
@@ -44,16 +45,7 @@ pub(crate) fn answer(query: &Message, names: &Names, is_v6: bool, is_complete: b
     let name = question.name().to_ascii().to_ascii_lowercase();
     let name = name.trim_end_matches('.');
     if let Some(addresses) = names.find(name) {
-        let v4 = addresses.v4.map(|address| RData::A(A(address)));
-        let v6 = addresses.v6.filter(|_| is_v6).map(|address| RData::AAAA(AAAA(address)));
-        let data: Vec<RData> = match question.query_type() {
-            RecordType::A => v4.into_iter().collect(),
-            RecordType::AAAA => v6.into_iter().collect(),
-            RecordType::ANY => v4.into_iter().chain(v6).collect(),
-            // HTTPS, SVCB, MX, TXT and whatever else: the name exists and has none (RFC 2308 §2.2).
-            _ => Vec::new(),
-        };
-        return here(query, ResponseCode::NoError, records(question, data));
+        return here(query, ResponseCode::NoError, records(question, data(question, addresses, is_v6)));
     }
     if let Some(address) = virtual_pointer(question) {
         return match names.name_of(address).and_then(|name| Name::from_ascii(format!("{name}.")).ok()) {
@@ -69,7 +61,37 @@ pub(crate) fn answer(query: &Message, names: &Names, is_v6: bool, is_complete: b
     if names.is_own(name) {
         return here(query, ResponseCode::NXDomain, Vec::new());
     }
-    Reply::Elsewhere
+    match names.outside() {
+        Some(outside) if has_addresses(question.query_type()) && outside.takes(name) => {
+            match outside.addresses.assign(name, Instant::now()) {
+                Some((v4, v6)) => {
+                    let addresses = Addresses { v4: Some(v4), v6: Some(v6) };
+                    here(query, ResponseCode::NoError, records(question, data(question, addresses, is_v6)))
+                }
+                // Its own addresses would lead past the proxy that it is to be reached through.
+                None => here(query, ResponseCode::ServFail, Vec::new()),
+            }
+        }
+        _ => Reply::Elsewhere,
+    }
+}
+
+/// True for types whose records say where to connect to.
+fn has_addresses(kind: RecordType) -> bool {
+    matches!(kind, RecordType::A | RecordType::AAAA | RecordType::ANY | RecordType::HTTPS | RecordType::SVCB)
+}
+
+/// What addresses answer to a question.
+fn data(question: &Query, addresses: Addresses, is_v6: bool) -> Vec<RData> {
+    let v4 = addresses.v4.map(|address| RData::A(A(address)));
+    let v6 = addresses.v6.filter(|_| is_v6).map(|address| RData::AAAA(AAAA(address)));
+    match question.query_type() {
+        RecordType::A => v4.into_iter().collect(),
+        RecordType::AAAA => v6.into_iter().collect(),
+        RecordType::ANY => v4.into_iter().chain(v6).collect(),
+        // HTTPS, SVCB, MX, TXT and whatever else: the name exists and has none (RFC 2308 §2.2).
+        _ => Vec::new(),
+    }
 }
 
 /// An answer without anything in it.

@@ -17,5 +17,5 @@ pub mod asking;
 pub mod server;
 
 pub use asking::{Asking, Question, Told};
-pub use names::{Addresses, Names};
+pub use names::{Addresses, Names, Outside};
 pub use server::{Server, Settings};

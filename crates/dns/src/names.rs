@@ -1,7 +1,10 @@
 //! Which names are the mesh's, and their addresses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use rhumb_base::outside::{Destinations, OutsideNames};
 
 /// The addresses of a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +21,35 @@ pub struct Names {
     addresses: HashMap<Box<str>, Addresses>,
     names: HashMap<IpAddr, Box<str>>,
     zones: Vec<Box<str>>,
+    outside: Option<Outside>,
+}
+
+/// Names out of the mesh that are reached through another proxy, which alone has to know their addresses.
+#[derive(Clone)]
+pub struct Outside {
+    /// Those; nothing: all that have a dot in them.
+    pub names: Option<Destinations>,
+    /// Names that are asked of name servers all the same, in lower case.
+    pub own: HashSet<Box<str>>,
+    /// The addresses that stand for them.
+    pub addresses: Arc<OutsideNames>,
+}
+
+impl std::fmt::Debug for Outside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outside").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Outside {
+    /// True when something stands for a name here.
+    pub(crate) fn takes(&self, name: &str) -> bool {
+        let is_listed = match &self.names {
+            Some(listed) => listed.has_name(name),
+            None => name.contains('.') && name.parse::<IpAddr>().is_err(),
+        };
+        is_listed && !self.own.contains(name)
+    }
 }
 
 impl Names {
@@ -34,6 +66,16 @@ impl Names {
     /// Every name below this one is the mesh's alone: one that is not in the table does not exist.
     pub fn own_zone(&mut self, zone: &str) {
         self.zones.push(format!(".{}", normal(zone)).into());
+    }
+
+    /// Names out of the mesh that something stands for.
+    pub fn stand_for(&mut self, outside: Outside) {
+        self.outside = Some(outside);
+    }
+
+    /// The stand-ins of names out of the mesh.
+    pub(crate) fn outside(&self) -> Option<&Outside> {
+        self.outside.as_ref()
     }
 
     /// The addresses of a name, written in lower case without a dot at its end.

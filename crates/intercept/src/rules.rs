@@ -387,8 +387,8 @@ table inet rhumb {
         for rule in [
             "ip daddr { 10.9.0.0/16 } return",
             "ip6 daddr { fd01::/16 } return",
-            "ip daddr != { 10.0.0.0/8, 240.240.0.0/16 } return",
-            "ip6 daddr != { fd72:6875:6d62::/64 } return",
+            "ip daddr != { 10.0.0.0/8, 240.240.0.0/15 } return",
+            "ip6 daddr != { fd72:6875:6d62::/63 } return",
             "tcp dport != { 80, 8000-8100 } return",
         ] {
             assert!(text.contains(rule), "{rule} is not in\n{text}");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_balance::Settings;
+use rhumb_base::outside::Destinations;
 use rhumb_policy::Chain;
 use rhumb_route::RequestMatch;
 use rhumb_tls::CertificateInfo;
@@ -118,18 +119,26 @@ fn mesh_value(mesh: &Mesh) -> Value {
         addresses.into_iter().map(|(address, name)| (address.to_string(), (**name).into())).collect();
     let egress = match &mesh.egress {
         Egress::Allow => json!("allow"),
-        Egress::Deny { addresses, names } => json!({
-            "deny": { "addresses": addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), "names": names },
-        }),
+        Egress::Deny(listed) => json!({ "deny": destinations(listed) }),
     };
+    let gateway = mesh.egress_gateway.as_ref().map(|gateway| {
+        let listed = (!gateway.destinations.is_empty()).then(|| destinations(&gateway.destinations));
+        json!({ "service": &*gateway.service, "destinations": listed, "isHere": mesh.is_egress_gateway })
+    });
     json!({
         "trustDomain": mesh.membership.as_ref().map(|membership| membership.trust_domain().to_string()),
         "permissive": mesh.is_permissive,
         "egress": egress,
+        "egressGateway": gateway,
         "addresses": addresses,
         "calls": services(&mesh.outbound),
         "serves": services(&mesh.inbound),
     })
+}
+
+fn destinations(listed: &Destinations) -> Value {
+    let blocks: Vec<_> = listed.blocks.iter().map(ToString::to_string).collect();
+    json!({ "addresses": blocks, "names": listed.names })
 }
 
 fn port_value(port: &Port) -> Value {
@@ -148,7 +157,8 @@ fn port_value(port: &Port) -> Value {
     }
     if let Some(role) = &port.role {
         let (role, service) = match &**role {
-            Role::Upstream(name) => ("upstream", Some(&**name)),
+            Role::Upstream(name) => ("upstream", Some(name.to_string())),
+            Role::Outside(host, port) => ("outside", Some(format!("{host}:{port}"))),
             Role::Outbound => ("outbound", None),
             Role::Inbound => ("inbound", None),
             Role::Tunnel => ("tunnel", None),

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rhumb_base::outside::Destinations;
 use rhumb_tls::mesh::{Bundle, Expected, Membership, Svid};
 use rhumb_upstream::Target;
 
@@ -31,6 +32,10 @@ pub struct Mesh {
     pub capture: Option<Capture>,
     /// Where connections may go that lead to no service.
     pub egress: Egress,
+    /// What they go through.
+    pub egress_gateway: Option<EgressGateway>,
+    /// This process is that proxy.
+    pub is_egress_gateway: bool,
     /// Connections in plain text from other workloads are taken, and counted.
     pub is_permissive: bool,
     /// What makes this process a member; the same one in every revision.
@@ -111,6 +116,17 @@ pub struct Capture {
     pub names: Vec<(Box<str>, Option<Ipv4Addr>, Option<Ipv6Addr>)>,
     /// Every name below these is the mesh's alone.
     pub zones: Vec<Box<str>>,
+    /// Names out of the mesh that have a virtual address, because another proxy finds out their own.
+    pub outside: Option<Outside>,
+}
+
+/// Names out of the mesh that are reached through another proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outside {
+    /// Those; nothing: all.
+    pub names: Option<Destinations>,
+    /// Names that this process itself connects to, from here.
+    pub own: Vec<Box<str>>,
 }
 
 /// How a service of the mesh is reached.
@@ -158,40 +174,72 @@ pub enum Egress {
     /// Anywhere.
     #[default]
     Allow,
-    /// To these addresses only, and to names that were looked up through the proxy and are listed.
-    Deny {
-        /// Addresses.
-        addresses: Box<[IpAddr]>,
-        /// Names; those that begin with `*.` stand for all below.
-        names: Box<[Box<str>]>,
-    },
+    /// Where it is listed only.
+    Deny(Destinations),
 }
 
 impl Egress {
-    /// True when a connection may go to `address`.
+    /// True when a connection may go to an address.
     pub fn allows(&self, address: IpAddr) -> bool {
         match self {
             Self::Allow => true,
-            Self::Deny { addresses, .. } => addresses.contains(&address.to_canonical()),
+            Self::Deny(listed) => listed.has_address(address),
         }
-    }
-
-    /// True when names decide where addresses do not.
-    pub fn has_names(&self) -> bool {
-        matches!(self, Self::Deny { names, .. } if !names.is_empty())
     }
 
     /// True when a connection may go to a name, in lower case and without a final dot.
     pub fn allows_name(&self, name: &str) -> bool {
         match self {
             Self::Allow => true,
-            Self::Deny { names, .. } => names.iter().any(|allowed| match allowed.strip_prefix("*.") {
-                Some(suffix) => {
-                    name.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-                }
-                None => **allowed == *name,
-            }),
+            Self::Deny(listed) => listed.has_name(name),
         }
+    }
+}
+
+/// The proxy that connections out of the mesh go through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressGateway {
+    /// Its port in [`Mesh::outbound`]; on the gateway itself that of [`Mesh::inbound`], as [`Service::name`] has it.
+    pub service: Arc<str>,
+    /// What goes through it; nothing listed: all that leaves.
+    pub destinations: Destinations,
+}
+
+/// The way of a connection that leads to no service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// From here.
+    Direct,
+    /// Through the egress gateway.
+    Gateway,
+    /// None: it may not leave.
+    Refused,
+}
+
+impl Mesh {
+    /// The way out to an address, or to a name in lower case and without a final dot.
+    pub fn exit(&self, name: Option<&str>, address: Option<IpAddr>) -> Exit {
+        let is_in = |listed: &Destinations| {
+            name.is_some_and(|name| listed.has_name(name))
+                || address.is_some_and(|address| listed.has_address(address))
+        };
+        let is_allowed = match &self.egress {
+            Egress::Allow => true,
+            Egress::Deny(listed) => is_in(listed),
+        };
+        match &self.egress_gateway {
+            Some(gateway) if is_in(&gateway.destinations) => Exit::Gateway,
+            Some(gateway) if gateway.destinations.is_empty() && is_allowed => Exit::Gateway,
+            _ if is_allowed => Exit::Direct,
+            _ => Exit::Refused,
+        }
+    }
+
+    /// True when names decide about connections that leave, and not their addresses alone.
+    pub fn exits_have_names(&self) -> bool {
+        let has_names = |listed: &Destinations| !listed.names.is_empty();
+        matches!(&self.egress, Egress::Deny(listed) if has_names(listed))
+            || self.egress_gateway.as_ref().is_some_and(|gateway| has_names(&gateway.destinations))
     }
 }
 
@@ -200,6 +248,8 @@ impl Egress {
 pub enum Role {
     /// The workload calls the service of this name here.
     Upstream(Arc<str>),
+    /// The workload calls something out of the mesh here: a name in lower case or an address, and its port.
+    Outside(Arc<str>, u16),
     /// Connections of the workload that were made to other addresses end here.
     Outbound,
     /// Connections to the workload that came without a proxy end here.
@@ -236,20 +286,61 @@ impl Mesh {
 mod tests {
     use super::*;
 
+    fn listed(names: &[&str], blocks: &[&str]) -> Destinations {
+        Destinations {
+            names: names.iter().map(|name| (*name).into()).collect(),
+            blocks: blocks.iter().map(|block| block.parse().expect("a block")).collect(),
+        }
+    }
+
+    fn mesh(egress: Egress, gateway: Option<Destinations>) -> Mesh {
+        let egress_gateway =
+            gateway.map(|destinations| EgressGateway { service: "default/egress:443".into(), destinations });
+        Mesh { egress, egress_gateway, ..Mesh::default() }
+    }
+
     #[test]
-    fn a_wildcard_stands_for_names_below_it_only() {
-        let names = Box::new(["*.example.com".into(), "one.test".into()]);
-        let egress = Egress::Deny { addresses: Box::new([]), names };
-        for (name, allowed) in [
-            ("a.example.com", true),
-            ("b.a.example.com", true),
-            ("example.com", false),
-            (".example.com", false),
-            ("notexample.com", false),
-            ("one.test", true),
-            ("two.test", false),
+    fn the_way_out_follows_what_is_listed() {
+        let (api, www) = ("api.example.com", "www.example.com");
+        let deny = || Egress::Deny(listed(&[www], &["192.0.2.0/24"]));
+        let through = || Some(listed(&[api], &["203.0.113.7"]));
+        let everything = || Some(Destinations::default());
+        let (near, far, other) =
+            ([192, 0, 2, 9].into(), [203, 0, 113, 7].into(), IpAddr::from([198, 51, 100, 1]));
+        for (egress, gateway, ways) in [
+            (Egress::Allow, None, [Exit::Direct; 6]),
+            (Egress::Allow, everything(), [Exit::Gateway; 6]),
+            (
+                Egress::Allow,
+                through(),
+                [Exit::Gateway, Exit::Direct, Exit::Direct, Exit::Direct, Exit::Gateway, Exit::Direct],
+            ),
+            (
+                deny(),
+                through(),
+                [Exit::Gateway, Exit::Direct, Exit::Refused, Exit::Direct, Exit::Gateway, Exit::Refused],
+            ),
+            (
+                deny(),
+                everything(),
+                [Exit::Refused, Exit::Gateway, Exit::Refused, Exit::Gateway, Exit::Refused, Exit::Refused],
+            ),
+            (
+                deny(),
+                None,
+                [Exit::Refused, Exit::Direct, Exit::Refused, Exit::Direct, Exit::Refused, Exit::Refused],
+            ),
         ] {
-            assert_eq!(egress.allows_name(name), allowed, "{name}");
+            let mesh = mesh(egress, gateway);
+            let found = [
+                mesh.exit(Some(api), None),
+                mesh.exit(Some(www), None),
+                mesh.exit(Some("else.example.com"), None),
+                mesh.exit(None, Some(near)),
+                mesh.exit(None, Some(far)),
+                mesh.exit(None, Some(other)),
+            ];
+            assert_eq!(found, ways, "{:?} {:?}", mesh.egress, mesh.egress_gateway);
         }
     }
 }

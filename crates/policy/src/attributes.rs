@@ -20,6 +20,11 @@ pub static SCHEMA: Schema = Schema {
         Field { name: "request", kind: Kind::Object(&REQUEST), doc: "The request, as the client sent it." },
         Field { name: "source", kind: Kind::Object(&SOURCE), doc: "Who asks." },
         Field {
+            name: "destination",
+            kind: Kind::Object(&DESTINATION),
+            doc: "Where a connection leads that leaves the mesh through its egress gateway.",
+        },
+        Field {
             name: "principal",
             kind: Kind::Object(&PRINCIPAL),
             doc: "Who asks, as an authentication has proven.",
@@ -100,6 +105,17 @@ pub(crate) static SOURCE: Schema = Schema {
     ],
 };
 
+pub(crate) static DESTINATION: Schema = Schema {
+    fields: &[
+        Field {
+            name: "host",
+            kind: Kind::Text,
+            doc: "The name in lower case, or the address; empty for what stays in the mesh.",
+        },
+        Field { name: "port", kind: Kind::Int, doc: "The port; 0 for what stays in the mesh." },
+    ],
+};
+
 static CERTIFICATE: Schema = Schema {
     fields: &[
         Field { name: "subject", kind: Kind::Text, doc: "The subject: `CN=api,O=Example` (RFC 4514)." },
@@ -144,6 +160,7 @@ pub(crate) static LISTENER: Schema =
 pub struct Attributes<'a> {
     request: Request<'a>,
     source: Source,
+    destination: Destination<'a>,
     principal: Who,
     consumer: Whose,
     listener: Listener,
@@ -163,6 +180,9 @@ struct Source {
     address: IpAddr,
     certificate: Shown,
 }
+
+/// A host out of the mesh and a port.
+struct Destination<'a>(Option<(&'a str, u16)>);
 
 /// The certificate that was shown.
 struct Shown(Option<Arc<Certificate>>);
@@ -188,6 +208,7 @@ impl<'a> Attributes<'a> {
                 cookies: Cookies(head),
             },
             source: Source { address: cx.client, certificate: Shown(cx.certificate.clone()) },
+            destination: Destination(cx.destination),
             principal: Who(cx.found.principal.clone()),
             consumer: Whose(cx.found.principal.clone()),
             listener: Listener(cx.port),
@@ -197,32 +218,35 @@ impl<'a> Attributes<'a> {
 
 /// The attributes of a connection that is carried as it is: nothing of requests has a value, nor has what only requests can
 /// prove.
-pub struct OfConnection {
+pub struct OfConnection<'a> {
     source: Source,
+    destination: Destination<'a>,
     listener: Listener,
 }
 
-impl OfConnection {
-    /// Borrows nothing: they are few.
-    pub fn new(cx: &Exchange<'_>) -> Self {
+impl<'a> OfConnection<'a> {
+    /// They are few.
+    pub fn new(cx: &Exchange<'a>) -> Self {
         Self {
             source: Source { address: cx.client, certificate: Shown(cx.certificate.clone()) },
+            destination: Destination(cx.destination),
             listener: Listener(cx.port),
         }
     }
 }
 
-impl Object for OfConnection {
+impl Object for OfConnection<'_> {
     fn field(&self, name: &str) -> Option<Value<'_>> {
         Some(Value::Map(Map::Object(match name {
             "source" => &self.source,
+            "destination" => &self.destination,
             "listener" => &self.listener,
             _ => return None,
         })))
     }
 
     fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
-        tell(&["source", "listener"], each);
+        tell(&["source", "destination", "listener"], each);
     }
 }
 
@@ -255,6 +279,7 @@ impl Object for Attributes<'_> {
         Some(Value::Map(Map::Object(match name {
             "request" => &self.request,
             "source" => &self.source,
+            "destination" => &self.destination,
             "principal" => &self.principal,
             "jwt" => return self.principal.field("claims"),
             "consumer" => &self.consumer,
@@ -301,6 +326,20 @@ impl Object for Request<'_> {
 
     fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
         tell_all(&REQUEST, each);
+    }
+}
+
+impl Object for Destination<'_> {
+    fn field(&self, name: &str) -> Option<Value<'_>> {
+        Some(match name {
+            "host" => borrowed(self.0.map_or("", |(host, _)| host)),
+            "port" => Value::Int(self.0.map_or(0, |(_, port)| port.into())),
+            _ => return None,
+        })
+    }
+
+    fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
+        tell_all(&DESTINATION, each);
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Exchange<'a> {
     pub scheme: Scheme,
     /// Port of the listener.
     pub port: u16,
+    /// Where a connection leads that leaves the mesh here: a name in lower case or an address, and a port.
+    pub destination: Option<(&'a str, u16)>,
     /// Length of the path prefix that the route matched; `None` when it matched otherwise.
     pub matched_prefix: Option<usize>,
     /// The request's id.
@@ -155,6 +157,7 @@ impl Exchange<'_> {
             certificate: None,
             scheme,
             port,
+            destination: None,
             matched_prefix: None,
             request_id: "",
             unix_nanos: 0,

@@ -567,6 +567,7 @@ impl<'a> Exchange<'a> {
             certificate: self.connection.certificate(),
             scheme: self.connection.scheme,
             port: self.connection.address.port(),
+            destination: None,
             matched_prefix: self.matched_prefix,
             request_id: self.request_id.as_str(),
             unix_nanos: self.worker.unix_nanos(self.started),

@@ -2,7 +2,8 @@
 //!
 //! [`tcp`] is the corridor of a connection: the [`header`] of a load balancer in front, TLS passed on or terminated
 //! ([`hello`]), a backend, and the [`relay`] between both streams; one record at the end. The relay knows nothing of
-//! how its streams were opened; [`hbone`] does the same for streams of HTTP/2 between proxies of the mesh. [`udp`] carries datagrams, by session.
+//! how its streams were opened; [`hbone`] does the same for streams of HTTP/2 between proxies of the mesh. [`leave`] carries what leads out of the mesh ([`outside`]), through
+//! the proxy that [`egress`] is, where there is one. [`udp`] carries datagrams, by session.
 
 pub(crate) mod header;
 mod hello;
@@ -10,5 +11,8 @@ mod relay;
 mod record;
 pub(crate) mod tcp;
 pub(crate) mod hbone;
+pub(crate) mod outside;
+pub(crate) mod leave;
+mod egress;
 mod sessions;
 pub(crate) mod udp;

@@ -4,6 +4,8 @@
 //! [`start`] finds it, and the rest goes the ways of [`crate::downstream`] and [`crate::l4`]. Requests and connections
 //! between proxies share connections of HTTP/2 ([`tunnel`]); connections travel in CONNECT streams ([`crate::l4::hbone`]).
 
+mod captured;
+
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -12,23 +14,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rhumb_base::virtual_address::VirtualAddress;
 use rhumb_codec::head::{Method, RequestHead};
 use rhumb_conn::io::Io;
 use rhumb_plan::Port;
-use rhumb_plan::mesh::{Place, Role, Service};
+use rhumb_plan::mesh::{Exit, Place, Role, Service};
 use rhumb_telemetry::metrics::LocalCounter;
 use rhumb_telemetry::{Metric, WorkerMetrics};
+use rhumb_tls::TlsStream;
 use rhumb_tls::mesh::PeerSvid;
-use rhumb_tls::{Peek, TlsStream, peek_client_hello};
 use tokio::net::TcpStream;
 
-use crate::discovery::Answer;
-
+use self::captured::{captured, captured_inbound};
 use crate::downstream::{self, Connection};
 use crate::l4;
 use crate::l4::header::Ends;
 use crate::signals::UNKNOWN;
+use crate::l4::leave::leave;
+use crate::l4::outside::{Host, Outside};
 use crate::worker::{Member, Worker};
 
 /// How long bytes that may become a request wait for the next ones, before it is looked again.
@@ -194,6 +196,13 @@ pub(crate) fn start(
             });
         }
         Role::Upstream(name) => outbound(worker, name, stream, ends, member),
+        Role::Outside(host, number) => {
+            let (worker, port) = (Rc::clone(worker), Arc::clone(port));
+            let to = Outside { host: Host::parse(host), port: *number };
+            let exit = worker.plan().mesh.as_ref().map(|mesh| mesh.exit(to.host.name(), to.host.address()));
+            let exit = exit.unwrap_or(Exit::Refused);
+            tokio::task::spawn_local(leave(worker, port, stream, ends, to, exit, member));
+        }
         Role::Outbound => captured(worker, port, stream, peer, member),
         Role::Inbound => captured_inbound(worker, port, stream, peer, member),
     }
@@ -394,192 +403,9 @@ pub(crate) fn is_tunnel(head: &RequestHead) -> bool {
     head.method() == Method::Connect && head.protocol().is_none()
 }
 
-/// A connection of the workload that was made to another address.
-fn captured(worker: &Rc<Worker>, port: &Arc<Port>, stream: TcpStream, peer: SocketAddr, member: Member) {
-    let Some(destination) = destination(worker, port, &stream, peer) else { return };
-    let ends = Ends { client: peer, destination: Some(destination) };
-    let plan = worker.plan();
-    let Some(mesh) = &plan.mesh else { return };
-    if let Some(name) = mesh.at(&destination) {
-        return outbound(worker, &name, stream, ends, member);
-    }
-    let is_virtual = VirtualAddress::from_ip(destination.ip()).is_some();
-    if !worker.discovery.is_asked() && is_virtual {
-        return refuse(worker, port, &stream, "no_service");
-    }
-    let is_allowed = mesh.egress.allows(destination.ip());
-    if !worker.discovery.is_asked() && (is_allowed || !mesh.egress.has_names()) {
-        return leave(worker, port, stream, ends, destination, is_allowed, member);
-    }
-    let (worker, port) = (Rc::clone(worker), Arc::clone(port));
-    tokio::task::spawn_local(async move {
-        let answer = match worker.discovery.ask(destination).await {
-            Ok(answer) => answer,
-            Err(limit) => {
-                worker.metrics.borrow_mut().limit(limit);
-                Answer::Unknown
-            }
-        };
-        // What was learned may be in another plan than the one before.
-        let plan = worker.plan();
-        let Some(mesh) = &plan.mesh else { return };
-        let known = match &answer {
-            Answer::Service(name) => mesh.outbound.get_key_value(name).map(|(name, _)| Arc::clone(name)),
-            _ => mesh.at(&destination),
-        };
-        match known {
-            Some(name) => outbound(&worker, &name, stream, ends, member),
-            // Nobody is there but who the mesh leads there.
-            None if VirtualAddress::from_ip(destination.ip()).is_some() => {
-                refuse(&worker, &port, &stream, "no_service");
-            }
-            None => {
-                let mut is_allowed = answer == Answer::Allowed || mesh.egress.allows(destination.ip());
-                if !is_allowed && mesh.egress.has_names() {
-                    let until = Instant::now() + port.settings.header_timeout;
-                    let asked = asked_name(&stream, until).await;
-                    is_allowed = asked.is_some_and(|name| mesh.egress.allows_name(&name));
-                }
-                leave(&worker, &port, stream, ends, destination, is_allowed, member);
-            }
-        }
-    });
-}
-
-/// Bytes in which a client has said what it asks for, or nothing is known of it.
-const ASKED: usize = 16 << 10;
-
-/// The name that a client asks for with its first bytes: the server name of TLS, or the host of a request of HTTP/1.
-async fn asked_name(stream: &TcpStream, until: Instant) -> Option<String> {
-    let mut bytes = vec![0; ASKED];
-    let wait = async {
-        loop {
-            let read = stream.peek(&mut bytes).await.ok().filter(|read| *read > 0)?;
-            let first = bytes.get(..read).unwrap_or_default();
-            match peek_client_hello(first) {
-                Peek::Hello(hello) => return hello.server_name.map(|name| name.to_string()),
-                Peek::NotTls if spoken(first) == Some(Spoken::Other) => return None,
-                Peek::NotTls => {
-                    if let Some(host) = host(first) {
-                        return Some(host);
-                    }
-                }
-                Peek::NeedMore => {}
-                Peek::TooLong | Peek::Malformed => return None,
-            }
-            if read >= ASKED {
-                return None;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    tokio::time::timeout_at(until.into(), wait).await.ok().flatten()
-}
-
-/// The host of a request of HTTP/1, in lower case and without its port, once its field is there.
-fn host(first: &[u8]) -> Option<String> {
-    let mut lines = first.split_inclusive(|&b| b == b'\n').skip(1).filter(|line| line.ends_with(b"\n"));
-    let value = lines.find_map(|line| {
-        let (name, value) = line.split_at_checked(5)?;
-        name.eq_ignore_ascii_case(b"host:").then_some(value)
-    })?;
-    let authority = std::str::from_utf8(value.trim_ascii()).ok()?;
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    Some(host.trim_end_matches('.').to_ascii_lowercase())
-}
-
-/// Where a captured connection was going; nothing for one that was made to the socket itself, or by this process: either
-/// would come back for ever.
-fn destination(worker: &Worker, port: &Port, stream: &TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
-    let destination = rhumb_net::capture::original_destination(stream).ok().flatten();
-    let reason = match destination {
-        None => "not_captured",
-        Some(destination) if rhumb_net::capture::is_own(peer, destination) => {
-            tracing::warn!(%destination, "a connection of this process was brought back to it");
-            "loop"
-        }
-        Some(destination) => return Some(destination),
-    };
-    worker.metrics.borrow_mut().add(Metric::ConnectionsRefused, &[port.name.as_str(), reason], 1);
-    let _ = rhumb_net::socket::reset_on_close(stream);
-    None
-}
-
-/// Ends a connection at once: an orderly end would look like an answer.
-fn refuse(worker: &Worker, port: &Port, stream: &TcpStream, reason: &str) {
-    worker.metrics.borrow_mut().add(Metric::ConnectionsRefused, &[port.name.as_str(), reason], 1);
-    let _ = rhumb_net::socket::reset_on_close(stream);
-}
-
-/// A connection that leads out of the mesh.
-fn leave(
-    worker: &Rc<Worker>,
-    port: &Arc<Port>,
-    stream: TcpStream,
-    ends: Ends,
-    destination: SocketAddr,
-    is_allowed: bool,
-    member: Member,
-) {
-    if is_allowed {
-        tokio::task::spawn_local(l4::tcp::pass_on(
-            Rc::clone(worker),
-            Arc::clone(port),
-            stream,
-            ends.client,
-            destination,
-            member,
-        ));
-        return;
-    }
-    tracing::info!(%destination, "a connection out of the mesh is refused (`egress: deny`)");
-    refuse(worker, port, &stream, "egress_denied");
-}
-
-/// A connection to the workload that no proxy has made.
-fn captured_inbound(
-    worker: &Rc<Worker>,
-    port: &Arc<Port>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    member: Member,
-) {
-    let Some(destination) = destination(worker, port, &stream, peer) else { return };
-    let plan = worker.plan();
-    let Some(mesh) = &plan.mesh else { return };
-    let refuse = |reason: &str| refuse(worker, port, &stream, reason);
-    if !mesh.is_permissive {
-        tracing::debug!(%peer, "plain text to the workload is refused");
-        return refuse("plaintext");
-    }
-    let Some((name, service)) =
-        mesh.inbound_ports.get(&destination.port()).and_then(|name| mesh.inbound.get_key_value(name))
-    else {
-        return refuse("no_service");
-    };
-    worker.plaintext.note(peer.ip().to_canonical());
-    let ends = Ends { client: peer, destination: Some(destination) };
-    dispatch(worker, service, Place::Inbound(Arc::clone(name)), stream, ends, member);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_host_of_a_request_is_known_once_its_line_is_whole() {
-        for (first, found) in [
-            (&b"GET / HTTP/1.1\r\nAccept: a\r\nHOST: Api.Example.com:80\r\n"[..], Some("api.example.com")),
-            (b"GET / HTTP/1.1\r\nHost: api.example.com", None),
-            (b"GET / HTTP/1.1\r\nX-Host: a\r\nHost: b.\r\n\r\n", Some("b")),
-            (b"GET / HTTP/1.1\r\n\r\n", None),
-        ] {
-            assert_eq!(host(first).as_deref(), found, "{}", String::from_utf8_lossy(first));
-        }
-    }
 
     #[test]
     fn an_authority_means_a_service_by_any_of_its_names_or_the_only_one() {

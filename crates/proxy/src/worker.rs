@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rhumb_base::outside::OutsideNames;
 use rhumb_base::rng::Rng;
 use rhumb_codec::head::{RequestHead, ResponseHead};
 use rhumb_plan::{Current, Plan, Reader};
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 use crate::call;
 use crate::discovery::{Discovery, Plaintext};
 use crate::export::Exports;
+use crate::l4::outside::OutsideDns;
 use crate::l4::udp::Hub;
 use crate::listener;
 use crate::mesh::Found;
@@ -72,6 +74,8 @@ pub struct Shared {
     pub pressure: Arc<Pressure>,
     /// Who knows where captured connections lead.
     pub discovery: Discovery,
+    /// Names out of the mesh by the addresses that stand for them.
+    pub outside: Arc<OutsideNames>,
     /// Who calls the workload in plain text.
     pub plaintext: Arc<Plaintext>,
     /// Golden signals; `None` is off.
@@ -139,6 +143,8 @@ pub struct Worker {
     /// What is spoken on ports of the mesh that do not say.
     pub(crate) found: Found,
     pub(crate) discovery: Discovery,
+    pub(crate) outside: Arc<OutsideNames>,
+    pub(crate) outside_dns: OutsideDns,
     pub(crate) plaintext: Arc<Plaintext>,
     /// Who looks at exchanges.
     pub(crate) watched: Watched,
@@ -190,6 +196,8 @@ impl Worker {
             exports: Exports::default(),
             found: Found::default(),
             discovery: shared.discovery.clone(),
+            outside: Arc::clone(&shared.outside),
+            outside_dns: OutsideDns::default(),
             plaintext: Arc::clone(&shared.plaintext),
             watched: Watched::new(Arc::clone(&shared.taps)),
             requests: RefCell::default(),

@@ -268,9 +268,8 @@ impl Memory {
             of_services.extend(port.map(|port| (of, Arc::new(port))));
         }
         ports.extend(mesh::sockets(mesh, &own, &doors.port_settings, &ports, &mut report));
-        let mesh = mesh::planned(mesh, own, of_services, previous);
-
         let (mut used, dns, kept) = backends.into_kept();
+        let mesh = mesh::planned(mesh, own, of_services, &dns, previous);
         self.backends = kept;
         used.sort_by(|a, b| a.name.cmp(&b.name));
         let revision = previous.map_or(0, |plan| plan.revision) + 1;

@@ -10,6 +10,7 @@ mod names;
 mod services;
 mod backend;
 mod routed;
+mod egress;
 mod doors;
 mod made;
 mod own;
@@ -96,10 +97,13 @@ pub(crate) struct Expanded {
     pub(crate) sockets: Vec<(SocketAddr, Box<str>, plan::Role)>,
     /// By address: services that the workload calls.
     pub(crate) addresses: Vec<(SocketAddr, Arc<str>)>,
-    /// Server names of services that are served here, each with its port of the workload and `NAMESPACE/NAME:PORT`.
-    pub(crate) inbound: Vec<(Arc<str>, u16, PortKey)>,
+    /// Server names of services that are served here, each with its port of the workload, if it has one there, and
+    /// `NAMESPACE/NAME:PORT`.
+    pub(crate) inbound: Vec<(Arc<str>, Option<u16>, PortKey)>,
     pub(crate) capture: Option<plan::Capture>,
     pub(crate) egress: plan::Egress,
+    pub(crate) egress_gateway: Option<plan::EgressGateway>,
+    pub(crate) is_egress_gateway: bool,
     pub(crate) is_permissive: bool,
     pub(crate) trust_domain: Option<TrustDomain>,
     /// The Sidecar of this process.
@@ -160,6 +164,8 @@ struct Maker<'d> {
     made: HashMap<Box<str>, Arc<Doc>>,
     virtual_addresses: Allocation,
     advice: Arc<Advice>,
+    /// The port that connections out of the mesh are for.
+    egress_gateway: Option<PortKey>,
     out: Expanded,
 }
 
@@ -184,10 +190,12 @@ impl Memory {
             made: HashMap::new(),
             virtual_addresses: std::mem::take(&mut self.virtual_addresses),
             advice: Arc::clone(&self.advice),
+            egress_gateway: None,
             out: Expanded::default(),
         };
         maker.collect(docs);
         maker.settings();
+        maker.find_egress_gateway();
         maker.make(docs);
         self.made = maker.made;
         self.virtual_addresses = maker.virtual_addresses;
@@ -245,13 +253,20 @@ impl<'d> Maker<'d> {
         };
         if let Some(sidecar) = self.sidecar {
             for upstream in &sidecar.spec.upstreams {
-                let namespace = upstream.service.namespace().unwrap_or_else(|| sidecar.doc.namespace());
-                let service =
-                    self.service(sidecar.doc, &upstream.service.span, (namespace, upstream.service.name()));
+                let Some(written) = &upstream.service else {
+                    self.outside_upstream(sidecar.doc, upstream);
+                    continue;
+                };
+                let namespace = written.namespace().unwrap_or_else(|| sidecar.doc.namespace());
+                let service = self.service(sidecar.doc, &written.span, (namespace, written.name()));
                 let Some(service) = service else { continue };
-                let port = self.one_port(sidecar.doc, upstream.service.span, service, upstream.port.as_ref());
+                let port = self.one_port(sidecar.doc, written.span, service, upstream.port.as_ref());
                 let Some(port) = port else { continue };
                 let name: PortKey = (namespace.into(), service.doc.name().into(), port);
+                if self.leads_out(&name) {
+                    self.calls_egress_gateway(sidecar.doc, written);
+                    continue;
+                }
                 let role = plan::Role::Upstream(shown(&name).into());
                 let label = format!("{}/upstream/{}", sidecar.doc.namespace(), backend_name(&name.1, name.2));
                 self.out.sockets.push((upstream.listen.get(), label.into(), role));
@@ -298,6 +313,7 @@ impl<'d> Maker<'d> {
         for name in &outbound {
             self.outbound(name, &routed);
         }
+        self.way_out(&routed);
         self.inbound();
     }
 

@@ -290,7 +290,7 @@ pub(crate) fn positive(
     default
 }
 
-fn cidr(range: &rhumb_model::scalar::Cidr) -> Option<Cidr> {
+pub(crate) fn cidr(range: &rhumb_model::scalar::Cidr) -> Option<Cidr> {
     format!("{}/{}", range.address(), range.prefix()).parse().ok()
 }
 

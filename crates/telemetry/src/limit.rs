@@ -94,6 +94,8 @@ limits! {
         "TCP connections with captured questions for names. One more is closed at once.";
     MeshQuestions = "mesh_questions", "", "256, 5s each",
         "Captured connections, or questions for names, that wait to be told where they lead. One more is taken for one that leads out of the mesh.";
+    EgressLookups = "egress_lookups", "", "256 per worker",
+        "Names out of the mesh that are looked up at a time, for connections that leave it here. One more connection is refused.";
     MeshLookups = "mesh_lookups", "", "4096 found, 1024 at a time",
         "Services that a captured workload has called and no document of it names. One more is not looked up.";
     ReplayTotal = "replay_total", "", "16Mi per worker",

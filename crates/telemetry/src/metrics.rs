@@ -156,6 +156,8 @@ metrics! {
         "Requests of the mesh, on the side of the service: who called (namespace/account), what, and the class of the status.";
     MeshConnections = "rhumb_mesh_connections_total", Counter, "", ["source", "service"],
         "Connections of the mesh that were carried as they are, on the side of the service.";
+    EgressConnections = "rhumb_mesh_egress_connections_total", Counter, "", ["source", "destination", "outcome"],
+        "Connections that asked the egress gateway to leave the mesh: who (namespace/account), the entry that lists where to (other: none), and ok, not_listed, denied or unreachable.";
     AcceptErrors = "rhumb_accept_errors_total", Counter, "", ["server_listener", "reason"],
         "Errors of accept(2).";
     Handshakes = "rhumb_tls_handshakes_total", Counter, "", ["server_listener", "version", "resumed"],

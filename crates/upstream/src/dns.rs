@@ -12,7 +12,7 @@ mod lookup;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -283,6 +283,20 @@ impl Dns {
         watched.retain(|_, other| other.strong_count() > 0);
         watched.insert(query, Arc::downgrade(&resolution));
         Watch(resolution)
+    }
+
+    /// The addresses of a name, looked up once, with how long they may be kept.
+    ///
+    /// # Errors
+    /// [`Trouble`], when there are none.
+    pub async fn addresses(&self, name: &str) -> Result<(Vec<IpAddr>, Duration), Trouble> {
+        // With its final dot: no search list is gone through.
+        let name = format!("{}.", name.trim_end_matches('.')).into();
+        let query = Query::Address { name, port: 0 };
+        let answer = lookup::resolve(&self.0.resolver, &query).await?;
+        let ttl = answer.ttl;
+        let specs = answer.complete_with(&[]);
+        Ok((specs.iter().map(|spec| spec.address.ip()).collect(), ttl))
     }
 }
 

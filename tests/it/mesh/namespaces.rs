@@ -10,15 +10,15 @@ use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
 
-const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
+pub(super) const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 
 /// Machines, each with a service or a caller.
-struct Lab {
-    world: World,
-    network: Network,
+pub(super) struct Lab {
+    pub(super) world: World,
+    pub(super) network: Network,
     machines: Vec<(&'static str, Machine)>,
-    dir: TempDir,
-    programs: Vec<Program>,
+    pub(super) dir: TempDir,
+    pub(super) programs: Vec<Program>,
 }
 
 /// Services that call one another, each in a language of its own.
@@ -33,7 +33,7 @@ const WHOLE: &str = "shop < orders < stock";
 
 impl Lab {
     /// Machines, and a Service for each that has a port.
-    fn new(machines: &[(&'static str, Option<&str>)]) -> Self {
+    pub(super) fn new(machines: &[(&'static str, Option<&str>)]) -> Self {
         let (network, mut world) = (Network::new(), World::new());
         let made = machines.iter().map(|(name, port)| {
             let machine = network.machine(name);
@@ -55,12 +55,12 @@ impl Lab {
         Self { world, network, machines, dir, programs: Vec::new() }
     }
 
-    fn machine(&self, name: &str) -> &Machine {
+    pub(super) fn machine(&self, name: &str) -> &Machine {
         let found = self.machines.iter().find(|(of, _)| *of == name);
         &found.unwrap_or_else(|| panic!("no machine {name}")).1
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -73,14 +73,23 @@ impl Lab {
 
     /// The gateway: reachable by whoever is on its machine, and a member of the mesh.
     fn start_gate(&mut self) {
-        let home = self.home("gate");
+        let documents = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gate}\n\
+             spec: {gatewayClassName: rhumb, listeners: [{name: http, port: 8080, protocol: HTTP}]}\n---\n\
+             apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: shop}\n\
+             spec: {parentRefs: [{name: gate}], rules: [{backendRefs: [{kind: Service, name: shop, port: 80}]}]}\n---\n";
+        self.start_process("gate", documents, "workload: {serviceAccount: gate}");
+    }
+
+    /// A proxy without an application of its own: what its Sidecar says is all that it does.
+    pub(super) fn start_proxy(&mut self, name: &str, sidecar: &str) {
+        self.start_process(name, "", sidecar);
+    }
+
+    fn start_process(&mut self, name: &str, documents: &str, sidecar: &str) {
+        let home = self.home(name);
         let text = format!(
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: gate}}\n\
-             spec: {{gatewayClassName: rhumb, listeners: [{{name: http, port: 8080, protocol: HTTP}}]}}\n---\n\
-             apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: shop}}\n\
-             spec: {{parentRefs: [{{name: gate}}], rules: [{{backendRefs: [{{kind: Service, name: shop, port: 80}}]}}]}}\n---\n\
-             apiVersion: rhumb.dev/v1alpha1\nkind: Sidecar\nmetadata: {{name: gate}}\n\
-             spec: {{workload: {{serviceAccount: gate}}, identity: {{certificate: 'file:workload.crt', key: 'file:workload.key', \
+            "{documents}apiVersion: rhumb.dev/v1alpha1\nkind: Sidecar\nmetadata: {{name: {name}}}\n\
+             spec: {{{sidecar}, identity: {{certificate: 'file:workload.crt', key: 'file:workload.key', \
              bundle: 'file:../bundle.pem'}}}}\n{}",
             self.world.documents
         );
@@ -92,11 +101,11 @@ impl Lab {
             .arg(home.join("mesh.yaml"))
             .arg("--admin-token-file")
             .arg(home.join("token"));
-        self.start("gate", &command);
+        self.start(name, &command);
     }
 
     /// An application and its sidecar.
-    fn start_sidecar(&mut self, name: &str, options: &[&str], application: &Command) {
+    pub(super) fn start_sidecar(&mut self, name: &str, options: &[&str], application: &Command) {
         self.start_sidecar_under(name, &[], options, application);
     }
 
@@ -123,7 +132,7 @@ impl Lab {
     }
 
     /// Captures what a machine sends and gets. Names are asked of somebody who does not answer.
-    fn intercept(&self, name: &str) {
+    pub(super) fn intercept(&self, name: &str) {
         self.intercept_with(name, "10.77.0.254");
     }
 
@@ -135,7 +144,7 @@ impl Lab {
     }
 
     /// Waits until a call brings what it should.
-    fn until(&self, what: &str, expected: &str, mut call: impl FnMut() -> Finished) {
+    pub(super) fn until(&self, what: &str, expected: &str, mut call: impl FnMut() -> Finished) {
         let mut last = None;
         let arrived = wait::poll(wait::LIMIT, || {
             let done = call();
@@ -154,13 +163,13 @@ impl Lab {
         home
     }
 
-    fn curl(&self, from: &str, url: &str) -> Finished {
+    pub(super) fn curl(&self, from: &str, url: &str) -> Finished {
         let mut command = self.machine(from).command("curl");
         command.args(["-sS", "--max-time", "60", url]);
         finish(command)
     }
 
-    fn logs(&self) -> String {
+    pub(super) fn logs(&self) -> String {
         self.programs.iter().map(Program::log).collect::<Vec<_>>().join("\n---\n")
     }
 }

@@ -168,7 +168,8 @@ impl Member {
             format!("{}/{}", service.namespace().unwrap_or(namespace), service.name())
         };
         let mut resources = vec![(Kind::Own, id.clone())];
-        let called = spec.upstreams.iter().map(|upstream| path(&upstream.service.value));
+        let called =
+            spec.upstreams.iter().filter_map(|upstream| Some(path(&upstream.service.as_ref()?.value)));
         let served = spec.inbound.iter().map(|inbound| path(&inbound.service.value));
         resources.extend(called.chain(served).map(|service| (Kind::Service, service)));
         let mut services: Vec<String> =

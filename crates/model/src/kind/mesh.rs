@@ -5,11 +5,12 @@ use super::secret::SecretText;
 use super::service::{AppProtocol, TUNNEL_PORT, parse_service_name};
 use crate::decode::{Complaint, Decode, Decoder, Defs, List, Whole, choice, decode_text, object};
 use crate::diag::{Diag, Rule};
-use crate::scalar::{Duration, Hostname, IpAddress, Name, Namespace, Port, PreciseHostname, SocketAddress};
+use crate::scalar::{
+    Cidr, Duration, HostPort, Hostname, IpAddress, Name, Namespace, Port, PreciseHostname, SocketAddress,
+};
 use crate::span::{Span, Spanned};
 use crate::value::Node;
 use serde_json::json;
-use std::net::IpAddr;
 
 /// The trust domain when none is written.
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
@@ -23,38 +24,49 @@ object! {
         "mtls" mtls: Spanned<MeshMtls>,
         /// What happens to connections that lead out of the mesh: `allow` (default) or `deny`.
         "egress" egress: Spanned<Egress>,
-        /// Names and addresses outside that connections may lead to although `egress` is `deny`; `*.example.com` for all
-        /// below one.
+        /// Names, addresses and blocks of addresses outside that connections may lead to although `egress` is `deny`;
+        /// `*.example.com` for all below one.
         "allowedNames" allowed_names: List<Spanned<Outside>, 0, 1024>,
+        /// The proxy that connections out of the mesh go through. Default: none; they leave from where they are made.
+        "egressGateway" egress_gateway: Option<EgressGateway>,
         /// Certificates of the mesh.
         "certificates" certificates: Option<Certificates>,
     }
 }
 
-/// Something outside of the mesh: a name, `*.example.com` for all below one, or an address.
+object! {
+    /// The proxy that connections out of the mesh go through: a service like any other, whose Workloads lead out.
+    pub struct EgressGateway as "an egressGateway" {
+        /// The service: `egress`, or `egress.NAMESPACE`. Its port is its only one.
+        "service" service: Spanned<ServiceName>,
+        /// Names, addresses and blocks of addresses that are reached through it; `*.example.com` for all below one. They need
+        /// not be in `allowedNames` too. Default: everything that leaves the mesh.
+        "destinations" destinations: List<Spanned<Outside>, 0, 1024>,
+    }
+}
+
+/// Something outside of the mesh: a name, `*.example.com` for all below one, an address, or a block of addresses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outside {
     /// A name.
     Name(Hostname),
-    /// An address.
-    Address(IpAddr),
+    /// A block of addresses, or one.
+    Block(Cidr),
 }
 
 impl Outside {
     fn parse(text: &str) -> Result<Self, Complaint> {
-        match text.parse() {
-            Ok(address) => Ok(Self::Address(address)),
-            Err(_) => Hostname::parse(text).map(Self::Name),
-        }
+        let is_block = text.contains(['/', ':']) || text.parse::<std::net::IpAddr>().is_ok();
+        if is_block { Cidr::parse(text).map(Self::Block) } else { Hostname::parse(text).map(Self::Name) }
     }
 }
 
 impl Decode for Outside {
     fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
-        decode_text(node, "name or address", cx, Self::parse)
+        decode_text(node, "name, address or block of addresses", cx, Self::parse)
     }
     fn schema(_: &mut Defs) -> serde_json::Value {
-        json!({ "type": "string", "description": "A name, `*.example.com` for all below one, or an IP address." })
+        json!({ "type": "string", "description": "A name, `*.example.com` for all below one, an IP address, or a block of them (`10.0.0.0/8`)." })
     }
 }
 
@@ -204,14 +216,42 @@ object! {
 }
 
 object! {
-    /// A service that the workload calls at an address of its own machine.
+    /// A service, or something out of the mesh, that the workload calls at an address of its own machine.
     pub struct Upstream as "an upstream" {
         /// The service: `orders`, or `orders.NAMESPACE`.
-        "service" service: Spanned<ServiceName>,
+        "service" service: Option<Spanned<ServiceName>>,
         /// The port of the service. Default: its only one.
         "port" port: Option<Spanned<Port>>,
+        /// Instead of a service: a name or address out of the mesh, with its port: `api.example.com:443`.
+        "host" host: Option<Spanned<HostPort>>,
         /// Where the workload calls it.
         "listen" listen: Spanned<SocketAddress>,
+    }
+    check Upstream::check;
+}
+
+impl Upstream {
+    fn check(&self, cx: &mut Decoder<'_>) {
+        let diag = match (&self.service, &self.host) {
+            _ if self.broken => return,
+            (Some(_), Some(host)) => cx
+                .error(Rule::Conflict, host.span, "`host` beside `service`")
+                .why("an upstream is a service of the mesh or something out of it")
+                .fix("make two upstreams of it"),
+            (None, None) => cx
+                .error(Rule::MissingField, self.span, "field `service` is missing")
+                .why("or `host`, for what is out of the mesh")
+                .fix("add `service: NAME`, or `host: NAME:PORT`"),
+            (None, Some(host)) => match &self.port {
+                Some(port) => cx
+                    .error(Rule::Conflict, port.span, "`port` beside `host`")
+                    .why("`host` has the port")
+                    .fix(format!("write `host: {}:{}`", host.host(), port.number())),
+                None => return,
+            },
+            (Some(_), None) => return,
+        };
+        cx.push(diag);
     }
 }
 
@@ -302,7 +342,7 @@ object! {
     /// A control plane of Rhumb.
     pub struct ControlPlane as "a control plane" {
         /// Where it is: one address or name with port, or several to fail over to.
-        "addresses" addresses: List<Spanned<crate::scalar::HostPort>, 1, 16>,
+        "addresses" addresses: List<Spanned<HostPort>, 1, 16>,
         /// The join token for the first connection: `file:PATH`.
         "token" token: Option<Spanned<SecretText>>,
         /// The token of a Kubernetes service account for the first connection, instead of a join token.

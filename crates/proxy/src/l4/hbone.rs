@@ -23,7 +23,9 @@ use rhumb_upstream::Target;
 use tokio::net::TcpStream;
 
 use crate::downstream::{self, Connection};
+use crate::l4::egress;
 use crate::l4::header::Ends;
+use crate::l4::outside::Outside;
 use crate::l4::record::Account;
 use crate::l4::relay::{Carried, RelayEnd, RelayLimits};
 use crate::l4::tcp;
@@ -45,12 +47,12 @@ pub(crate) async fn open(
     worker: &Worker,
     target: &Target,
     address: SocketAddr,
-    authority: SocketAddr,
+    authority: &str,
 ) -> Result<Box<h2::Stream>, Failure> {
     let mut head = worker.take_request();
     head.clear();
     head.set_method(b"CONNECT");
-    head.set_authority(authority.to_string().as_bytes());
+    head.set_authority(authority.as_bytes());
     head.content = Content::Streamed;
     let opened = worker.pools.open_stream(target, address, &head).await;
     worker.give_request(head);
@@ -91,6 +93,13 @@ pub(crate) async fn serve(
     head: Box<RequestHead>,
 ) {
     let status = match admit(worker, connection, &head) {
+        Ok(Leads::Outside(to, port)) => {
+            worker.give_request(head);
+            match egress::serve(worker, connection, &mut stream, to, &port).await {
+                Ok(()) => return,
+                Err(cause) => cause.facts().status,
+            }
+        }
         Ok(Leads::Requests(name, port)) => {
             worker.give_request(head);
             match serve_inside(worker, connection, &mut stream, name, &port).await {
@@ -181,6 +190,8 @@ enum Leads {
     Connection(Arc<Port>),
     /// To the requests of a service.
     Requests(Arc<str>, Arc<Port>),
+    /// Out of the mesh.
+    Outside(Outside, Arc<Port>),
 }
 
 /// What a CONNECT leads to: a port of the service that the connection is for, else by the authority's number.
@@ -188,8 +199,15 @@ fn admit(worker: &Worker, connection: &Connection, head: &RequestHead) -> Result
     let plan = worker.plan();
     let mesh = plan.mesh.as_ref().ok_or(Cause::NotImplemented)?;
     let side = connection.mesh.as_deref().filter(|side| side.is_inbound()).ok_or(Cause::NotImplemented)?;
+    let gateway = mesh.egress_gateway.as_ref().filter(|_| mesh.is_egress_gateway);
     let service = match &side.place {
         Some(Place::Inbound(name)) => mesh.inbound.get_key_value(name),
+        // Applications are asked for by address. An address out of the mesh takes the server name of the gateway.
+        _ if let Some(gateway) = gateway
+            && Outside::parse(head.authority()).is_some_and(|to| to.host.name().is_some()) =>
+        {
+            mesh.inbound.iter().find(|(_, service)| service.name == gateway.service)
+        }
         _ => {
             let authority = std::str::from_utf8(head.authority()).ok();
             let number = authority.and_then(|authority| authority.rsplit_once(':')?.1.parse::<u16>().ok());
@@ -197,6 +215,10 @@ fn admit(worker: &Worker, connection: &Connection, head: &RequestHead) -> Result
         }
     };
     let (name, service) = service.ok_or(Cause::RouteNotFound)?;
+    if gateway.is_some_and(|gateway| gateway.service == service.name) {
+        let to = Outside::parse(head.authority()).ok_or(Cause::AuthorityInvalid)?;
+        return service.tcp.clone().map(|port| Leads::Outside(to, port)).ok_or(Cause::RouteNotFound);
+    }
     let carried = service.tcp.as_ref().filter(|port| tcp::carries(worker, port, connection));
     match (&service.http, carried) {
         (Some(http), _) if service.is_http => Ok(Leads::Requests(Arc::clone(name), Arc::clone(http))),
@@ -206,7 +228,7 @@ fn admit(worker: &Worker, connection: &Connection, head: &RequestHead) -> Result
     }
 }
 
-async fn respond(worker: &Worker, stream: &mut h2::Stream, status: u16, content: Content) {
+pub(crate) async fn respond(worker: &Worker, stream: &mut h2::Stream, status: u16, content: Content) {
     let mut rsp: Box<ResponseHead> = worker.take_response();
     rsp.clear();
     rsp.status = status;

@@ -45,9 +45,21 @@ pub(crate) struct Account {
     /// Why it ended; the end of the process until something else is said.
     pub(crate) end: &'static str,
     pub(crate) failure: Option<Failure>,
+    /// Where it leads, when that is out of the mesh.
+    pub(crate) way: Option<Box<Way>>,
     /// It turned out to be something else, which makes its own record.
     is_void: bool,
     open: LocalGauge,
+}
+
+/// The way of a connection out of the mesh.
+pub(crate) struct Way {
+    /// Host and port.
+    pub(crate) to: String,
+    /// The SPIFFE ID of the workload that connects, where it is another one.
+    pub(crate) who: Option<Box<str>>,
+    /// The address that it was connected to from here.
+    pub(crate) reached: Option<SocketAddr>,
 }
 
 impl Account {
@@ -77,6 +89,7 @@ impl Account {
             caller: None,
             end: "shutting_down",
             failure: None,
+            way: None,
             is_void: false,
             open,
         }
@@ -211,6 +224,9 @@ impl Drop for Account {
             (None, Some(name)) => Some(TlsRecord { sni: name.as_bytes(), ..TlsRecord::default() }),
             (None, None) => None,
         };
+        let way = self.way.as_deref();
+        let reached = way.and_then(|way| way.reached).map(|address| address.to_string());
+        let endpoint = self.endpoint.as_ref().map_or("", |endpoint| endpoint.label());
         let worker = &self.worker;
         let id = worker.ids.borrow_mut().request_id(worker.unix_nanos(self.started) / 1_000_000);
         let record = Record {
@@ -226,7 +242,9 @@ impl Drop for Account {
             listener,
             route,
             backend,
-            endpoint: self.endpoint.as_ref().map_or("", |endpoint| endpoint.label()),
+            endpoint: reached.as_deref().unwrap_or(endpoint),
+            authority: way.map_or(&[], |way| way.to.as_bytes()),
+            principal: way.and_then(|way| way.who.as_deref()).unwrap_or_default(),
             tries: self.tries,
             request_id: id.as_str().as_bytes(),
             tls,

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rhumb_balance::{InFlight, Nanos, Outcome};
 use rhumb_base::failure::{Cause, Failure, Retry, Side};
@@ -77,7 +77,7 @@ pub(crate) enum Up {
 }
 
 /// Both sides of a connection, open.
-struct Opened {
+pub(crate) struct Opened {
     account: Account,
     down: Io,
     up: Up,
@@ -143,7 +143,9 @@ async fn open(
         return None;
     };
     account.rule = Some(Arc::clone(&rule));
-    if !rule.access.is_empty() && !may_connect(worker, &rule, None, ends.client, port.address) {
+    if !rule.access.is_empty()
+        && !may_connect(worker, &rule, &Asking::in_plain_text(ends.client, port.address))
+    {
         account.fail(Cause::AccessDenied.into());
         close(&mut io).await;
         return None;
@@ -276,8 +278,14 @@ async fn connect(
         account.endpoint = Some(Arc::clone(&endpoint));
         let (target, address) = backend.way(&endpoint);
         let connected = match endpoint.tunnel() {
+            // What leaves the mesh goes through a proxy of the egress gateway or not at all.
+            0 if account.way.is_some() => Err(Cause::ConfigurationInvalid.into()),
             0 => rhumb_upstream::connect::connect_for(target, address, sides).await.map(Up::Io),
-            _ => hbone::open(worker, target, address, endpoint.address()).await.map(Up::Stream),
+            _ => {
+                let application = endpoint.address().to_string();
+                let authority = account.way.as_ref().map_or(&application, |way| &way.to);
+                hbone::open(worker, target, address, authority).await.map(Up::Stream)
+            }
         };
         let now = Instant::now();
         let took = now.saturating_duration_since(begun);
@@ -303,7 +311,8 @@ async fn connect(
     }
 }
 
-async fn carry(opened: Opened) {
+/// Carries bytes both ways until either side has had enough.
+pub(crate) async fn carry(opened: Opened) {
     let Opened { mut account, mut down, mut up, first, load, permit, rule, faults } = opened;
     let limits = limits(&rule, &account, faults);
     drop(rule);
@@ -323,8 +332,7 @@ async fn carry(opened: Opened) {
 pub(crate) fn carries(worker: &Worker, port: &Port, connection: &Connection) -> bool {
     let rule = port.l4.as_deref().and_then(|l4| rule_of(l4, None));
     rule.is_some_and(|rule| {
-        rule.invalid.is_none()
-            && may_connect(worker, rule, connection.certificate(), connection.peer, connection.address)
+        rule.invalid.is_none() && may_connect(worker, rule, &Asking::of(connection, None))
     })
 }
 
@@ -337,7 +345,7 @@ pub(crate) async fn connect_inside(
 ) -> Result<(Io, RelayLimits, (InFlight, Permit)), Failure> {
     let rule = port.l4.as_deref().and_then(|l4| rule_of(l4, None)).cloned().ok_or(Cause::RouteNotFound)?;
     account.rule = Some(Arc::clone(&rule));
-    if !may_connect(worker, &rule, connection.certificate(), connection.peer, connection.address) {
+    if !may_connect(worker, &rule, &Asking::of(connection, None)) {
         return Err(Cause::AccessDenied.into());
     }
     let ends = Ends { client: connection.peer, destination: None };
@@ -358,64 +366,85 @@ pub(crate) fn may_go_on(worker: &Worker, port: &Port, connection: &Connection) -
     // What is no longer served is served to its end.
     let Some(current) = current.find(|current| current.name == port.name) else { return true };
     let Some(rule) = current.l4.as_deref().and_then(|l4| rule_of(l4, None)) else { return true };
-    let is_allowed = rule.invalid.is_none()
-        && may_connect(worker, rule, connection.certificate(), connection.peer, connection.address);
+    let is_allowed = rule.invalid.is_none() && may_connect(worker, rule, &Asking::of(connection, None));
     if !is_allowed {
         worker.metrics.borrow_mut().add(Metric::MeshEnded, &["denied"], 1);
     }
     is_allowed
 }
 
-/// True when whoever is at the other end may connect, as far as that can be told without requests.
-pub(crate) fn may_connect(
-    worker: &Worker,
-    rule: &L4Rule,
+/// Who asks for a connection, and where to.
+pub(crate) struct Asking<'a> {
     certificate: Option<Arc<Certificate>>,
     peer: SocketAddr,
     address: SocketAddr,
-) -> bool {
+    /// Host and port, where it leaves the mesh.
+    destination: Option<(&'a str, u16)>,
+}
+
+impl<'a> Asking<'a> {
+    fn in_plain_text(peer: SocketAddr, address: SocketAddr) -> Self {
+        Self { certificate: None, peer, address, destination: None }
+    }
+
+    pub(crate) fn of(connection: &Connection, destination: Option<(&'a str, u16)>) -> Self {
+        let Connection { peer, address, .. } = *connection;
+        Self { certificate: connection.certificate(), peer, address, destination }
+    }
+}
+
+/// True when whoever is at the other end may connect, as far as that can be told without requests.
+pub(crate) fn may_connect(worker: &Worker, rule: &L4Rule, asking: &Asking<'_>) -> bool {
     rule.access.iter().all(|policy| {
+        let peer = asking.peer.ip().to_canonical();
         let mut cx = rhumb_policy::Exchange {
-            certificate: certificate.clone(),
+            certificate: asking.certificate.clone(),
+            destination: asking.destination,
             unix_nanos: worker.unix_nanos(Instant::now()),
-            ..rhumb_policy::Exchange::new(peer.ip().to_canonical(), Scheme::Http, address.port())
+            ..rhumb_policy::Exchange::new(peer, Scheme::Http, asking.address.port())
         };
         rhumb_policy::mesh::admits_connection(policy, &mut cx)
     })
 }
 
-/// How long connecting to an address out of the mesh may take.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The way to the egress gateway for one connection, open.
+pub(crate) struct OpenedOutside {
+    up: Up,
+    load: InFlight,
+    permit: Permit,
+    rule: Arc<L4Rule>,
+    faults: ConnectionFaults,
+}
 
-/// Carries a captured connection to where it was going, as if nobody had captured it.
-pub(crate) async fn pass_on(
-    worker: Rc<Worker>,
-    port: Arc<Port>,
-    stream: TcpStream,
-    client: SocketAddr,
-    destination: SocketAddr,
-    member: Member,
-) {
-    let mut account = Account::new(&worker, &port, Protocol::Tcp, client);
-    account.tries = 1;
-    let begun = Instant::now();
-    let connected = rhumb_net::connect::connect(destination, LEAVE_TIMEOUT).await;
-    let up = match connected {
-        Ok(up) => up,
-        Err(error) => {
-            tracing::debug!(%destination, %error, "an address out of the mesh cannot be reached");
-            account.fail(Cause::ConnectFailed.into());
-            // Whoever cannot connect hears of a refusal or nothing; a reset is nearest.
-            let _ = rhumb_net::socket::reset_on_close(&stream);
-            return;
-        }
-    };
-    account.connect = Some(begun.elapsed());
-    drop(port);
-    let (mut down, mut up) = (Io::Plain(stream), Io::Plain(up));
-    let end = relay(&mut down, &mut up, Vec::new(), RelayLimits::default(), &mut account.carried).await;
-    account.finish(end);
-    drop(member);
+impl OpenedOutside {
+    /// With the side of the workload.
+    pub(crate) fn with(self, account: Account, down: Io) -> Opened {
+        let Self { up, load, permit, rule, faults } = self;
+        Opened { account, down, up, first: None, load, permit, rule, faults }
+    }
+}
+
+/// Opens a stream through the egress gateway, whose port this is, to where the account says that the connection leads.
+pub(crate) async fn open_outside(
+    worker: &Rc<Worker>,
+    port: &Port,
+    account: &mut Account,
+    ends: Ends,
+) -> Result<OpenedOutside, Failure> {
+    let rule = rule_of_all(port).cloned().ok_or(Cause::ConfigurationInvalid)?;
+    account.rule = Some(Arc::clone(&rule));
+    let (up, load, permit, faults) = connect(worker, &rule, account, ends, || None).await?;
+    Ok(OpenedOutside { up, load, permit, rule, faults })
+}
+
+/// The rule of a port whose connections show no name.
+pub(crate) fn rule_of_all(port: &Port) -> Option<&Arc<L4Rule>> {
+    rule_of(port.l4.as_deref()?, None)
+}
+
+/// How long a connection of a rule may rest and live.
+pub(crate) fn limits_of(rule: &L4Rule, account: &Account) -> RelayLimits {
+    limits(rule, account, ConnectionFaults::default())
 }
 
 /// What became of a connection whose protocol was not known.
@@ -446,7 +475,9 @@ pub(crate) async fn open_early(
     let opened = {
         let mut opening = pin!(async {
             // What is a request after all is decided about as one.
-            if !rule.access.is_empty() && !may_connect(worker, &rule, None, ends.client, port.address) {
+            if !rule.access.is_empty()
+                && !may_connect(worker, &rule, &Asking::in_plain_text(ends.client, port.address))
+            {
                 return Err(Cause::AccessDenied.into());
             }
             connect(worker, &rule, &mut account, ends, || stream.local_addr().ok()).await

@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use rhumb_model::decode::List;
 use rhumb_model::kind::service::{AppProtocol, Carried, TargetPort};
 use rhumb_model::{Diag, Doc, Rule, Spec};
 
@@ -56,6 +57,10 @@ impl<'d> Maker<'d> {
             let Some(number) = port else { continue };
             let name: PortKey = (namespace.into(), service.doc.name().into(), number);
             let Some((_, port)) = self.port(&name) else { continue };
+            if self.leads_out(&name) {
+                self.inbound_out(&name, service.doc);
+                continue;
+            }
             let target = match (&inbound.target, port.target_port.as_deref()) {
                 (Some(target), _) => target.get(),
                 (None, Some(TargetPort::Number(target))) => {
@@ -100,8 +105,23 @@ impl<'d> Maker<'d> {
             // Requests come as connections too, from proxies that are not ours.
             self.door(&name, &own, section, Side::Inbound, Carries::Connections, service.doc);
             self.route("TCPRoute", &name, &own, service.doc);
-            self.out.inbound.push((self.server_name(&name).into(), target.port(), name));
+            self.out.inbound.push((self.server_name(&name).into(), Some(target.port()), name));
         }
+    }
+
+    /// The side of the egress gateway: connections that come there go on to where each of them says.
+    fn inbound_out(&mut self, name: &PortKey, of: &Doc) {
+        let own = format!("{INBOUND}{}", backend_name(&name.1, name.2));
+        // Policies are those of its route; nothing is sent to its Backend.
+        let text = "endpoints: [\"0.0.0.0:1\"]\n  outlierDetection: {enabled: false}";
+        self.push_with("Backend", &name.0, &own, text, of, |spec| {
+            let Spec::Backend(backend) = spec else { return };
+            let backend = Arc::make_mut(backend);
+            backend.endpoints = List::of(Vec::new(), backend.span);
+        });
+        self.door(name, &own, None, Side::Inbound, Carries::Connections, of);
+        self.route("TCPRoute", name, &own, of);
+        self.out.inbound.push((self.server_name(name).into(), None, name.clone()));
     }
 
     pub(super) fn door(
@@ -124,8 +144,9 @@ impl<'d> Maker<'d> {
         );
         let Some(doc) = self.document("Gateway", &name.0, own, &spec, of, |_| {}) else { return };
         let carried = self.port(name).map(|(_, port)| port.carried());
-        let is_only_carried = carried == Some(Carried::Tcp);
-        let is_http = matches!(carried, Some(Carried::Http1 | Carried::Http2));
+        let leads_out = self.leads_out(name);
+        let is_only_carried = leads_out || carried == Some(Carried::Tcp);
+        let is_http = !leads_out && matches!(carried, Some(Carried::Http1 | Carried::Http2));
         let service = name.clone();
         self.out.doors.push(MeshDoor { doc, service, section, side, carries, is_only_carried, is_http });
     }

@@ -9,7 +9,7 @@ use rhumb_model::kind::service::Service;
 use rhumb_model::{Diag, Doc, Rule};
 use rhumb_plan::mesh as plan;
 
-use super::{Maker, shown, virtual_name};
+use super::{Maker, PortKey, shown, virtual_name};
 use crate::collect::Entry;
 
 /// Where Kubernetes has the names of Services, whatever the trust domain.
@@ -33,7 +33,7 @@ impl<'d> Maker<'d> {
         if own != CLUSTER_ZONE {
             zones.push(own.into());
         }
-        let mut capture = plan::Capture { dns, names: Vec::new(), zones };
+        let mut capture = plan::Capture { dns, names: Vec::new(), zones, outside: self.outside_names() };
         let mut services: Vec<_> =
             self.services.values().copied().filter(|service| self.is_called(service)).collect();
         services.sort_unstable_by_key(|service| (service.doc.namespace(), service.doc.name()));
@@ -77,6 +77,9 @@ impl<'d> Maker<'d> {
 
     /// True when a captured workload calls the service as it is here.
     pub(super) fn is_called(&self, service: &Entry<'d, Service>) -> bool {
-        self.advice.called.as_ref().is_none_or(|called| called.contains(&virtual_name(service.doc)))
+        let of = |name: &PortKey| (&*name.0, &*name.1) == (service.doc.namespace(), service.doc.name());
+        // What is called there is out of the mesh.
+        !self.egress_gateway.as_ref().is_some_and(of)
+            && self.advice.called.as_ref().is_none_or(|called| called.contains(&virtual_name(service.doc)))
     }
 }

@@ -8,6 +8,7 @@ use rhumb_plan::{Plan, Port, PortListener, PortSettings, mesh as plan};
 use rhumb_route::{Builder, Host};
 
 use super::{Carries, Expanded, MeshDoor, Own, Side, shown};
+use crate::backends::DnsBackend;
 use crate::report::Report;
 
 /// The sockets of the mesh.
@@ -64,6 +65,7 @@ pub(crate) fn planned(
     mesh: &Expanded,
     own: Own,
     ports: Vec<(&MeshDoor, Arc<Port>)>,
+    named: &[DnsBackend],
     previous: Option<&Plan>,
 ) -> Option<Arc<plan::Mesh>> {
     if !mesh.is_member() {
@@ -73,6 +75,8 @@ pub(crate) fn planned(
     let places = before.map(|before| Arc::clone(&before.places)).unwrap_or_default();
     let mut plan = plan::Mesh {
         egress: mesh.egress.clone(),
+        egress_gateway: mesh.egress_gateway.clone(),
+        is_egress_gateway: mesh.is_egress_gateway,
         is_permissive: mesh.is_permissive,
         membership: own.membership,
         identity: own.identity,
@@ -83,6 +87,12 @@ pub(crate) fn planned(
         capture: mesh.capture.clone(),
         ..plan::Mesh::default()
     };
+    if let Some(outside) = plan.capture.as_mut().and_then(|capture| capture.outside.as_mut()) {
+        let names = named.iter().flat_map(|backend| &backend.names);
+        outside.own.extend(names.map(|name| name.name.trim_end_matches('.').to_ascii_lowercase().into()));
+        outside.own.sort_unstable();
+        outside.own.dedup();
+    }
     for (door, port) in ports {
         let name: Arc<str> = shown(&door.service).into();
         let (services, key) = match door.side {
@@ -107,7 +117,9 @@ pub(crate) fn planned(
         }
     }
     for (key, port, _) in &mesh.inbound {
-        plan.inbound_ports.entry(*port).or_insert_with(|| Arc::clone(key));
+        if let Some(port) = port {
+            plan.inbound_ports.entry(*port).or_insert_with(|| Arc::clone(key));
+        }
     }
     Some(Arc::new(plan))
 }

@@ -729,6 +729,7 @@ fn listener(port: &Port) -> shape::Listener {
         (Some(l4), _) => l4.carries.as_str().to_owned(),
         (None, Some(role)) => match &**role {
             mesh::Role::Upstream(service) => format!("mesh: calls {service}"),
+            mesh::Role::Outside(host, port) => format!("mesh: calls {host}:{port}"),
             mesh::Role::Outbound => "mesh: outbound".to_owned(),
             mesh::Role::Inbound => "mesh: inbound".to_owned(),
             mesh::Role::Tunnel => "mesh: proxies".to_owned(),
