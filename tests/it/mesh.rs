@@ -3,11 +3,14 @@
 mod requests;
 mod connections;
 mod changes;
+mod deadlines;
 mod demo;
 mod egress;
 mod faults;
 mod hops;
+mod hbone;
 mod namespaces;
+mod plain;
 mod sidecar;
 mod traces;
 mod users;

@@ -109,9 +109,28 @@ class Echo(grpc.GenericRpcHandler):
             yield b"re:" + request
 
 
-def serve(port):
+class Relay(grpc.GenericRpcHandler):
+    """A service that calls another one with the time that its own caller has left, and says what came of it."""
+
+    def __init__(self, address):
+        self.channel = grpc.insecure_channel(address)
+
+    def service(self, details):
+        def call(request, context):
+            try:
+                answer = self.channel.unary_unary(details.method)(request, timeout=context.time_remaining())
+            except grpc.RpcError as error:
+                print("relayed", details.method, error.code().name, flush=True)
+                context.abort(error.code(), error.details())
+            print("relayed", details.method, "OK", flush=True)
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(call)
+
+
+def serve(port, handler):
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=64), options=LIMITS)
-    server.add_generic_rpc_handlers((Echo(),))
+    server.add_generic_rpc_handlers((handler,))
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     server.wait_for_termination()
@@ -273,9 +292,9 @@ def run(address, direct_address, ca):
     return 1 if failed else 0
 
 
-def ask(address, method, message):
+def ask(address, method, message, timeout=WAIT):
     try:
-        answer = grpc.insecure_channel(address).unary_unary(f"/test.Echo/{method}")(message.encode(), timeout=WAIT)
+        answer = grpc.insecure_channel(address).unary_unary(f"/test.Echo/{method}")(message.encode(), timeout=float(timeout))
         print("OK", answer.decode())
     except grpc.RpcError as error:
         print(error.code().name, error.details())
@@ -307,7 +326,9 @@ if __name__ == "__main__":
     if sys.argv[1] == "ask":
         ask(*sys.argv[2:])
     elif sys.argv[1] == "server":
-        serve(sys.argv[2])
+        serve(sys.argv[2], Echo())
+    elif sys.argv[1] == "relay":
+        serve(sys.argv[3], Relay(sys.argv[2]))
     elif sys.argv[1] == "hold":
         hold(sys.argv[2], sys.argv[3])
     else:

@@ -1,4 +1,5 @@
-"""A caller's proxy that is not ours: HBONE (CONNECT in HTTP/2 over mutual TLS, without a server name), and HTTP/1.1 inside.
+"""A caller's proxy that is not ours: HBONE (CONNECT in HTTP/2 over mutual TLS, without a server name), and HTTP/1.1 inside. Its
+settings, fields and questions whether the other side is alive (PING) are those of ztunnel.
 
 hbone_peer.py HOST:PORT AUTHORITY CERTIFICATE KEY ROOTS PATH...
 
@@ -12,6 +13,7 @@ import sys
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 
 WAIT = 30
 address, authority, certificate, key, roots, *paths = sys.argv[1:]
@@ -27,11 +29,25 @@ class Tunnel:
         host, port = address.rsplit(":", 1)
         self.socket = context.wrap_socket(socket.create_connection((host, int(port)), WAIT))
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self.h2.local_settings = h2.settings.Settings(client=True, initial_values={
+            h2.settings.SettingCodes.ENABLE_PUSH: 0,
+            h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 4 << 20,
+            h2.settings.SettingCodes.MAX_FRAME_SIZE: 1 << 20,
+            h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: 16 << 10,
+        })
         self.h2.initiate_connection()
-        self.data, self.status, self.has_ended = b"", None, False
-        self.h2.send_headers(1, [(":method", "CONNECT"), (":authority", authority)])
+        self.h2.increment_flow_control_window((16 << 20) - 65535)
+        self.data, self.status, self.has_ended, self.is_alive = b"", None, False, False
+        self.h2.ping(b"ztunnel!")
+        self.h2.send_headers(1, [
+            (":method", "CONNECT"),
+            (":authority", authority),
+            ("baggage", "k8s.cluster.name=c,k8s.namespace.name=n,k8s.deployment.name=d,service.name=s,service.version=v1"),
+            ("forwarded", 'for="[2001:db8::7]"'),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ])
         self.flush()
-        while self.status is None and not self.has_ended:
+        while not (self.has_ended or self.status is not None and self.is_alive):
             self.pump()
 
     def flush(self):
@@ -45,6 +61,8 @@ class Tunnel:
         for event in self.h2.receive_data(received):
             if isinstance(event, h2.events.ResponseReceived):
                 self.status = dict(event.headers)[":status"]
+            elif isinstance(event, h2.events.PingAckReceived):
+                self.is_alive = event.ping_data == b"ztunnel!"
             elif isinstance(event, h2.events.DataReceived):
                 self.data += event.data
                 self.h2.acknowledge_received_data(event.flow_controlled_length, 1)

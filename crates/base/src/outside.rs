@@ -34,13 +34,13 @@ impl Destinations {
 
     /// The entry that a name is listed by.
     pub fn listed_name(&self, name: &str) -> Option<&str> {
-        let means = |listed: &&Box<str>| match listed.strip_prefix("*.") {
+        let means = |listed: &&str| match listed.strip_prefix("*.") {
             Some(suffix) => {
                 name.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
             }
-            None => ***listed == *name,
+            None => *listed == name,
         };
-        self.names.iter().find(means).map(|listed| &**listed)
+        self.names.iter().map(|listed| &**listed).find(means)
     }
 
     /// True when nothing is listed.

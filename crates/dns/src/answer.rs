@@ -18,7 +18,7 @@ const NEGATIVE_TTL: u32 = 5;
 
 /// What becomes of a question.
 #[derive(Debug)]
-pub(crate) enum Reply {
+pub enum Reply {
     /// This is the answer.
     Here(Box<Message>),
     /// The name servers know.
@@ -27,9 +27,9 @@ pub(crate) enum Reply {
     Perhaps(Box<str>),
 }
 
-/// Looks a question up. `is_complete` tells whether there is nobody who knows more names. `is_v6` tells whether connections over IPv6 can be made from here at all: where they cannot, an
-/// address that cannot be used only costs programs time.
-pub(crate) fn answer(query: &Message, names: &Names, is_v6: bool, is_complete: bool) -> Reply {
+/// Looks a question up. `is_complete` tells whether there is nobody who knows more names. `is_v6` tells whether connections
+/// over IPv6 can be made from here at all: where they cannot, an address that cannot be used only costs programs time.
+pub fn answer(query: &Message, names: &Names, is_v6: bool, is_complete: bool) -> Reply {
     if query.metadata.message_type != MessageType::Query {
         return here(query, ResponseCode::FormErr, Vec::new());
     }
@@ -154,8 +154,10 @@ fn virtual_pointer(question: &Query) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Addresses;
+    use crate::names::Outside;
+    use rhumb_base::outside::{Destinations, OutsideNames};
     use rhumb_base::virtual_address::Allocation;
+    use std::sync::Arc;
 
     fn names() -> (Names, VirtualAddress) {
         let address = Allocation::default().assign("default/orders").unwrap();
@@ -198,6 +200,31 @@ mod tests {
             assert_eq!(found.metadata.response_code, ResponseCode::NoError);
             assert!(found.answers.is_empty(), "{kind}");
             assert_eq!(found.authorities[0].record_type(), RecordType::SOA);
+        }
+    }
+
+    #[test]
+    fn names_that_go_through_another_proxy_have_an_address_that_stands_for_them() {
+        let (mut names, _) = names();
+        let given = Arc::new(OutsideNames::default());
+        let listed = Destinations {
+            names: ["api.example.com".into(), "*.example.org".into()].into(),
+            ..Default::default()
+        };
+        let own = ["own.example.org".into()].into();
+        names.stand_for(Outside { names: Some(listed), own, addresses: Arc::clone(&given) });
+        for name in ["API.example.com.", "a.b.example.org."] {
+            let found = ask(&names, name, RecordType::A, true).unwrap();
+            let RData::A(A(address)) = found.answers[0].data else { panic!("{found}") };
+            let meant = name.trim_end_matches('.').to_ascii_lowercase();
+            assert_eq!(given.name(address.into()).as_deref(), Some(&*meant));
+            assert!(ask(&names, name, RecordType::AAAA, false).unwrap().answers.is_empty());
+            // Hints of addresses would lead past it (RFC 9460 §7.3).
+            assert!(ask(&names, name, RecordType::HTTPS, true).unwrap().answers.is_empty());
+            assert!(ask(&names, name, RecordType::MX, true).is_none());
+        }
+        for name in ["www.example.com.", "own.example.org.", "example.org.", "localhost."] {
+            assert!(ask(&names, name, RecordType::A, true).is_none(), "{name}");
         }
     }
 

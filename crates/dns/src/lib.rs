@@ -11,7 +11,7 @@
 )]
 
 pub mod names;
-mod answer;
+pub mod answer;
 mod forward;
 pub mod asking;
 pub mod server;

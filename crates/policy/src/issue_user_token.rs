@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rhumb_base::base64;
+use rhumb_base::failure::Cause;
 use rhumb_codec::field::{FieldName, Known};
 use rhumb_codec::head::RequestHead;
 use schemars::JsonSchema;
@@ -18,7 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::anonymous::Anonymous;
 use crate::context::Context;
 use crate::credential::remove_forged;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Reply};
 use crate::member::Member;
 use crate::memory::{Digest, Memory};
 use crate::policy::{Attach, Hooks, HttpPolicy, Invalid, Merge, Verdict};
@@ -123,7 +124,14 @@ impl HttpPolicy for IssueUserToken {
         // Ours alone, whatever comes of it.
         remove_forged(&mut req.fields, &self.name);
         let Some(member) = cx.member else { return Verdict::Continue };
-        let Some(own) = member.id() else { return Verdict::Continue };
+        let is_somebody = cx.principal().is_some_and(|principal| principal.method != Anonymous::KIND);
+        let Some(own) = member.id() else {
+            // Who is behind would take it for a request of nobody.
+            return match is_somebody || brought.is_some() {
+                true => Verdict::Respond(Reply::refuse(Cause::TokenUnavailable)),
+                false => Verdict::Continue,
+            };
+        };
         let now = cx.unix_nanos / 1_000_000_000;
         let (mut claims, end) = match (cx.principal(), brought) {
             (_, Some(Err(why))) => return Verdict::Respond(denied(&why)),
@@ -229,4 +237,48 @@ fn act(claims: &mut Map<String, Value>, own: &str) -> bool {
     }
     claims.insert("act".to_owned(), actor);
     number <= ACTORS_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::compile_alone;
+    use rhumb_codec::head::Scheme;
+
+    /// A proxy without an identity.
+    struct Nobody;
+
+    impl crate::member::Member for Nobody {
+        fn id(&self) -> Option<Box<str>> {
+            None
+        }
+
+        fn generation(&self) -> u64 {
+            0
+        }
+
+        fn sign(&self, _: &mut dyn FnMut(&[&[u8]]) -> Vec<u8>) -> Option<(Vec<u8>, Vec<u8>)> {
+            None
+        }
+
+        fn verify(&self, _: &[Vec<u8>], _: &[u8], _: &[u8], _: u64) -> Result<Box<str>, String> {
+            Err("there is no identity".to_owned())
+        }
+    }
+
+    #[test]
+    fn a_user_whom_nobody_here_can_vouch_for_is_refused() {
+        let policy = compile_alone::<IssueUserToken>(serde_json::from_value(json!({})).unwrap()).unwrap();
+        let ann = Principal { method: "jwt", subject: "ann".into(), ..Principal::default() };
+        for (principal, is_refused) in [(Some(ann), true), (None, false)] {
+            let mut cx = Exchange::new([10, 0, 0, 1].into(), Scheme::Http, 80);
+            cx.member = Some(&Nobody);
+            cx.found.principal = principal.map(Arc::new);
+            let mut req = RequestHead::new();
+            req.fields.append(Known::XUserToken, b"forged");
+            let verdict = policy.on_request(&mut req, &mut (), &mut cx);
+            assert_eq!(matches!(verdict, Verdict::Respond(_)), is_refused);
+            assert!(req.fields.get(Known::XUserToken).is_none());
+        }
+    }
 }

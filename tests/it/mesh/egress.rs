@@ -191,7 +191,7 @@ fn without_the_egress_gateway_nothing_leaves() {
     scene.lab.until("a call through the gateway", &format!("www.example.com from {gateway}"), || {
         scene.curl("http://www.example.com/")
     });
-    let gate = scene.lab.programs.iter_mut().nth(1).expect("the gateway was started behind the host outside");
+    let gate = scene.lab.programs.get_mut(1).expect("the gateway was started behind the host outside");
     gate.signal(Signal::KILL);
     gate.wait();
     for url in ["http://www.example.com/".to_owned(), format!("http://{}/", scene.outside)] {

@@ -99,39 +99,3 @@ fn websockets_cross_both_proxies() {
         finished.output.lines().find(|line| line.starts_with("FAILED ") && !line.contains("no_route"));
     assert!(passed >= 11 && failed.is_none(), "{}", finished.output);
 }
-
-#[test]
-fn proxies_that_are_not_ours_bring_requests_in_connections_and_policies_of_requests_hold() {
-    let backend = Backend::start();
-    let mut world = World::new();
-    let orders = world.serve("orders", 8080, ", appProtocol: http", backend.address());
-    let other = world.serve("other", 8080, "", backend.address());
-    for service in ["orders", "other"] {
-        world.add(&format!(
-            "apiVersion: rhumb.dev/v1alpha1\nkind: Policy\nmetadata: {{name: who-{service}}}\n\
-             spec: {{targetRefs: [{{kind: Service, name: {service}}}], policies: {{authorization: {{rules: [\
-             {{when: \"source.serviceAccount == 'ztunnel' && request.path.startsWith('/orders')\"}}]}}}}}}"
-        ));
-    }
-    let dir = tempfile::tempdir().expect("a directory");
-    let roots = dir.path().join("roots.pem");
-    std::fs::write(&roots, world.authority.pem()).expect("a file");
-    for served in [&orders, &other] {
-        let server = world.sidecar_of(served);
-        let ask = |account: &str| {
-            let (certificate, key) = world.identity(account).write(dir.path(), account);
-            let texts = [certificate, key, roots.clone()].map(|path| path.display().to_string());
-            let (address, authority) = (local(served.tunnel).to_string(), served.target.to_string());
-            let [certificate, key, roots] = &texts;
-            let mut args: Vec<&str> = vec![&address, &authority, certificate, key, roots];
-            args.extend(["/orders/1", "/admin", "/orders/2"]);
-            let finished = finish(script(&peer("hbone_peer.py"), &args));
-            assert_eq!(finished.code, Some(0), "{}{}", finished.output, server.log());
-            finished.output.lines().map(str::to_owned).collect::<Vec<_>>()
-        };
-        assert_eq!(ask("ztunnel"), ["connect 200", "200", "403", "200"], "{}", server.log());
-        assert_eq!(ask("stranger"), ["connect 200", "403", "403", "403"], "{}", server.log());
-    }
-    let paths: Vec<_> = backend.seen().iter().map(|seen| seen.message.target().to_owned()).collect();
-    assert_eq!(paths, ["/orders/1", "/orders/2", "/orders/1", "/orders/2"]);
-}

@@ -37,8 +37,10 @@ object! {
 object! {
     /// The proxy that connections out of the mesh go through: a service like any other, whose Workloads lead out.
     pub struct EgressGateway as "an egressGateway" {
-        /// The service: `egress`, or `egress.NAMESPACE`. Its port is its only one.
+        /// The service: `egress`, or `egress.NAMESPACE`.
         "service" service: Spanned<ServiceName>,
+        /// The port of the service. Default: its only one.
+        "port" port: Option<Spanned<Port>>,
         /// Names, addresses and blocks of addresses that are reached through it; `*.example.com` for all below one. They need
         /// not be in `allowedNames` too. Default: everything that leaves the mesh.
         "destinations" destinations: List<Spanned<Outside>, 0, 1024>,

@@ -37,6 +37,7 @@ pub(crate) async fn serve(
         connection.mesh.as_ref().and_then(|side| side.peer.as_ref()).map(|peer| peer.id.as_str().into());
     account.way = Some(Box::new(Way { to: to.to_string(), who, reached: None }));
     account.tries = 1;
+    account.rule = tcp::rule_of_all(port).cloned();
     let begun = std::time::Instant::now();
     let opened = match may_leave(worker, connection, &to, port) {
         Ok(()) => {
@@ -63,9 +64,7 @@ pub(crate) async fn serve(
     if let Some(way) = &mut account.way {
         way.reached = Some(address);
     }
-    let rule = tcp::rule_of_all(port);
-    account.rule = rule.cloned();
-    let limits = rule.map(|rule| tcp::limits_of(rule, &account)).unwrap_or_default();
+    let limits = account.rule.as_ref().map(|rule| tcp::limits_of(rule, &account)).unwrap_or_default();
     hbone::respond(worker, stream, 200, Content::Streamed).await;
     let mut seen = worker.revision();
     let may_go_on = || {

@@ -170,6 +170,7 @@ impl Setup {
             connections: Arc::default(),
             pressure: Arc::default(),
             discovery: rhumb_proxy::discovery::Discovery::default(),
+            outside: Default::default(),
             plaintext: Arc::default(),
             signals: None,
             lookout: None,

@@ -3,7 +3,7 @@
 use rhumb_base::outside::Destinations;
 use rhumb_model::doc::DEFAULT_NAMESPACE;
 use rhumb_model::kind::mesh::{Egress, Mesh, Outside, ServiceName, Upstream};
-use rhumb_model::kind::service::WorkloadMtls;
+use rhumb_model::kind::service::{Carried, WorkloadMtls};
 use rhumb_model::{Diag, Doc, Rule, Spanned};
 use rhumb_plan::mesh as plan;
 
@@ -33,11 +33,25 @@ impl<'d> Maker<'d> {
         let namespace = written.service.namespace().unwrap_or(DEFAULT_NAMESPACE);
         let service = self.service(doc, &written.service.span, (namespace, written.service.name()));
         let Some(service) = service else { return };
-        let Some(port) = self.one_port(doc, written.service.span, service, None) else { return };
+        let Some(port) = self.one_port(doc, written.service.span, service, written.port.as_ref()) else {
+            return;
+        };
         let name: PortKey = (namespace.into(), service.doc.name().into(), port);
+        let spoken = self.port(&name).and_then(|(_, port)| port.app_protocol.as_ref());
+        if let Some(spoken) =
+            spoken.filter(|_| self.port(&name).is_some_and(|(_, port)| port.carried() != Carried::Tcp))
+        {
+            let what = format!("the egress gateway `{}` says what is spoken there", service.doc.name());
+            let diag = Diag::error(Rule::Conflict, service.doc.origin(spoken.span), what)
+                .why("connections out of the mesh are carried as they are, each in its own protocol")
+                .fix("remove `appProtocol`")
+                .related(doc.origin(written.service.span), "the Mesh names it");
+            self.out.diags.push(diag);
+            return;
+        }
         self.out.is_egress_gateway = sidecar.spec.inbound.iter().any(|inbound| {
             let of = inbound.service.namespace().unwrap_or_else(|| sidecar.doc.namespace());
-            (of, inbound.service.name()) == (namespace, service.doc.name())
+            (of, inbound.service.name(), inbound.port.number()) == (namespace, service.doc.name(), port)
         });
         self.out.egress_gateway = Some(plan::EgressGateway {
             service: shown(&name).into(),

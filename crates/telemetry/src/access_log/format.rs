@@ -126,16 +126,20 @@ impl Json<'_> {
         self.lit(b"\"]");
     }
 
-    fn request(&mut self, r: &Record<'_>) {
-        self.bytes(b",\"method\":\"", r.method);
-        self.lit(b",\"scheme\":\"");
-        self.raw(r.scheme.as_str().as_bytes());
-        self.lit(b"\"");
+    fn host(&mut self, r: &Record<'_>) {
         if !r.authority.is_empty() {
             self.lit(b",\"host\":\"");
             redact::authority(self.out, text::json, r.authority);
             self.lit(b"\"");
         }
+    }
+
+    fn request(&mut self, r: &Record<'_>) {
+        self.bytes(b",\"method\":\"", r.method);
+        self.lit(b",\"scheme\":\"");
+        self.raw(r.scheme.as_str().as_bytes());
+        self.lit(b"\"");
+        self.host(r);
         self.lit(b",\"path\":\"");
         redact::path(self.out, text::json, r.path);
         self.lit(b"\"");
@@ -153,6 +157,7 @@ impl Json<'_> {
     /// What there is to say without requests.
     fn connection(&mut self, r: &Record<'_>) {
         self.bytes(b",\"protocol\":\"", r.protocol.as_str().as_bytes());
+        self.host(r);
         self.bytes(b",\"end\":\"", r.end.as_bytes());
         self.bytes(b",\"failure_code\":\"", r.failure_code.unwrap_or_default().as_bytes());
         self.bytes(b",\"failure_side\":\"", r.failure_side.unwrap_or_default().as_bytes());
