@@ -248,7 +248,7 @@ mod tests {
     /// A proxy without an identity.
     struct Nobody;
 
-    impl crate::member::Member for Nobody {
+    impl Member for Nobody {
         fn id(&self) -> Option<Box<str>> {
             None
         }

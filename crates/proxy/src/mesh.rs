@@ -28,9 +28,9 @@ use self::captured::{captured, captured_inbound};
 use crate::downstream::{self, Connection};
 use crate::l4;
 use crate::l4::header::Ends;
-use crate::signals::UNKNOWN;
 use crate::l4::leave::leave;
 use crate::l4::outside::{Host, Outside};
+use crate::signals::UNKNOWN;
 use crate::worker::{Member, Worker};
 
 /// How long bytes that may become a request wait for the next ones, before it is looked again.
