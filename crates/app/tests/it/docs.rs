@@ -40,7 +40,7 @@ fn write_certificates(dir: &Path) {
     fs::create_dir(&certs).expect("a directory");
     let authority = Authority::new("docs");
     authority.server(&["example.com", "*.example.com"]).write(&certs, "example.com");
-    for account in ["web", "orders"] {
+    for account in ["web", "orders", "egress"] {
         let id = format!("spiffe://cluster.local/ns/default/sa/{account}");
         authority.workload(&id).write(&certs, &format!("{account}.svid"));
     }
