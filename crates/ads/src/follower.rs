@@ -61,6 +61,14 @@ pub struct Change {
     stream: u64,
 }
 
+/// That a change is in use, to be told to who sent it.
+#[derive(Debug)]
+pub struct Ack {
+    kind: Kind,
+    stream: u64,
+    nonce: String,
+}
+
 /// One resource of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
@@ -180,6 +188,13 @@ impl Follower {
 
     /// Says that a change is in use: it is what is had from here on. An ack goes out with the next request.
     pub fn accept(&mut self, change: Change) {
+        let ack = self.take_over(change);
+        self.acknowledge(ack);
+    }
+
+    /// The same without the ack, which is to be [given](Self::acknowledge) later: the control plane sends nothing more of the
+    /// type until then.
+    pub fn take_over(&mut self, change: Change) -> Ack {
         let is_late = change.stream != self.stream;
         let lane = self.lane_mut(change.kind);
         for item in change.items {
@@ -190,7 +205,12 @@ impl Follower {
                 lane.fresh.push(item.name);
             }
         }
-        self.answer(change.kind, change.stream, change.nonce, None);
+        Ack { kind: change.kind, stream: change.stream, nonce: change.nonce }
+    }
+
+    /// Has an ack go out with the next request.
+    pub fn acknowledge(&mut self, ack: Ack) {
+        self.answer(ack.kind, ack.stream, ack.nonce, None);
     }
 
     /// Says that a change cannot be used, and why. What is had stays.

@@ -36,6 +36,11 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.url() == url)
     }
 
+    /// True for documents, which say what is allowed; the others say only where something is.
+    pub fn is_of_documents(self) -> bool {
+        matches!(self, Self::Own | Self::Service | Self::Gateway)
+    }
+
     /// A short word for logs, metrics and file names.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -24,7 +24,7 @@ pub mod report;
 mod publisher;
 mod follower;
 
-pub use follower::{BadResponse, Change, Follower, Item};
+pub use follower::{Ack, BadResponse, Change, Follower, Item};
 pub use kind::Kind;
 pub use publisher::{Acked, BadRequest, Find, MAX_NAME_BYTES, MAX_NAMES, Publisher, Standing, Wanted};
 pub use version::Version;

@@ -29,6 +29,8 @@ pub type Find<'a> = dyn FnMut(Kind, &str) -> (Version, Option<Bytes>) + 'a;
 pub struct Publisher {
     lanes: [Lane; Kind::ALL.len()],
     nonce: u64,
+    /// The latest revision that the proxy had documents of when the stream began.
+    had: u64,
 }
 
 /// One type.
@@ -124,6 +126,7 @@ impl Publisher {
         let lane = self.lane_mut(kind);
         let mut wanted = Wanted { acked: lane.answer(request), ..Wanted::default() };
         let is_first = !std::mem::replace(&mut lane.is_begun, true);
+        let mut had = 0;
         for name in &request.resource_names_unsubscribe {
             if let Some((name, _)) = lane.names.remove_entry(name.as_str()) {
                 wanted.removed.push(name);
@@ -150,12 +153,22 @@ impl Publisher {
             seen.is_asked |= known;
             if is_first {
                 // What was known before counts only for a stream that begins.
-                let has = request.initial_resource_versions.get(name).and_then(|text| text.parse().ok());
+                let has: Option<Version> =
+                    request.initial_resource_versions.get(name).and_then(|text| text.parse().ok());
+                had = had.max(has.map_or(0, |has| has.number));
                 (seen.sent, seen.acked) = (has, has);
             }
             lane.mark(name);
         }
+        if kind.is_of_documents() {
+            self.had = self.had.max(had);
+        }
         Ok((kind, wanted))
+    }
+
+    /// The latest revision that the proxy had documents of when the stream began: whoever is behind that has nothing to say.
+    pub fn had(&self) -> u64 {
+        self.had
     }
 
     /// Notes that a resource has changed. True when the stream may have something to send because of it.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use rhumb_ads::registry::{REGISTER_PATH, Registered, Registration, WITHDRAW_PATH, Withdrawal, Withdrawn};
 use rhumb_ads::wire::{DELTA_PATH, DeltaRequest, DeltaResponse, Node};
-use rhumb_ads::{Change, Follower, Item, Kind, Version};
+use rhumb_ads::{Ack, Change, Follower, Item, Kind, Version};
 use rhumb_base::rng::Rng;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -21,6 +21,7 @@ use tonic_prost::ProstCodec;
 use crate::backoff::Backoff;
 use crate::cache;
 use crate::connect::{Connect, Connector};
+use crate::durable::is_saved_first;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,6 +97,10 @@ struct Shared {
     wake: Notify,
     /// What was accepted is not on disk yet.
     unsaved: Notify,
+    /// Where the last set is kept; nothing to keep none.
+    directory: Option<PathBuf>,
+    /// To be given when what they are for is on disk. At most one of each type, as the control plane waits for it.
+    acks: Mutex<Vec<Ack>>,
     registration: watch::Sender<Option<Registration>>,
     channel: watch::Sender<Option<Channel>>,
 }
@@ -113,6 +118,8 @@ impl Agent {
             follower: Mutex::new(follower),
             wake: Notify::new(),
             unsaved: Notify::new(),
+            directory: options.directory.clone(),
+            acks: Mutex::default(),
             registration: watch::Sender::new(None),
             channel: watch::Sender::new(None),
         });
@@ -135,10 +142,18 @@ impl Agent {
         self.shared.wake.notify_one();
     }
 
-    /// A change is in use.
+    /// A change is in use. What forbids something is acknowledged when it is on disk, everything else at once.
     pub fn accept(&self, change: Change) {
-        self.shared.follower().accept(change);
-        self.shared.wake.notify_one();
+        let mut follower = self.shared.follower();
+        let is_kept_first = self.shared.directory.is_some() && is_saved_first(&follower, &change);
+        let ack = follower.take_over(change);
+        if is_kept_first {
+            self.shared.acks().push(ack);
+        } else {
+            follower.acknowledge(ack);
+            self.shared.wake.notify_one();
+        }
+        drop(follower);
         self.shared.unsaved.notify_one();
     }
 
@@ -221,6 +236,10 @@ impl Shared {
     fn follower(&self) -> MutexGuard<'_, Follower> {
         self.follower.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn acks(&self) -> MutexGuard<'_, Vec<Ack>> {
+        self.acks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Connects again and again.
@@ -231,8 +250,7 @@ async fn run(
     states: watch::Sender<State>,
 ) {
     let mut backoff = Backoff::new(options.servers.len(), options.rng);
-    let directory = options.directory;
-    let keeping = keep(Arc::clone(&shared), directory);
+    let keeping = keep(Arc::clone(&shared));
     let connecting = async {
         loop {
             let Some(server) = options.servers.get(backoff.server()) else { return };
@@ -430,14 +448,17 @@ async fn register(shared: Arc<Shared>, channel: Channel, states: watch::Sender<S
     }
 }
 
-/// Saves what is in use some time after it changed.
-async fn keep(shared: Arc<Shared>, directory: Option<PathBuf>) {
-    let Some(directory) = directory else { return std::future::pending().await };
+/// Saves what is in use: at once where somebody waits for it, otherwise some time after it changed.
+async fn keep(shared: Arc<Shared>) {
+    let Some(directory) = shared.directory.clone() else { return std::future::pending().await };
     let mut is_told = false;
     loop {
         shared.unsaved.notified().await;
-        tokio::time::sleep(SAVE_AFTER).await;
-        let items: Vec<(Kind, Item)> = {
+        let until = now() + SAVE_AFTER;
+        while shared.acks().is_empty()
+            && tokio::time::timeout_at(until.into(), shared.unsaved.notified()).await.is_ok()
+        {}
+        let (items, acks) = {
             let follower = shared.follower();
             let of = |kind| {
                 let item = move |(name, version, content): (&str, Version, Option<&Bytes>)| {
@@ -445,11 +466,15 @@ async fn keep(shared: Arc<Shared>, directory: Option<PathBuf>) {
                 };
                 follower.held(kind).map(item)
             };
-            Kind::ALL.into_iter().flat_map(of).collect()
+            let items: Vec<(Kind, Item)> = Kind::ALL.into_iter().flat_map(of).collect();
+            (items, std::mem::take(&mut *shared.acks()))
         };
         let to = directory.clone();
         let saving = move || cache::save(&to, &cache::encode(items.into_iter()));
         let saved = tokio::task::spawn_blocking(saving).await;
+        // What cannot be saved is in use all the same: nobody is to wait for a disk that is full.
+        acks.into_iter().for_each(|ack| shared.follower().acknowledge(ack));
+        shared.wake.notify_one();
         match saved {
             Ok(Ok(())) => is_told = false,
             Ok(Err(error)) => {

@@ -15,9 +15,11 @@ mod reports;
 mod backoff;
 mod cache;
 mod connect;
+mod durable;
 pub mod assembly;
 
 pub use client::{Agent, Away, Event, Options, State};
 pub use connect::{Connect, Connecting, Io, plain};
+pub use durable::is_saved_first;
 pub use reports::{NoReports, Reports};
 pub use rhumb_ads as ads;

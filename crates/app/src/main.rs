@@ -41,6 +41,8 @@ mod places;
 mod vitals;
 mod diff;
 mod print;
+#[cfg(test)]
+mod simulation;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -26,7 +26,7 @@ const FAREWELL: Duration = Duration::from_secs(60);
 const MAX_WEIGHT: u32 = 1_000;
 
 /// Where the services of the plan in force are.
-pub(crate) struct Places {
+pub(crate) struct ServicePlaces {
     /// By service, as `NAMESPACE/NAME`.
     sets: HashMap<Box<str>, EndpointSet>,
     /// Backends of the plan in force, by service.
@@ -48,7 +48,7 @@ struct Filled {
     leaving: Vec<(SpiffeId, Instant)>,
 }
 
-impl Places {
+impl ServicePlaces {
     /// Of no service. `origin` is where the balancer's clock begins.
     pub(crate) fn new(origin: Instant) -> Self {
         Self { sets: HashMap::new(), backends: HashMap::new(), addresses: None, is_moved: false, origin }
@@ -58,12 +58,17 @@ impl Places {
     ///
     /// # Errors
     /// When they cannot be read; those from before then stay.
-    pub(crate) fn place(&mut self, service: &str, content: Option<&Bytes>) -> Result<(), prost::DecodeError> {
+    pub(crate) fn place(
+        &mut self,
+        service: &str,
+        content: Option<&Bytes>,
+        now: Instant,
+    ) -> Result<(), prost::DecodeError> {
         let set = content.map(|content| EndpointSet::decode(content.clone())).transpose()?;
         self.sets.insert(service.into(), set.unwrap_or_default());
         if let Some((name, mut filled)) = self.backends.remove_entry(service) {
             for filled in &mut filled {
-                self.is_moved |= self.publish(service, filled);
+                self.is_moved |= self.publish(service, filled, now);
             }
             self.backends.insert(name, filled);
         }
@@ -76,7 +81,7 @@ impl Places {
     }
 
     /// Fills the backends of a plan that comes into force. What is filled already is left as it is.
-    pub(crate) fn settle(&mut self, plan: &Plan) {
+    pub(crate) fn settle(&mut self, plan: &Plan, now: Instant) {
         let mut before: HashMap<(Box<str>, u16), Filled> = HashMap::new();
         for filled in std::mem::take(&mut self.backends).into_values().flatten() {
             let Some(placed) = placed_of(&filled.backend) else { continue };
@@ -92,7 +97,7 @@ impl Places {
                         other.map(|other| (other.known, other.leaving)).unwrap_or_default();
                     let mut filled =
                         Filled { backend: Arc::clone(backend), specs: Vec::new(), known, leaving };
-                    self.publish(&placed.service, &mut filled);
+                    self.publish(&placed.service, &mut filled, now);
                     filled
                 }
             };
@@ -111,8 +116,7 @@ impl Places {
     }
 
     /// Expects nobody any more who has left long ago. Call it every second or so.
-    pub(crate) fn tidy(&mut self) {
-        let now = Instant::now();
+    pub(crate) fn tidy(&mut self, now: Instant) {
         for filled in self.backends.values_mut().flatten() {
             if filled.leaving.iter().any(|(_, until)| *until <= now) {
                 expect(filled, now);
@@ -136,7 +140,7 @@ impl Places {
     }
 
     /// Fills a backend. True when there are other addresses than before.
-    fn publish(&self, service: &str, filled: &mut Filled) -> bool {
+    fn publish(&self, service: &str, filled: &mut Filled, now: Instant) -> bool {
         let backend = Arc::clone(&filled.backend);
         let Some(placed) = placed_of(&backend) else { return false };
         let none = EndpointSet::default();
@@ -144,7 +148,6 @@ impl Places {
         let specs = specs(set, placed);
         let known: BTreeMap<Box<str>, SpiffeId> =
             identities(set).map(|(workload, id)| (workload.into(), id)).collect();
-        let now = Instant::now();
         // One that is somebody else by now has not left: it is not to be talked to as who it was.
         for (workload, id) in std::mem::take(&mut filled.known) {
             if !known.contains_key(&workload) {
@@ -158,7 +161,7 @@ impl Places {
         let addresses = |specs: &[EndpointSpec]| specs.iter().map(|spec| spec.address).collect::<Vec<_>>();
         let is_moved = addresses(&filled.specs) != addresses(&specs);
         if filled.specs != specs || filled.backend.endpoints.load().members().len() != specs.len() {
-            filled.backend.endpoints.publish(specs.clone(), Nanos::since(self.origin, Instant::now()));
+            filled.backend.endpoints.publish(specs.clone(), Nanos::since(self.origin, now));
             filled.specs = specs;
         }
         is_moved

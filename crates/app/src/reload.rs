@@ -28,7 +28,7 @@ use crate::health::{Attempt, Health, unix_now};
 use crate::identity::Members;
 use crate::logs;
 use crate::names::{Board, FIRST_ANSWERS, Names};
-use crate::places::Places;
+use crate::places::ServicePlaces;
 use crate::signals;
 use crate::supervisor::{BindError, Supervisor};
 use crate::ward;
@@ -58,7 +58,7 @@ pub(crate) struct Live {
     health: Arc<Health>,
     logs: Vec<Arc<AccessLog>>,
     names: Names,
-    places: Places,
+    places: ServicePlaces,
     capture: Capture,
     members: Members,
     origin: Instant,
@@ -144,7 +144,7 @@ impl Live {
             health,
             logs: Vec::new(),
             names: Names::new(shared.origin, board),
-            places: Places::new(shared.origin),
+            places: ServicePlaces::new(shared.origin),
             capture,
             members: Members::new(&shared.registry),
             origin: shared.origin,
@@ -160,7 +160,7 @@ impl Live {
     }
 
     /// Where services are that are not placed by documents.
-    pub(crate) fn places_mut(&mut self) -> &mut Places {
+    pub(crate) fn places_mut(&mut self) -> &mut ServicePlaces {
         &mut self.places
     }
 
@@ -329,7 +329,7 @@ impl Live {
             tracing::warn!("some names are not resolved yet: their backends have no endpoints until then");
         }
 
-        self.places.settle(&plan);
+        self.places.settle(&plan, Instant::now());
         // Whether an endpoint is used at first is not for its first requests to find out.
         ward::tick(&plan, self.origin);
         if let Some(mesh) = &plan.mesh
@@ -413,6 +413,6 @@ impl Live {
     /// Frees replaced plans that no worker holds, and forgets endpoints that left long ago. Call it every second or so.
     pub(crate) fn tidy(&mut self) {
         self.retired.retain(|plan| Arc::strong_count(plan) > 1);
-        self.places.tidy();
+        self.places.tidy(Instant::now());
     }
 }

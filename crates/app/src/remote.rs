@@ -9,7 +9,7 @@ mod workloads;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rhumb_agent::ads::registry::Registration;
@@ -251,9 +251,10 @@ impl Remote {
 
     /// Hands on where services are, before the first configuration is in force.
     pub(crate) fn place_all(&self, live: &mut Live) {
+        let now = Instant::now();
         for ((kind, service), content) in self.bundles.iter().filter(|_| self.is_kept_by_plan) {
             if *kind == Kind::Endpoints
-                && let Err(error) = live.places_mut().place(service, Some(content))
+                && let Err(error) = live.places_mut().place(service, Some(content), now)
             {
                 tracing::warn!(service, %error, "the endpoints that were saved cannot be read");
             }
@@ -278,8 +279,9 @@ impl Remote {
         if is_about_places {
             // Before any plan that is filled with them: what is in force is never older than what was asked for.
             let places = live.places_mut();
-            let placed =
-                change.items.iter().try_for_each(|item| places.place(&item.name, item.content.as_ref()));
+            let now = Instant::now();
+            let mut items = change.items.iter();
+            let placed = items.try_for_each(|item| places.place(&item.name, item.content.as_ref(), now));
             places.readdress();
             match placed {
                 Err(error) => return self.refuse(change, error.to_string()),
@@ -311,7 +313,7 @@ impl Remote {
         for item in change.items.iter().filter(|_| is_about_places) {
             let content = self.bundles.get(&(Kind::Endpoints, item.name.clone()));
             // It could be read when it came.
-            let _ = live.places_mut().place(&item.name, content);
+            let _ = live.places_mut().place(&item.name, content, Instant::now());
         }
         self.refuse(change, why.unwrap_or_default());
         live.offer(before);
@@ -492,8 +494,8 @@ impl Remote {
     }
 
     fn assemble(&mut self, bundles: &BTreeMap<(Kind, Box<str>), Bytes>) -> Assembled {
-        let of_documents = |kind: Kind| matches!(kind, Kind::Own | Kind::Service | Kind::Gateway);
-        let documents = bundles.iter().filter(|((kind, _), _)| of_documents(*kind)).map(|(_, bytes)| bytes);
+        let documents =
+            bundles.iter().filter(|((kind, _), _)| kind.is_of_documents()).map(|(_, bytes)| bytes);
         // Who has no identity of its own has them as documents, and is told that it cannot call them.
         let workloads = workloads(bundles, |set| !self.is_kept_by_plan || is_asked(set));
         self.assembly.assemble(documents.chain(&workloads))
@@ -523,7 +525,7 @@ fn mistakes(diagnostics: &[String]) -> String {
 }
 
 /// The bundles after a change.
-fn changed(
+pub(crate) fn changed(
     bundles: &BTreeMap<(Kind, Box<str>), Bytes>,
     change: &Change,
 ) -> BTreeMap<(Kind, Box<str>), Bytes> {

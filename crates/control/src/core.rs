@@ -61,6 +61,10 @@ pub struct Core {
     departed: HashMap<Arc<str>, Departed>,
     told: BTreeMap<u64, Touched>,
     woken: HashSet<StreamId>,
+    /// When it was seen last that there is no later revision; nothing where nobody else makes any.
+    confirmed: Option<Instant>,
+    /// Streams of proxies that have had a later revision than there is here.
+    held: HashSet<StreamId>,
     counts: Counts,
 }
 
@@ -152,8 +156,18 @@ impl Core {
             departed: HashMap::new(),
             told: BTreeMap::new(),
             woken: HashSet::new(),
+            confirmed: None,
+            held: HashSet::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// The revision in force was the latest one at `at`: to be said again and again where others make revisions too. A proxy
+    /// that comes from another control plane may have a later one; it is sent nothing until this one has it too, or it is known
+    /// that there is none: the store was set back. Policies that were in force would be taken back otherwise.
+    pub fn confirm(&mut self, at: Instant) {
+        self.confirmed = Some(at);
+        self.woken.extend(self.held.drain());
     }
 
     /// The revision in force.
@@ -194,6 +208,7 @@ impl Core {
         changes: impl IntoIterator<Item = (Key, Option<Arc<Document>>)>,
     ) -> (Touched, Vec<(Arc<str>, u16)>) {
         self.revision = revision;
+        self.woken.extend(self.held.drain());
         let mut dirty = BTreeSet::new();
         let mut moved = Moved::default();
         let mut assigned = Vec::new();
@@ -300,6 +315,7 @@ impl Core {
     pub fn close(&mut self, id: StreamId, now: Instant) {
         let Some(stream) = self.streams.remove(&id) else { return };
         self.woken.remove(&id);
+        self.held.remove(&id);
         let names: Vec<Name> = stream.publisher.names().map(|(kind, name)| (kind, name.clone())).collect();
         names.into_iter().for_each(|name| self.unwatch(&name, id));
         if self.proxies.get(&stream.proxy) == Some(&id) {
@@ -376,6 +392,12 @@ impl Core {
             let entry = entries.get(&(kind, Arc::from(name)));
             entry.map(|entry| (entry.version, entry.content.clone())).unwrap_or_default()
         };
+        let is_behind = self.revision < stream.publisher.had()
+            && self.confirmed.is_some_and(|confirmed| confirmed <= stream.since);
+        if is_behind {
+            self.held.insert(id);
+            return Ok(None);
+        }
         let response = stream.publisher.respond(self.revision, &mut find);
         if let Some(response) = &response {
             self.counts.responses += 1;

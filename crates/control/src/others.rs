@@ -272,7 +272,11 @@ impl Others {
         match tokio::task::spawn_blocking(move || store.turn(asked)).await {
             Ok(Ok(turned)) => {
                 self.mine().last = Some(begun);
+                let revision = turned.revision;
                 self.take(control, turned).await;
+                if control.revision() >= revision {
+                    control.hub().with(|core| core.confirm(begun));
+                }
                 true
             }
             failed => {

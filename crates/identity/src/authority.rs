@@ -372,6 +372,13 @@ impl Authority {
         self.current().revoked.list()
     }
 
+    /// What is void now, also where another process has revoked it since the last tick.
+    ///
+    /// **Errors**: those of [`Authority::tick`].
+    pub fn fresh_revocations(&self, now_unix: u64) -> Result<Revocations, Error> {
+        Ok(self.fresh(now_unix)?.revoked.list())
+    }
+
     /// Changes files under the lock, and takes over what they are then.
     fn change(
         &self,

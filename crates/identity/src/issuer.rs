@@ -94,6 +94,7 @@ impl Issuer {
     ) -> Result<Arc<Self>, Error> {
         let tokens = Tokens::open(authority.place())?;
         let membership = Membership::new(authority.trust_domain().clone());
+        membership.keep_time(Arc::clone(&clock));
         let now = clock();
         let (svid, bundle) = authority.control_svid(now)?;
         let revoked = authority.revocations();
@@ -187,8 +188,8 @@ impl Issuer {
 
     /// Tells every member what to trust, where it differs from what they were told.
     fn publish(&self, now: u64) -> Result<(), Error> {
-        let revoked = self.authority.revocations();
         let bundle = self.authority.bundle(now)?;
+        let revoked = self.authority.revocations();
         let trust = Trust::of(&bundle, &revoked);
         self.membership.swap_bundle(bundle);
         self.membership.revoke(revoked);
@@ -200,6 +201,15 @@ impl Issuer {
             is_new
         });
         Ok(())
+    }
+
+    /// What members are told to trust from here on, beginning with what holds now: whoever comes from another issuer is not told
+    /// of less than it knows.
+    ///
+    /// **Errors**: those of reading what another process has changed.
+    pub fn trust(&self) -> Result<watch::Receiver<Arc<Trust>>, Error> {
+        self.publish((self.clock)())?;
+        Ok(self.trust.subscribe())
     }
 
     /// Voids everything that an identity has been given until now, and tells every member at once.
@@ -240,7 +250,8 @@ impl Issuer {
         let key =
             KeyRequest::parse(&request.request).map_err(|error| Refusal::Malformed(error.to_string()))?;
         let unproven = |why: &str| Refusal::Unproven(why.to_owned());
-        let revoked = self.authority.revocations();
+        // As they are now, also where another process has revoked: an SVID that is given out afterwards would not be void.
+        let revoked = self.authority.fresh_revocations(now).map_err(Refusal::Ours)?;
         let id = match &request.proof {
             None => return Err(unproven("no proof")),
             Some(Proof::JoinToken(secret)) => {

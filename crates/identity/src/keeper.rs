@@ -142,6 +142,8 @@ pub(crate) struct Kept {
     revoked_serials: Vec<String>,
     #[serde(default)]
     revoked_identities: HashMap<String, i64>,
+    #[serde(default)]
+    revoked_number: u64,
 }
 
 impl Keeper {
@@ -155,6 +157,7 @@ impl Keeper {
     ) -> Result<Arc<Self>, NotKept> {
         let directory = &settings.directory;
         file::make_directory(directory).map_err(|source| NotKept::Io { path: directory.clone(), source })?;
+        membership.keep_time(Arc::clone(&clock));
         let keeper = Self {
             membership,
             settings,
@@ -199,20 +202,18 @@ impl Keeper {
     /// Takes what is on disk; `false` where nothing is. An SVID that has ended is not taken, and the bundle is: it may well
     /// lead to the issuer.
     fn load(&self) -> Result<bool, NotKept> {
-        let path = self.path();
-        let io = |source| NotKept::Io { path: path.clone(), source };
-        let Some(text) = file::read(&path, MAX_FILE).map_err(io)? else { return Ok(false) };
-        let kept: Kept = serde_json::from_slice(&text).map_err(|_| NotKept::Answer("its file is damaged"))?;
+        let Some(kept) = self.kept()? else { return Ok(false) };
         if kept.trust_domain != self.membership.trust_domain().as_str() {
             return Err(NotKept::Answer("its file is of another trust domain"));
         }
-        let origin = path.display().to_string();
+        let origin = self.path().display().to_string();
         let bundle = Bundle::parse(kept.bundle.as_bytes(), self.membership.trust_domain(), &origin)?;
         self.membership.swap_bundle(bundle.clone());
         let trust = Trust {
             roots: Vec::new(),
             revoked_serials: kept.revoked_serials,
             revoked_identities: kept.revoked_identities,
+            revoked_number: kept.revoked_number,
         };
         self.membership.revoke(trust.revocations());
         let source = CertificateSource {
@@ -234,6 +235,7 @@ impl Keeper {
             bundle: roots.map(|bundle| pem::of_certificates(bundle.roots())).unwrap_or_default(),
             revoked_serials: revoked.serials().map(str::to_owned).collect(),
             revoked_identities: revoked.identities().map(|(id, until)| (id.to_string(), until)).collect(),
+            revoked_number: revoked.number(),
         };
         let path = self.path();
         let text = serde_json::to_vec(&kept).map_err(|_| NotKept::Answer("it cannot be written"))?;
@@ -299,13 +301,15 @@ impl Keeper {
     }
 
     /// Whether our own SVID is void: it proves nothing, and a new proof is needed.
-    fn is_revoked(&self) -> bool {
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
         self.membership.svid().is_some_and(|svid| !self.membership.admits(svid.facts()))
     }
 
     /// At half of the SVID's life, and up to a tenth of it later: members that began together do not come together. Now,
     /// where there is none.
-    fn due(&self, rng: &mut Rng) -> u64 {
+    #[must_use]
+    pub fn due(&self, rng: &mut Rng) -> u64 {
         let Some(svid) = self.membership.svid() else { return 0 };
         let seconds = |unix: i64| u64::try_from(unix).unwrap_or(0);
         let (begin, end) = (seconds(svid.facts().not_before_unix), seconds(svid.facts().not_after_unix));
@@ -359,10 +363,17 @@ impl Keeper {
         *issuer = issuer.wrapping_add(1);
     }
 
-    async fn obtain_from(&self, issuer: &str) -> Result<(), NotKept> {
+    /// What an issuer is to be asked: the request, the key that it is about, and TLS to ask through.
+    ///
+    /// **Errors**: [`NotKept::NoProof`], [`NotKept::Io`] and [`NotKept::Tls`] for files of the proof, [`NotKept::Key`].
+    pub fn ask(&self) -> Result<(IssueRequest, Arc<NewKey>, ClientTls), NotKept> {
         let (proof, tls) = self.proof()?;
         let key = self.key(&proof)?;
-        let request = IssueRequest { request: key.request().to_vec(), proof: Some(proof) };
+        Ok((IssueRequest { request: key.request().to_vec(), proof: Some(proof) }, key, tls))
+    }
+
+    async fn obtain_from(&self, issuer: &str) -> Result<(), NotKept> {
+        let (request, key, tls) = self.ask()?;
         let unreachable = |why: String| NotKept::Unreachable { issuer: issuer.to_owned(), why };
         let channel =
             channel::over_tls(issuer, tls).await.map_err(|error| unreachable(channel::words(&error)))?;
@@ -377,9 +388,7 @@ impl Keeper {
                 }
                 _ => unreachable(status.message().to_owned()),
             })?;
-        self.take(answer.into_inner(), &key)?;
-        *self.first_key.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        Ok(())
+        self.take(answer.into_inner(), &key)
     }
 
     /// A new key each time: one that was stolen is of no use for longer than its certificate. Only with a join token it stays
@@ -411,7 +420,7 @@ impl Keeper {
         }
         match &self.settings.joining {
             Joining::Token(token) => {
-                let tls = ClientTls::pinned(domain, token.pins().to_vec(), control, alpn)?;
+                let tls = ClientTls::pinned(&self.membership, token.pins().to_vec(), control, alpn)?;
                 Ok((Proof::JoinToken(token.secret().to_vec()), tls))
             }
             Joining::Kubernetes { token, bundle } => {
@@ -423,6 +432,7 @@ impl Keeper {
                 let roots = std::fs::read(bundle).map_err(io(bundle))?;
                 // No SVID, not even an ended one: only what to trust.
                 let newcomer = Membership::new(domain.clone());
+                newcomer.keep_time(Arc::clone(&self.clock));
                 newcomer.swap_bundle(Bundle::parse(&roots, domain, &bundle.display().to_string())?);
                 Ok((Proof::KubernetesToken(text.trim().to_owned()), of_member(&newcomer)?))
             }
@@ -430,8 +440,11 @@ impl Keeper {
         }
     }
 
-    /// Takes an SVID over, on disk first: after a crash there is either the old one or the new one.
-    fn take(&self, answer: IssueResponse, key: &NewKey) -> Result<(), NotKept> {
+    /// Takes over what an issuer has answered to what it was [asked](Self::ask).
+    ///
+    /// **Errors**: [`NotKept::Answer`] and [`NotKept::Tls`] for an answer that is of no use; what was kept before stays.
+    /// [`NotKept::Io`] where it cannot be saved: it counts all the same.
+    pub fn take(&self, answer: IssueResponse, key: &NewKey) -> Result<(), NotKept> {
         let domain = self.membership.trust_domain();
         let trust = answer.trust.ok_or(NotKept::Answer("it has no bundle"))?;
         let bundle = trust.bundle(domain)?;
@@ -451,7 +464,36 @@ impl Keeper {
         let now = (self.clock)().max(u64::try_from(svid.facts().not_before_unix).unwrap_or(0));
         self.membership.swap(svid, bundle, now)?;
         self.membership.revoke(trust.revocations());
-        self.save(chain, key)
+        self.save(chain, key)?;
+        *self.first_key.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    /// Takes over what an issuer says is to be trusted from here on. It is saved, where there is an SVID: who was shut out stays
+    /// out after a restart, whether an issuer answers then or not.
+    ///
+    /// **Errors**: [`NotKept::Tls`] for a bundle that is of no use: that of before stays, and what is revoked counts.
+    /// [`NotKept::Io`] where it cannot be saved.
+    pub fn trust(&self, trust: &Trust) -> Result<(), NotKept> {
+        let bundle = trust.bundle(self.membership.trust_domain());
+        if let Ok(bundle) = &bundle {
+            self.membership.swap_bundle(bundle.clone());
+        }
+        self.membership.revoke(trust.revocations());
+        if let Some(kept) = self.kept()? {
+            self.save(kept.chain, kept.key)?;
+        }
+        bundle?;
+        Ok(())
+    }
+
+    /// What is on disk; nothing where nothing is.
+    fn kept(&self) -> Result<Option<Kept>, NotKept> {
+        let path = self.path();
+        let Some(text) = file::read(&path, MAX_FILE).map_err(|source| NotKept::Io { path, source })? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|_| NotKept::Answer("its file is damaged"))
     }
 
     /// Follows what to trust, from one issuer after the other.
@@ -489,11 +531,9 @@ impl Keeper {
         let mut stream = stream.map_err(|status| status.message().to_owned())?.into_inner();
         while let Some(trust) = stream.message().await.map_err(|status| status.message().to_owned())? {
             self.with_status(|status| status.follows = true);
-            match trust.bundle(domain) {
-                Ok(bundle) => self.membership.swap_bundle(bundle),
-                Err(error) => tracing::warn!(%error, "the issuer has sent a bundle that is of no use"),
+            if let Err(error) = self.trust(&trust) {
+                tracing::warn!(%error, "what the issuer says is to be trusted is not all taken over");
             }
-            self.membership.revoke(trust.revocations());
         }
         Ok(())
     }

@@ -76,6 +76,9 @@ pub struct Trust {
     /// Identities whose certificates are void that begin no later than this. Unit: seconds since 1970.
     #[prost(map = "string, int64", tag = "3")]
     pub revoked_identities: HashMap<String, i64>,
+    /// Which state of the authority what is revoked is of; a later one has a larger number.
+    #[prost(uint64, tag = "4")]
+    pub revoked_number: u64,
 }
 
 impl std::fmt::Debug for IssueRequest {
@@ -101,6 +104,7 @@ impl Trust {
             roots: bundle.roots().iter().map(|der| der.to_vec()).collect(),
             revoked_serials: revoked.serials().map(|serial| serial.to_string()).collect(),
             revoked_identities: revoked.identities().map(|(id, until)| (id.to_string(), until)).collect(),
+            revoked_number: revoked.number(),
         }
     }
 
@@ -119,6 +123,6 @@ impl Trust {
                 list.push_identity(id, *until);
             }
         }
-        list
+        list.numbered(self.revoked_number)
     }
 }

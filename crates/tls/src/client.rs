@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rhumb_base::spiffe::TrustDomain;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
     ResolvesClientCert, Resumption, WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor,
@@ -171,21 +170,24 @@ impl ClientTls {
             .with_client_cert_resolver(Arc::new(membership.clone()) as Arc<dyn ResolvesClientCert>);
         config.alpn_protocols = alpn(alpn_names, ORIGIN)?;
         config.resumption = Resumption::disabled();
+        config.time_provider = Arc::new(membership.clone());
         Ok(Self { config: Arc::new(config), server_name })
     }
 
     /// TLS of somebody who is about to become a member, to the issuer: it has neither an SVID nor a bundle, but the SHA-256 of
-    /// the root, one of `pins`. The server sends the root behind its chain, and must be one of `expected`.
+    /// the root, one of `pins`. The server sends the root behind its chain, and must be one of `expected`. Of the membership its
+    /// trust domain and its clock count.
     ///
     /// **Errors**: [`Problem::Alpn`], [`Problem::Crypto`].
     pub fn pinned(
-        domain: &TrustDomain,
+        membership: &Membership,
         pins: Vec<[u8; 32]>,
         expected: Expected,
         alpn_names: Vec<Vec<u8>>,
     ) -> Result<Self, Error> {
         const ORIGIN: &str = "join token";
-        let verifier = Arc::new(ServerVerifier::pinned(domain.clone(), pins, expected));
+        let domain = membership.trust_domain().clone();
+        let verifier = Arc::new(ServerVerifier::pinned(domain, pins, expected));
         let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(versions(Version::Tls13, Version::Tls13, ORIGIN)?)
             .map_err(|error| Error::new(ORIGIN, Problem::Crypto(error.to_string())))?
@@ -194,6 +196,7 @@ impl ClientTls {
             .with_no_client_auth();
         config.alpn_protocols = alpn(alpn_names, ORIGIN)?;
         config.resumption = Resumption::disabled();
+        config.time_provider = Arc::new(membership.clone());
         Ok(Self { config: Arc::new(config), server_name: None })
     }
 

@@ -11,14 +11,16 @@
 //! **Source**: SPIFFE X509-SVID, SPIFFE-ID.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use rhumb_base::spiffe::{SpiffeId, TrustDomain};
@@ -48,6 +50,9 @@ pub enum MeshClient {
     Optional,
 }
 
+/// Says what time it is. Unit: seconds since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// What makes a proxy a member of a mesh. Cheap to clone: all clones are one membership.
 #[derive(Clone)]
 pub struct Membership {
@@ -59,6 +64,8 @@ struct Inner {
     state: ArcSwap<State>,
     /// How often something was revoked.
     generation: AtomicU64,
+    /// What time it is for certificates; nothing for the clock of the operating system.
+    clock: OnceLock<Clock>,
 }
 
 #[derive(Clone, Default)]
@@ -73,7 +80,15 @@ impl Membership {
     #[must_use]
     pub fn new(domain: TrustDomain) -> Self {
         let state = ArcSwap::from_pointee(State::default());
-        Self { inner: Arc::new(Inner { domain, state, generation: AtomicU64::new(0) }) }
+        let inner = Inner { domain, state, generation: AtomicU64::new(0), clock: OnceLock::new() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Has certificates be valid by this clock, in all handshakes. The first one that is given counts.
+    ///
+    /// **Default**: the clock of the operating system.
+    pub fn keep_time(&self, clock: Clock) {
+        let _ = self.inner.clock.set(clock);
     }
 
     /// The trust domain; its members are the only peers.
@@ -118,11 +133,12 @@ impl Membership {
         }
     }
 
-    /// Takes what is revoked, in place of what was. Where it says something else than before the
-    /// [generation](Self::generation) grows.
+    /// Takes what is revoked, in place of what was; an [older](Revocations::number) state only adds to it. Where it says
+    /// something else than before the [generation](Self::generation) grows.
     pub fn revoke(&self, revoked: Revocations) {
-        let revoked = Arc::new(revoked);
-        if *self.inner.state.load().revoked == *revoked {
+        let known = self.revocations();
+        let revoked = Arc::new(revoked.after(&known));
+        if known == revoked {
             return;
         }
         self.update(|state| state.revoked = Arc::clone(&revoked));
@@ -233,6 +249,15 @@ impl ResolvesClientCert for Membership {
 
     fn has_certs(&self) -> bool {
         self.inner.state.load().svid.is_some()
+    }
+}
+
+impl TimeProvider for Membership {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(match self.inner.clock.get() {
+            None => UnixTime::now(),
+            Some(clock) => UnixTime::since_unix_epoch(Duration::from_secs(clock())),
+        })
     }
 }
 

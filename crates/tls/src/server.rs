@@ -192,6 +192,7 @@ impl ServerTls {
         config.alpn_protocols = alpn(alpn_names, ORIGIN)?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.time_provider = Arc::new(membership.clone());
         let inner = Inner {
             config: Arc::new(config),
             certificates: Served::Member(membership.clone()),

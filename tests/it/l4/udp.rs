@@ -79,32 +79,40 @@ fn a_session_stays_with_its_endpoint_until_it_rests() {
     wait::until("all sessions rest", || (rhumb.metric("rhumb_udp_sessions_open", &[]) == 0.0).then_some(()));
 }
 
+/// Datagrams of one client: three clients have at most 184 KiB of a receive buffer with them, of 208 that are usual.
+const BURST: usize = 40;
+
 #[test]
 fn bursts_of_several_clients_come_back_whole_in_order_and_to_whom_they_belong() {
     let port = port::free();
     let rhumb = Rhumb::start(&config(port, &[peer("")], "").top("workers: 1"));
     let clients: Vec<UdpSocket> = (0..3).map(|_| client()).collect();
+    for client in &clients {
+        // A proxy that has to wait for its turn on a busy machine has lost nothing.
+        client.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
+    }
     let mut buffer = [0; 65_536];
     let mut round = 0;
-    // More than the proxy takes at a time, of all sizes. A datagram may be lost: then it is all asked again.
+    // More than the proxy takes at a time, of all sizes, and no more than its socket holds while it does not run: what is lost
+    // then would be lost in each round. A datagram may be lost all the same: then it is all asked again.
     wait::until("all of a burst", || {
         round += 1;
         let datagram =
             |client: usize, n: usize| format!("{round}/{client}/{n} {}", "x".repeat(n * 20)).into_bytes();
-        for n in 0..60 {
+        for n in 0..BURST {
             for (who, client) in clients.iter().enumerate() {
                 client.send_to(&datagram(who, n), local(port)).expect("a datagram");
             }
         }
         for (who, client) in clients.iter().enumerate() {
             let mut n = 0;
-            while n < 60 {
+            while n < BURST {
                 let (len, _) = client.recv_from(&mut buffer).ok()?;
                 if !buffer.starts_with(format!("{round}/").as_bytes()) {
                     continue;
                 }
                 // A later one than expected means that one was lost.
-                let is_later = (n + 1..60).any(|later| buffer[..len] == datagram(who, later)[..]);
+                let is_later = (n + 1..BURST).any(|later| buffer[..len] == datagram(who, later)[..]);
                 if is_later {
                     return None;
                 }
@@ -114,7 +122,7 @@ fn bursts_of_several_clients_come_back_whole_in_order_and_to_whom_they_belong() 
         }
         Some(())
     });
-    assert!(rhumb.metric("rhumb_udp_datagrams_total", &["direction=\"out\""]) >= 180.0);
+    assert!(rhumb.metric("rhumb_udp_datagrams_total", &["direction=\"out\""]) >= 3.0 * BURST as f64);
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub(super) const NAME: &str = "revoked.json";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Revoked {
     entries: Vec<Entry>,
+    /// Counts changes, so that members tell an earlier state from a later one.
+    #[serde(default)]
+    changes: u64,
     /// Which version of the record it is.
     #[serde(skip)]
     version: Option<i64>,
@@ -52,7 +55,8 @@ impl Revoked {
         Ok(Self { version, ..read })
     }
 
-    pub(super) fn save(&self, place: &Place) -> Result<(), Error> {
+    pub(super) fn save(&mut self, place: &Place) -> Result<(), Error> {
+        self.changes += 1;
         let text = serde_json::to_vec(self).map_err(|_| Error::State { path: place.path(NAME), line: 0 })?;
         place.save(NAME, &text, self.version)
     }
@@ -99,6 +103,6 @@ impl Revoked {
                 }
             }
         }
-        list
+        list.numbered(self.changes)
     }
 }

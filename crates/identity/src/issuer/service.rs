@@ -137,8 +137,12 @@ impl ServerStreamingService<TrustRequest> for Follow {
                     "this needs a client certificate of the mesh: enrol first",
                 ));
             }
+            let begun = tokio::task::spawn_blocking(move || issuer.trust()).await;
+            let Ok(Ok(trust)) = begun else {
+                return Err(Status::unavailable("what is to be trusted is not known here"));
+            };
             // A slow member gets the latest, and none of those between.
-            let updates = WatchStream::new(issuer.trust.subscribe());
+            let updates = WatchStream::new(trust);
             let stream: TrustStream = Box::pin(updates.map(|trust| Ok(Trust::clone(&trust))));
             Ok(Response::new(stream))
         })

@@ -13,6 +13,8 @@ pub struct Revocations {
     serials: HashSet<Arc<str>>,
     /// Certificates of this identity whose validity begins no later than this. Unit: seconds since 1970.
     identities: HashMap<SpiffeId, i64>,
+    /// Which state it is of whoever keeps it: a later one has a larger number.
+    number: u64,
 }
 
 impl Revocations {
@@ -36,6 +38,33 @@ impl Revocations {
             *until = until_unix.max(*until);
         }
         has_room
+    }
+
+    /// Says which state it is of whoever keeps it. **Default**: zero.
+    #[must_use]
+    pub fn numbered(self, number: u64) -> Self {
+        Self { number, ..self }
+    }
+
+    /// Which state it is of whoever keeps it; a later one has a larger number.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What is to be taken over from here on, where `known` was before: an older state adds to a later one, and takes nothing
+    /// away. Who tells it is behind, or was set back; what is void stays void either way.
+    pub(super) fn after(mut self, known: &Self) -> Self {
+        if self.number < known.number {
+            self.number = known.number;
+            for serial in &known.serials {
+                self.push_serial(Arc::clone(serial));
+            }
+            for (id, until) in &known.identities {
+                self.push_identity(id.clone(), *until);
+            }
+        }
+        self
     }
 
     /// Whether this certificate is void.

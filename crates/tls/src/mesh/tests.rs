@@ -356,7 +356,9 @@ fn a_newcomer_knows_the_issuer_by_its_root() {
     };
     let join = |server: ServerTls, pins: Vec<[u8; 32]>| {
         let (one, two) = pipe(None);
-        let tls = ClientTls::pinned(&domain(), pins, Expected::new([id("control")]), Vec::new()).unwrap();
+        let tls =
+            ClientTls::pinned(&Membership::new(domain()), pins, Expected::new([id("control")]), Vec::new())
+                .unwrap();
         let mut pair = Pair {
             client: TlsStream::client(one, &tls, IpAddr::V4(Ipv4Addr::LOCALHOST)).unwrap(),
             server: TlsStream::server(two, ServerTlsSet::single(server)),
@@ -372,4 +374,31 @@ fn a_newcomer_knows_the_issuer_by_its_root() {
     let server = member_with(impostor, bundle(&[&ca]));
     let server = ServerTls::member(&server, MeshClient::Optional, Vec::new()).unwrap();
     assert!(join(server, vec![hash(&ca)]).is_err());
+}
+
+#[test]
+fn what_is_void_stays_void_when_somebody_who_is_behind_says_less() {
+    let membership = Membership::new(domain());
+    let serial = |serial: &str| PeerSvid {
+        id: id("orders"),
+        serial: serial.into(),
+        not_before_unix: 0,
+        not_after_unix: i64::MAX,
+    };
+    let list = |serials: &[&str], number| {
+        let mut list = Revocations::default();
+        for serial in serials {
+            list.push_serial((*serial).into());
+        }
+        list.numbered(number)
+    };
+    membership.revoke(list(&["01", "02"], 2));
+    let generation = membership.generation();
+    membership.revoke(list(&["01"], 1));
+    assert!(!membership.admits(&serial("02")));
+    assert_eq!(membership.generation(), generation);
+    membership.revoke(list(&["03"], 1));
+    assert!(!membership.admits(&serial("02")) && !membership.admits(&serial("03")));
+    membership.revoke(list(&["01"], 3));
+    assert!(membership.admits(&serial("02")));
 }
