@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the load bench lives in `bench/` with its own workspace; this only starts it.
 
-use crate::{release, run};
+use crate::{peers, release, run};
 use anyhow::Result;
 use std::process::Command;
 
@@ -13,5 +13,12 @@ pub(crate) fn bench(plain: bool, args: &[String]) -> Result<()> {
         release::release()?
     };
     run::ok(Command::new("bash").arg("bench/setup.sh"))?;
-    run::ok(Command::new("python3").arg("bench/run.py").args(args).env("RHUMB_BIN", binary))
+    run::ok(Command::new("python3").arg("bench/run.py").args(args).env("RHUMB_BIN", &binary))?;
+    if args.is_empty() {
+        let mut cost = Command::new("python3");
+        cost.args(["bench/cost.py", "--publish"]).env("RHUMB_BIN", binary);
+        // The collector is a test peer.
+        run::ok(cost.env("RHUMB_PYTHON", peers::ensure()?))?;
+    }
+    Ok(())
 }
