@@ -189,3 +189,55 @@ fn the_planted_unused_shadow_and_drifted_operations_are_named_and_no_other() {
     assert_eq!(again["report"]["shadow"], serde_json::json!([]), "{seen}");
     assert_eq!(again["report"]["drift"], serde_json::json!([]), "{seen}");
 }
+
+const ANSWERS: &str = "\
+openapi: 3.1.0
+info: {title: answers, version: '1'}
+servers: [{url: 'http://a.test'}]
+paths:
+  /well: {get: {responses: {'200': {content: {application/json: {schema: {$ref: '#/components/schemas/Seen'}}}}}}}
+  /drifted:
+    get:
+      responses:
+        '200':
+          content:
+            application/json:
+              schema:
+                type: object
+                required: [method, price]
+                properties: {connection: {}, nth: {}, method: {}, target: {}, fields: {}, length: {}, sum: {}, content: {}, price: {}}
+components:
+  schemas:
+    Seen:
+      type: object
+      required: [method, target]
+      properties: {connection: {}, nth: {}, method: {}, target: {}, fields: {}, length: {}, sum: {}, content: {}, trailers: {}}
+";
+
+#[test]
+fn fields_of_answers_are_compared_with_what_is_declared_as_soon_as_somebody_asks() {
+    let gate = Gate::with(|config| config.route("match: {path: '/*'}, to: peer"));
+    let mut client = gate.connect();
+    for path in ["/well", "/drifted", "/well"] {
+        assert_eq!(client.get("a.test", path).status(), 200);
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("answers.yaml");
+    std::fs::write(&file, ANSWERS).expect("a file");
+    // Nobody waits for the ten seconds in which workers gather: who asks is told of what has just come.
+    let report: Value =
+        serde_json::from_str(&apis(&gate.rhumb, &["--openapi", &file.display().to_string(), "-o", "json"]))
+            .expect("JSON");
+    assert_eq!(report["report"]["unused"], serde_json::json!([]), "{report:#}");
+    let drift = report["report"]["drift"].as_array().expect("a list");
+    assert_eq!((drift.len(), &drift[0]["operation"]), (1, &"GET /drifted".into()), "{report:#}");
+    assert_eq!(
+        drift[0]["what"],
+        serde_json::json!([
+            "status 200: field `price` is required, and is missing in answers",
+            "status 200: field `trailers` of answers is not declared"
+        ])
+    );
+    let seen = apis(&gate.rhumb, &["-o", "json"]);
+    assert!(!seen.contains("a.test/well\\\""), "values of answers are not kept: {seen}");
+}

@@ -263,7 +263,9 @@ fn logs_and_metrics(gate: &Gate, collector: &Collector, path: [&str; 2]) {
             let last = of.iter().rev().take(2).filter_map(|point| point["count"].as_u64()).sum::<u64>();
             last >= count
         };
-        has("http.server.request.duration", 2).then_some(points)
+        // What comes last of one telling may not be written yet.
+        let is_whole = points.iter().any(|point| point["name"] == "rhumb.workers");
+        (has("http.server.request.duration", 2) && is_whole).then_some(points)
     });
     let of = |name: &str| points.iter().rfind(|point| point["name"] == name).cloned().unwrap_or_default();
     let duration = of("http.server.request.duration");
@@ -301,4 +303,51 @@ fn logs_and_metrics_go_to_a_collector_over_grpc() {
             .route(&format!("match: {{path: '/*'}}, to: peer, policies: {{{policy}}}"))
     });
     logs_and_metrics(&gate, &collector, ["grpc", "grpc"]);
+}
+
+#[test]
+fn the_process_tells_a_collector_without_any_policy() {
+    let collector = Collector::start("http");
+    let gate = Gate::with(|config| {
+        config
+            .top(&format!(
+                "signals: {{otlp: {{url: 'http://127.0.0.1:{}', logs: true, metrics: 1s}}}}",
+                collector.port
+            ))
+            .route("match: {path: '/*'}, to: peer")
+    });
+    logs_and_metrics(&gate, &collector, ["/v1/logs", "/v1/metrics"]);
+    assert!(collector.spans().is_empty());
+}
+
+#[test]
+fn baggage_passes_through_bounded_and_chosen_members_are_told() {
+    let collector = Collector::start("http");
+    let policy = collector.policy(", percentage: 100, baggage: [tenant, tier]");
+    let gate = Gate::with(|config| {
+        config.route(&format!("match: {{path: '/*'}}, to: peer, policies: {{{policy}}}"))
+    });
+    let given = "tenant=acme%20corp;ttl=1,other=secret";
+    assert_eq!(get(&gate, "/a", &format!("Baggage: {given}\r\n")).status(), 200);
+    let passed = |path: &str| {
+        let all = gate.backend.seen();
+        let one = all.iter().find(|one| one.message.target() == path).expect("the request");
+        one.message.field("baggage").map(str::to_owned)
+    };
+    assert_eq!(passed("/a").as_deref(), Some(given));
+    let spans = collector.wait_for(2);
+    let server = of_kind(&spans, SERVER)[0];
+    assert_eq!(server["attributes"]["baggage.tenant"], "acme corp");
+    assert!(!server.to_string().contains("secret"), "{server}");
+    let line = wait::until("the access log", || {
+        let log = gate.rhumb.log();
+        log.lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find(|line| line["path"] == "/a")
+    });
+    assert_eq!(line["baggage"], serde_json::json!({ "tenant": "acme corp" }));
+    let many: Vec<String> = (0..300).map(|n| format!("k{n}=v")).collect();
+    assert_eq!(get(&gate, "/b", &format!("Baggage: {}\r\n", many.join(","))).status(), 200);
+    assert_eq!(passed("/b").map(|passed| passed.split(',').count()), Some(180));
+    assert_eq!(gate.rhumb.metric("rhumb_limit_hits_total", &["limit=\"baggage\""]), 1.0);
 }

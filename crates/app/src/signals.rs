@@ -104,10 +104,12 @@ impl Recorder {
         };
         let in_memory = if file.is_some() { MEMORY.min(limit) } else { limit };
         let history = Arc::new(History::in_memory(board, in_memory));
+        if let Some(lookout) = lookout {
+            history.finder().watch(lookout);
+        }
         let (teller, events) = sync_channel(WAITING);
         let mut keeper = Keeper {
             history: Arc::clone(&history),
-            lookout,
             file: file.map(|file| (file, limit)),
             watch: watch::Watch::new(current),
             awake,
@@ -159,7 +161,6 @@ impl Drop for Recorder {
 
 struct Keeper {
     history: Arc<History>,
-    lookout: Option<Arc<Lookout>>,
     /// A file that is not opened yet.
     file: Option<(PathBuf, usize)>,
     watch: watch::Watch,
@@ -244,9 +245,7 @@ impl Keeper {
     }
 
     fn look(&mut self, is_last: bool) {
-        if let Some(lookout) = &self.lookout {
-            self.history.finder().look(&lookout.fetch(), crate::health::unix_now());
-        }
+        self.history.finder().bring_in(crate::health::unix_now());
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // milliseconds since 1970
         let now = (unix_now() * 1000.0) as u64;
         match self.history.look(now, is_last) {

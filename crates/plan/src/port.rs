@@ -1,12 +1,14 @@
 //! A listening socket: who may connect, how the connection is spoken, and where its requests go.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_base::cidr::Cidr;
 use rhumb_base::name::ListenerName;
 use rhumb_codec::h1;
 use rhumb_policy::Priority;
+use rhumb_policy::tracing::Collector;
 use rhumb_route::{Host, Table, normalize};
 use rhumb_tls::{ServerTls, ServerTlsSet};
 
@@ -92,6 +94,8 @@ pub struct PortSettings {
     pub proxy_status: bool,
     /// Connections that begin with a PROXY protocol header. Default: none.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// The collector that the process tells of exchanges and metrics, whatever rules say of tracing. The same on every port.
+    pub exporter: Option<Arc<Collector>>,
 }
 
 impl Port {
@@ -123,6 +127,7 @@ impl Default for PortSettings {
             forwarded: true,
             proxy_status: false,
             proxy_protocol: None,
+            exporter: None,
         }
     }
 }

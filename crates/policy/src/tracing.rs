@@ -40,10 +40,14 @@ pub struct Spec {
     /// The forms in which trace context is read, the first that is there, and written, all of them. Default: w3c.
     #[serde(default)]
     pub propagation: Option<Vec<Propagation>>,
+    /// Keys of W3C `baggage` whose values are told as `baggage.KEY`, in spans and in the access log; at most 16. Baggage itself
+    /// passes through whatever is written here. Default: none.
+    #[serde(default)]
+    pub baggage: Option<Vec<String>>,
 }
 
 /// A collector that takes OTLP.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OtlpSpec {
     /// Where it is: `http://HOST:4318/v1/traces`, for gRPC `http://HOST:4317`.
@@ -72,7 +76,7 @@ pub struct OtlpSpec {
 }
 
 /// A field of requests to a collector.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OtlpHeader {
     /// Name.
@@ -130,6 +134,8 @@ pub struct Tracing {
     pub slower_than: Option<Duration>,
     /// Forms of trace context.
     pub propagation: Option<Arc<[Propagation]>>,
+    /// Keys of baggage that are told.
+    pub baggage: Option<Arc<[Box<str>]>>,
 }
 
 /// Where spans go.
@@ -220,6 +226,9 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most fields that requests to a collector have of the configuration.
 pub const HEADERS_LIMIT: usize = 16;
 
+/// Most keys of baggage that are told.
+pub const BAGGAGE_LIMIT: usize = 16;
+
 /// What stands for spans in the path of a collector.
 const HTTP_PATH: &str = "/v1/traces";
 
@@ -244,6 +253,7 @@ impl Tracing {
             errors: self.errors.or(other.errors),
             slower_than: self.slower_than.or(other.slower_than),
             propagation: self.propagation.clone().or_else(|| other.propagation.clone()),
+            baggage: self.baggage.clone().or_else(|| other.baggage.clone()),
         }
     }
 
@@ -292,8 +302,44 @@ impl HttpPolicy for Tracing {
             errors: spec.errors,
             slower_than: quantity::positive("slowerThan", spec.slower_than.as_deref())?,
             propagation: spec.propagation.map(Into::into),
+            baggage: spec.baggage.as_deref().map(baggage).transpose()?,
         })
     }
+}
+
+/// Keys of baggage: tokens (W3C Baggage §3.3.1.2).
+fn baggage(keys: &[String]) -> Result<Arc<[Box<str>]>, Invalid> {
+    if keys.len() > BAGGAGE_LIMIT {
+        let why = format!("has {} keys, allowed are {BAGGAGE_LIMIT}", keys.len());
+        return Err(Invalid::new("baggage", why, "leave out those that nobody looks for"));
+    }
+    for (at, key) in keys.iter().enumerate() {
+        let is_token = !key.is_empty()
+            && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+        if !is_token {
+            let why = format!("`{key}` is no key of baggage");
+            return Err(Invalid::new(
+                format!("baggage[{at}]"),
+                why,
+                "write letters, digits, `-`, `_` and `.`",
+            ));
+        }
+    }
+    Ok(keys.iter().map(|key| key.as_str().into()).collect())
+}
+
+/// A collector that is told of metrics and exchanges without any policy.
+///
+/// # Errors
+/// What is wrong with it; fields begin with `otlp.`.
+pub fn exporter(spec: &OtlpSpec, cx: &mut Context<'_>) -> Result<Collector, Invalid> {
+    let url =
+        match spec.url.split_once("://").map(|(_, rest)| rest.split_once('/').map_or("", |(_, path)| path)) {
+            // The paths of OTLP are what they are.
+            Some("") => format!("{}{HTTP_PATH}", spec.url.trim_end_matches('/')),
+            _ => spec.url.clone(),
+        };
+    collector(&OtlpSpec { url, ..spec.clone() }, cx)
 }
 
 fn collector(spec: &OtlpSpec, cx: &mut Context<'_>) -> Result<Collector, Invalid> {
@@ -374,6 +420,8 @@ mod tests {
         for (body, field) in [
             (json!({ "percentage": 101 }), "percentage"),
             (json!({ "propagation": [] }), "propagation"),
+            (json!({ "baggage": ["a b"] }), "baggage[0]"),
+            (json!({ "baggage": vec!["a"; 17] }), "baggage"),
             (json!({ "slowerThan": "0s" }), "slowerThan"),
             (json!({ "otlp": { "url": "collector:4318" } }), "otlp.url"),
             (json!({ "otlp": { "url": "http://c", "protocol": "grpc" } }), "otlp.protocol"),

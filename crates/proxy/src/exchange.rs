@@ -24,6 +24,7 @@ use rhumb_telemetry::{
     Limit, Metric, Note, NoteSet, Protocol, Record, RequestId, RetryReason, StatusSource, TraceContext,
 };
 
+use crate::baggage;
 use crate::downstream::Connection;
 use crate::fields;
 use crate::limits::Digits;
@@ -237,6 +238,9 @@ impl<'a> Exchange<'a> {
             client = fields::client_address(&req, &client_of(connection), &port.settings);
         } else if fields::strip_claims(&mut req.fields) {
             notes.insert(Note::ForwardedStripped);
+        }
+        if req.fields.has(Known::Baggage) && baggage::bound(&mut req.fields) {
+            worker.metrics.borrow_mut().limit(Limit::Baggage);
         }
         let mut ids = worker.ids.borrow_mut();
         let given = req.fields.get_only(Known::XRequestId).and_then(given_id);
@@ -800,6 +804,11 @@ impl<'a> Exchange<'a> {
         };
         let rule = self.rule.as_ref().map(|rule| &rule.value);
         let principal = self.found.principal.as_deref();
+        let keys = rule.and_then(|rule| rule.tracing.as_ref()?.baggage.as_deref()).unwrap_or_default();
+        let members = match keys {
+            [] => Vec::new(),
+            keys => baggage::chosen(&req.fields, keys),
+        };
         let mut notes = outcome.notes;
         if pump.has_said_goodbye() {
             notes.insert(Note::Draining);
@@ -870,6 +879,7 @@ impl<'a> Exchange<'a> {
             retries: &outcome.retries,
             request_id: self.request_id.as_str().as_bytes(),
             trace: Some(self.trace),
+            baggage: &members,
             is_traced: self.traced.is_sampled(),
             tls: connection.tls.as_deref().map(|tls| TlsRecord {
                 version: tls.version,

@@ -122,9 +122,12 @@ impl Exports {
         }
         metered.0 = plan.revision;
         let mut wanted: Vec<Arc<Collector>> = Vec::new();
-        for (_, rule) in plan.ports.iter().flat_map(|port| port.table.rules()) {
-            let collector = rule.value.tracing.as_ref().and_then(|tracing| tracing.collector.as_ref());
-            if let Some(collector) = collector.filter(|collector| collector.metrics.is_some())
+        let of_process = plan.all_ports().filter_map(|port| port.settings.exporter.as_ref());
+        let of_rules = plan.ports.iter().flat_map(|port| port.table.rules()).filter_map(|(_, rule)| {
+            rule.value.tracing.as_ref().and_then(|tracing| tracing.collector.as_ref())
+        });
+        for collector in of_process.chain(of_rules) {
+            if let Some(collector) = Some(collector).filter(|collector| collector.metrics.is_some())
                 && !wanted.iter().any(|known| **known == **collector)
                 && wanted.len() < COLLECTORS_MAX
             {

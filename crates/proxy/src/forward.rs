@@ -366,6 +366,9 @@ impl Exchange<'_> {
         if let Some(status) = self.rsp.fields.get(Known::GrpcStatus) {
             self.outcome.grpc_status = std::str::from_utf8(status).ok().and_then(|text| text.parse().ok());
         }
+        if let Some(sightings) = &self.worker.sightings {
+            crate::signals::glance(sightings, &self.req, &self.rsp, &mut self.pump);
+        }
         let keep_alive = self.wants_keep_alive() && self.pump.is_request_done();
         down.send_head(&self.rsp, keep_alive);
         self.outcome.has_responded = true;

@@ -37,6 +37,8 @@ pub mod tap;
 mod mirror;
 mod pace;
 mod pump;
+mod baggage;
+mod glance;
 mod goodbye;
 mod respond;
 mod date;

@@ -13,6 +13,7 @@ use rhumb_conn::Part;
 use rhumb_net::splice::{Moved, Splice, SpliceError};
 use rhumb_policy::Ahead;
 
+use crate::glance::Glance;
 use crate::goodbye::{Frames, GOING_AWAY, Goodbye};
 use crate::mirror::Tap;
 use crate::pace::Pace;
@@ -73,6 +74,8 @@ pub(crate) struct Pump {
     cut_after: Option<NonZeroU64>,
     /// Copies request content for mirrors.
     tap: Option<Box<Tap>>,
+    /// Copies response content for who finds out which APIs there are.
+    glance: Option<Box<Glance>>,
     /// Request content bytes taken from the client.
     pub(crate) bytes_in: u64,
     /// Response content bytes given to the client.
@@ -117,6 +120,7 @@ impl Pump {
             pace: None,
             cut_after: None,
             tap: None,
+            glance: None,
             bytes_in: 0,
             bytes_out: 0,
             max_content: max_content.unwrap_or(u64::MAX),
@@ -251,6 +255,16 @@ impl Pump {
             Flow::Open => self.tap = Some(Box::new(tap)),
             Flow::Closing | Flow::Done => tap.finish(self.trailers.as_deref()),
         }
+    }
+
+    /// Response content is copied, as long as it is short.
+    pub(crate) fn glance(&mut self) {
+        self.glance = Some(Box::default());
+    }
+
+    /// The content of the response, where it was copied and is complete.
+    pub(crate) fn glanced(&self) -> Option<&[u8]> {
+        self.glance.as_deref().filter(|_| self.response == Flow::Done).and_then(Glance::whole)
     }
 
     /// True when response content is slowed down.
@@ -493,6 +507,9 @@ impl Pump {
                 Poll::Ready(Ok(Part::Data(data))) => {
                     self.has_moved = true;
                     self.bytes_out += data.len() as u64;
+                    if let Some(glance) = &mut self.glance {
+                        glance.push(data);
+                    }
                     if down.send_data(cx, data).is_err() {
                         return Err(Broken::Client(Cause::ClientClosed.into()));
                     }
@@ -620,6 +637,8 @@ impl Pump {
         down: &mut Down<'_>,
         up: &mut Up,
     ) -> Result<Poll<()>, Broken> {
+        // What moves inside the kernel is not seen.
+        self.glance = None;
         let Some(pipe) = self.response_pipe.as_deref_mut() else { return Ok(Poll::Ready(())) };
         let limit = up.splice_limit();
         if limit == 0 && pipe.held() == 0 {

@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use rhumb_codec::field::Known;
+use rhumb_codec::head::{Content as Body, Method, RequestHead, ResponseHead};
 use rhumb_telemetry::metrics::{BackendId, RuleId};
-use rhumb_telemetry::sightings::Content;
+use rhumb_telemetry::sightings::{CONTENT_BYTES, Content};
 use rhumb_telemetry::signals::Seen;
-use rhumb_telemetry::{Record, WorkerSignals};
+use rhumb_telemetry::{Record, WorkerSightings, WorkerSignals};
 
 use crate::exchange::Exchange;
+use crate::pump::Pump;
 use crate::worker::Worker;
 
 /// Who calls, when this proxy has no identity.
@@ -58,9 +60,32 @@ pub(crate) fn count(
         let request_type = exchange.req.fields.get(Known::ContentType).unwrap_or_default();
         let response_type = exchange.rsp.fields.get(Known::ContentType).unwrap_or_default();
         let request = exchange.pump.replay.whole();
-        let content = Content { request_type, response_type, request };
+        let content = Content { request_type, response_type, request, response: exchange.pump.glanced() };
         let caller = if exchange.connection.mesh.is_some() { seen.source } else { "" };
         sightings.borrow_mut().see(record, caller, &content);
+    }
+}
+
+/// Has the content of a response copied as it passes, where it may say something new of an API.
+#[inline]
+pub(crate) fn glance(
+    sightings: &RefCell<WorkerSightings>,
+    req: &RequestHead,
+    rsp: &ResponseHead,
+    pump: &mut Pump,
+) {
+    let is_short = match rsp.content {
+        Body::Length(length) => length > 0 && length <= CONTENT_BYTES as u64,
+        Body::Streamed | Body::UntilClose => true,
+        Body::None => false,
+    };
+    if !is_short || req.method() == Method::Head || rsp.fields.has(Known::ContentEncoding) {
+        return;
+    }
+    let media = rsp.fields.get(Known::ContentType).unwrap_or_default();
+    let (host, method, path) = (req.received_authority(), req.method_name(), req.received_target());
+    if sightings.borrow_mut().wants_response(host, method, path, rsp.status, media) {
+        pump.glance();
     }
 }
 

@@ -171,7 +171,11 @@ impl Exchange<'_> {
         }
         let tracing = self.rule.as_ref().and_then(|rule| rule.value.tracing.as_ref());
         let collector = tracing.and_then(|tracing| tracing.collector.as_ref());
-        if let Some(collector) = collector.filter(|collector| collector.logs) {
+        let of_rule = collector.filter(|collector| collector.logs);
+        let of_process = self.port.settings.exporter.as_ref().filter(|collector| collector.logs);
+        // One collector is told once.
+        let of_rule = of_rule.filter(|collector| of_process.is_none_or(|other| ***collector != **other));
+        for collector in of_rule.into_iter().chain(of_process) {
             self.worker.exports.log(self.worker, collector, record);
         }
     }

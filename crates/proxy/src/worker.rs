@@ -529,6 +529,9 @@ async fn housekeeping(worker: Rc<Worker>) {
             ticked = now;
             worker.logs.borrow_mut().iter_mut().for_each(|log| log.tick(now));
             worker.look_at_mesh(&mut seen);
+            if let Some(sightings) = &worker.sightings {
+                sightings.borrow_mut().look();
+            }
         }
         if now.duration_since(swept) >= SWEEP {
             swept = now;

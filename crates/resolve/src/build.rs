@@ -227,6 +227,7 @@ impl Memory {
         let mut l4 = maker.l4(settings.process.workers.unwrap_or(around.workers));
         let consumers = policies.of_consumers();
         let mut wants = std::mem::take(&mut policies.wants);
+        wants.extend_from_slice(&settings.wants);
         let admin = settings
             .of_process
             .and_then(|entry| admin::access(&docs, entry, (previous, &keeper), &mut wants, &mut report));

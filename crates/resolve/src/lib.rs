@@ -18,6 +18,7 @@ mod collect;
 mod report;
 mod mesh;
 mod grant;
+mod exporter;
 mod settings;
 mod admin;
 mod signals;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rhumb_base::cidr::Cidr;
 use rhumb_codec::h1;
+use rhumb_model::Origin;
 use rhumb_model::kind::proxy_config::{AccessLogFormat, EscapedSlashes, ProxyConfig};
 use rhumb_model::kind::refs::ParametersRef;
 use rhumb_model::{Diag, Doc, Rule, Span};
@@ -13,6 +14,7 @@ use rhumb_plan::PortSettings;
 use rhumb_plan::process::{
     AccessLog, AccessLogFormat as Format, AccessLogQuery, DEFAULT_ADMIN, Overload, Process,
 };
+use rhumb_policy::Want;
 use rhumb_route::normalize::{EncodedSlash, Options};
 
 use crate::collect::{Docs, Entry, Key, key};
@@ -38,6 +40,8 @@ pub(crate) struct Settings<'a> {
     by_config: HashMap<Key<'a>, PortSettings>,
     pub(crate) of_process: Option<Entry<'a, ProxyConfig>>,
     default: PortSettings,
+    /// Backends that the process itself asks, and where they are named.
+    pub(crate) wants: Vec<(Want, Origin)>,
 }
 
 impl<'a> Settings<'a> {
@@ -66,9 +70,14 @@ impl<'a> Settings<'a> {
                 by_config.insert(key(entry.doc), port_settings(*entry, report));
             }
         }
-        let default =
+        let mut default: PortSettings =
             of_process.and_then(|entry| by_config.get(&key(entry.doc)).cloned()).unwrap_or_default();
-        Self { process, by_config, of_process, default }
+        let (exporter, wants) =
+            of_process.map(|entry| crate::exporter::of_process(docs, entry, report)).unwrap_or_default();
+        for settings in by_config.values_mut().chain([&mut default]) {
+            settings.exporter.clone_from(&exporter);
+        }
+        Self { process, by_config, of_process, default, wants }
     }
 
     /// The settings of a Gateway, and the document that they are from.

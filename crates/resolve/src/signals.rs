@@ -39,6 +39,7 @@ pub(crate) fn span(written: &Written) -> Option<Span> {
         written.enabled.as_ref().map(|enabled| enabled.span),
         written.memory.as_ref().map(|memory| memory.span),
         written.apis.as_ref().map(|apis| apis.span),
+        written.otlp.as_ref().map(|otlp| otlp.url.span),
         written.endpoint_durations.as_ref().map(|told| told.span),
         written.statsd.as_ref().map(|statsd| statsd.address.span),
         history.and_then(|history| history.enabled.as_ref()).map(|enabled| enabled.span),

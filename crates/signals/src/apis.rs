@@ -8,11 +8,13 @@
 mod tree;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rhumb_telemetry::sightings::Sighting;
+use rhumb_telemetry::Lookout;
+use rhumb_telemetry::sightings::{Asked, Sighting};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use tree::Node;
 
@@ -26,12 +28,14 @@ const NODES: usize = 20_000;
 const ROUTES: usize = 10_000;
 
 /// Values of each thing that one operation is known to have: callers, media types, parameters, fields.
-const VALUES: usize = 32;
+pub(crate) const VALUES: usize = 32;
 
 /// What was found out.
 #[derive(Debug, Default)]
 pub struct Finder {
     inner: Mutex<Inner>,
+    /// Where workers hand over what they see.
+    lookout: OnceLock<Arc<Lookout>>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -69,11 +73,46 @@ pub(crate) struct Seen {
 
 /// What came back with one status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct Answered {
     /// How often.
     pub requests: u64,
     /// Media types, and how often each.
     pub types: BTreeMap<String, u64>,
+    /// Fields of JSON contents, and in how many of the objects that were looked at.
+    pub fields: BTreeMap<String, u64>,
+    /// How many objects were looked at: a content, or what stands in it as a list.
+    pub contents: u64,
+    /// How many contents were lists.
+    pub lists: u64,
+}
+
+impl Answered {
+    /// Looks at a content: names of its fields are kept, and nothing else of it.
+    fn look_into(&mut self, content: &[u8]) {
+        let objects = match serde_json::from_slice(content) {
+            Ok(Value::Array(all)) => {
+                self.lists += 1;
+                all
+            }
+            Ok(one) => vec![one],
+            Err(_) => return,
+        };
+        for object in objects.iter().filter_map(Value::as_object).take(VALUES) {
+            self.contents += 1;
+            for name in object.keys().filter(|name| name.len() <= NAME) {
+                note(&mut self.fields, name, 1);
+            }
+        }
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.contents += other.contents;
+        self.lists += other.lists;
+        other.types.iter().for_each(|(name, count)| note(&mut self.types, name, *count));
+        other.fields.iter().for_each(|(name, count)| note(&mut self.fields, name, *count));
+    }
 }
 
 impl Seen {
@@ -89,6 +128,9 @@ impl Seen {
             let answered = self.statuses.entry(sighting.status).or_default();
             answered.requests += count;
             note(&mut answered.types, &sighting.response_type, count);
+            if let Some(content) = &sighting.response {
+                answered.look_into(content);
+            }
         }
         note(&mut self.request_types, &sighting.request_type, count);
         note(&mut self.callers, &sighting.caller, count);
@@ -97,9 +139,7 @@ impl Seen {
             note(&mut self.query, name, count);
         }
         let content = sighting.content.as_deref();
-        if let Some(serde_json::Value::Object(fields)) =
-            content.and_then(|bytes| serde_json::from_slice(bytes).ok())
-        {
+        if let Some(Value::Object(fields)) = content.and_then(|bytes| serde_json::from_slice(bytes).ok()) {
             self.contents += 1;
             for name in fields.keys().filter(|name| name.len() <= NAME) {
                 note(&mut self.fields, name, 1);
@@ -117,9 +157,7 @@ impl Seen {
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
         for (status, answered) in other.statuses {
-            let mine = self.statuses.entry(status).or_default();
-            mine.requests += answered.requests;
-            answered.types.iter().for_each(|(name, count)| note(&mut mine.types, name, *count));
+            self.statuses.entry(status).or_default().join(&answered);
         }
         for (mine, theirs) in [
             (&mut self.request_types, other.request_types),
@@ -229,14 +267,35 @@ impl Finder {
         std::mem::take(&mut inner.is_changed).then(|| serde_json::to_vec(&*inner).ok()).flatten()
     }
 
+    /// Looks at what is handed over there from here on.
+    pub fn watch(&self, lookout: Arc<Lookout>) {
+        // One process has one.
+        let _ = self.lookout.set(lookout);
+    }
+
+    /// Has workers hand over what they have seen so far; nothing when nobody looks.
+    pub fn ask(&self) -> Option<Asked<'_>> {
+        self.lookout.get().map(|lookout| lookout.ask())
+    }
+
+    /// Looks at what workers have handed over. `now`: seconds since 1970.
+    pub fn bring_in(&self, now: u64) {
+        if let Some(lookout) = self.lookout.get() {
+            self.look(&lookout.fetch(), now);
+        }
+    }
+
     /// Looks at what workers saw. `now`: seconds since 1970.
     pub fn look(&self, sightings: &[Sighting], now: u64) {
         let mut inner = self.lock();
         if inner.since == 0 {
             inner.since = now;
         }
-        for sighting in sightings {
-            inner.is_changed = true;
+        inner.is_changed |= !sightings.is_empty();
+        // What is there is known before it is judged what there is none of: workers tell both in no order.
+        let (nothing, there): (Vec<_>, Vec<_>) =
+            sightings.iter().partition(|sighting| is_nothing(sighting.status));
+        for sighting in there.into_iter().chain(nothing) {
             inner.see(sighting);
         }
     }
@@ -268,9 +327,8 @@ impl Finder {
 impl Inner {
     fn see(&mut self, sighting: &Sighting) {
         let host = sighting.host.to_ascii_lowercase();
-        // RFC 9110 §15.5.5, §15.5.6, §15.6.2: that is what there is none of. Who tries paths is not to be taken for an API.
-        let is_nothing = matches!(sighting.status, 404 | 405 | 501);
-        if is_nothing
+        // Who tries paths is not to be taken for an API.
+        if is_nothing(sighting.status)
             && !self.hosts.get(&host).is_some_and(|tree| tree.knows(&sighting.path, &sighting.method))
         {
             return;
@@ -295,6 +353,11 @@ impl Inner {
         let gone = tree.settle(&sighting.path);
         self.nodes = self.nodes.saturating_sub(gone);
     }
+}
+
+/// RFC 9110 §15.5.5, §15.5.6, §15.6.2: that is what there is none of.
+fn is_nothing(status: u16) -> bool {
+    matches!(status, 404 | 405 | 501)
 }
 
 fn rule(route: &str, template: &str) -> String {
@@ -417,5 +480,47 @@ mod tests {
         );
         again.load(b"nonsense");
         assert_eq!(again.apis(std::iter::empty()).since, 1);
+    }
+
+    #[test]
+    fn what_there_is_none_of_is_judged_by_all_that_came_with_it() {
+        let finder = Finder::default();
+        let sighting = |path: &str, status| Sighting {
+            host: "shop.example".into(),
+            method: "GET".into(),
+            path: path.into(),
+            status,
+            count: 1,
+            ..Sighting::default()
+        };
+        finder.look(&[sighting("/items/1", 404), sighting("/wp-admin", 404), sighting("/items/2", 200)], 1);
+        let apis = finder.apis(std::iter::empty());
+        assert_eq!((apis.operations.len(), apis.operations[0].requests), (1, 2));
+    }
+
+    #[test]
+    fn fields_of_answers_are_kept_by_status_and_those_of_lists_are_of_what_stands_in_them() {
+        let finder = Finder::default();
+        let sighting = |status, response: &str| Sighting {
+            host: "shop.example".into(),
+            method: "GET".into(),
+            path: "/items".into(),
+            status,
+            response: Some(response.as_bytes().into()),
+            count: 1,
+            ..Sighting::default()
+        };
+        finder.look(
+            &[
+                sighting(200, r#"[{"id": 1, "name": "a"}, {"id": 2}, 3]"#),
+                sighting(422, r#"{"title": "no"}"#),
+                sighting(200, "nonsense"),
+            ],
+            1,
+        );
+        let operation = finder.apis(std::iter::empty()).operations.remove(0);
+        let well = &operation.statuses[&200];
+        assert_eq!((well.contents, well.lists, well.fields["id"], well.fields["name"]), (2, 1, 2, 1));
+        assert_eq!(operation.statuses[&422].fields.keys().collect::<Vec<_>>(), ["title"]);
     }
 }

@@ -560,7 +560,7 @@ impl Inner {
         // Where ten seconds are kept, minutes would be told twice.
         let fine = self.shelf.ends(Kind::Tens).map_or(u64::MAX, |(first, _)| {
             let minute = first / MINUTE * MINUTE;
-            if self.shelf.has(Kind::Minutes, minute) { minute + MINUTE } else { minute }
+            if self.has_all_tens(minute) { minute } else { minute + MINUTE }
         });
         self.shelf.range(Kind::Minutes, from, (to - 1).min(fine.saturating_sub(1)), &mut visit);
         self.shelf.range(Kind::Tens, from.max(fine), to - 1, &mut visit);
@@ -570,6 +570,21 @@ impl Inner {
                 visit(gathered.since, &frame::write(&gathered.frame));
             }
         }
+    }
+
+    /// True when what is kept by ten seconds of a minute is all that came in it: the earlier of them may have been given up.
+    fn has_all_tens(&self, minute: u64) -> bool {
+        if !self.shelf.has(Kind::Minutes, minute) {
+            return true;
+        }
+        let came = |kind, to| {
+            let mut came = 0u64;
+            self.shelf.range(kind, minute, to, |_, bytes| {
+                frame::read(bytes, |_, totals| came = came.wrapping_add(totals.count() + totals.opened));
+            });
+            came
+        };
+        came(Kind::Tens, minute + MINUTE - 1) == came(Kind::Minutes, minute)
     }
 
     /// What came in the last looks: when they ended, how long they were together (seconds), and totals by name.
@@ -792,5 +807,20 @@ mod tests {
         assert!(history.taken_off() > 0);
         let series = history.series(By::Route, None, START + 1700, START + 1790, 10);
         assert!(series.requests_per_second.iter().all(|rate| *rate == 50.0), "{series:?}");
+    }
+
+    #[test]
+    fn the_first_ten_seconds_are_told_when_they_were() {
+        let mut traffic = Traffic::new();
+        let history = History::in_memory(Arc::clone(&traffic.board), MEMORY);
+        let start = START + 52;
+        history.look(start * 1000, false).unwrap();
+        traffic.send("default/shop", "", 200, 4);
+        for look in 1..30 {
+            history.look((start + 2 * look) * 1000, false).unwrap();
+        }
+        let series = history.series(By::Route, None, START, START + 120, 10);
+        let told = series.at.iter().zip(&series.requests_per_second).find(|(_, rate)| **rate > 0.0);
+        assert_eq!(told.map(|(at, _)| *at), Some(START + 50));
     }
 }

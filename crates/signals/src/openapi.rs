@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::apis::{Apis, Operation};
+use crate::apis::{Apis, Operation, VALUES};
 
 /// How many references lead on at most.
 const REFERENCES: usize = 16;
@@ -54,8 +54,18 @@ struct Declared {
     required: BTreeSet<String>,
     /// Other fields are allowed, or it is not known which there are.
     is_open: bool,
-    /// Media types by status: `200`, `2XX`, `default`.
-    responses: BTreeMap<String, BTreeSet<String>>,
+    /// By status: `200`, `2XX`, `default`.
+    responses: BTreeMap<String, Response>,
+}
+
+/// What a response is declared to have.
+#[derive(Clone, Debug, Default)]
+struct Response {
+    types: BTreeSet<String>,
+    fields: BTreeSet<String>,
+    required: BTreeSet<String>,
+    /// Other fields are allowed, or it is not known which there are.
+    is_open: bool,
 }
 
 impl Declaration {
@@ -135,9 +145,19 @@ fn declared(document: &Value, template: &str, item: &Value, method: &str, operat
         declared.request_types.insert(media);
     }
     for (status, response) in operation["responses"].as_object().into_iter().flatten() {
-        let content = follow(document, response)["content"].as_object();
-        let types = content.into_iter().flatten().map(|(media, _)| media_type(media)).collect();
-        declared.responses.insert(status.to_ascii_uppercase(), types);
+        let mut declaration = Response { is_open: true, ..Response::default() };
+        for (media, content) in follow(document, response)["content"].as_object().into_iter().flatten() {
+            let media = media_type(media);
+            if media.ends_with("json") {
+                // Of a list, what stands in it.
+                let schema = follow(document, &content["schema"]);
+                let object = if schema["items"].is_object() { &schema["items"] } else { schema };
+                let Response { fields: all, required, .. } = &mut declaration;
+                declaration.is_open = !fields(document, object, DEPTH, all, required);
+            }
+            declaration.types.insert(media);
+        }
+        declared.responses.insert(status.to_ascii_uppercase(), declaration);
     }
     declared
 }
@@ -377,14 +397,29 @@ fn differences(one: &Declared, seen: &Operation) -> Vec<String> {
         }
         let exact = status.to_string();
         let class = format!("{}XX", status / 100);
-        let Some(types) = [exact.as_str(), &class, "DEFAULT"].iter().find_map(|key| one.responses.get(*key))
+        let Some(declared) =
+            [exact.as_str(), &class, "DEFAULT"].iter().find_map(|key| one.responses.get(*key))
         else {
             what.push(format!("status {status} is not declared"));
             continue;
         };
         for media in answered.types.keys() {
-            if !types.is_empty() && !is_declared(media, types) {
+            if !declared.types.is_empty() && !is_declared(media, &declared.types) {
                 what.push(format!("status {status} has content of type {media}, which is not declared"));
+            }
+        }
+        if answered.contents > 0 {
+            for name in &declared.required {
+                if is_missing(name, &answered.fields, answered.contents) {
+                    what.push(format!(
+                        "status {status}: field `{name}` is required, and is missing in answers"
+                    ));
+                }
+            }
+            for name in answered.fields.keys() {
+                if !declared.is_open && !declared.fields.contains(name) {
+                    what.push(format!("status {status}: field `{name}` of answers is not declared"));
+                }
             }
         }
     }
@@ -419,7 +454,7 @@ fn differences(one: &Declared, seen: &Operation) -> Vec<String> {
     }
     if seen.contents > 0 {
         for name in &one.required {
-            if seen.fields.get(name).copied().unwrap_or(0) < seen.contents {
+            if is_missing(name, &seen.fields, seen.contents) {
                 what.push(format!("field `{name}` is required, and is missing in requests"));
             }
         }
@@ -430,6 +465,14 @@ fn differences(one: &Declared, seen: &Operation) -> Vec<String> {
         }
     }
     what
+}
+
+/// True when not every content had this field. Of very many fields not all are kept, and nothing is known of the others.
+fn is_missing(name: &str, fields: &BTreeMap<String, u64>, contents: u64) -> bool {
+    match fields.get(name) {
+        Some(with) => *with < contents,
+        None => fields.len() < VALUES,
+    }
 }
 
 fn is_declared(media: &str, declared: &BTreeSet<String>) -> bool {
@@ -464,7 +507,17 @@ fn document(host: &str, operations: &[&Operation]) -> Value {
         );
         let mut responses = Map::new();
         for (status, answered) in &operation.statuses {
-            let content: Map<_, _> = answered.types.keys().map(|media| (media.clone(), json!({}))).collect();
+            let described = |media: &String| {
+                let has_fields = media.ends_with("json") && answered.contents > 0;
+                if !has_fields {
+                    return json!({});
+                }
+                let object = schema(&answered.fields, answered.contents);
+                let is_list = answered.lists > 0;
+                json!({ "schema": if is_list { json!({ "type": "array", "items": object }) } else { object } })
+            };
+            let content: Map<_, _> =
+                answered.types.keys().map(|media| (media.clone(), described(media))).collect();
             let mut response = json!({ "description": format!("seen {} times", answered.requests) });
             if !content.is_empty() {
                 response["content"] = Value::Object(content);
@@ -479,7 +532,14 @@ fn document(host: &str, operations: &[&Operation]) -> Value {
         if !operation.request_types.is_empty() {
             let content = operation.request_types.keys().map(|media| {
                 let has_fields = media.ends_with("json") && operation.contents > 0;
-                (media.clone(), if has_fields { json!({ "schema": schema(operation) }) } else { json!({}) })
+                (
+                    media.clone(),
+                    if has_fields {
+                        json!({ "schema": schema(&operation.fields, operation.contents) })
+                    } else {
+                        json!({})
+                    },
+                )
             });
             described["requestBody"] = json!({ "content": content.collect::<Map<_, _>>() });
         }
@@ -494,14 +554,11 @@ fn document(host: &str, operations: &[&Operation]) -> Value {
     })
 }
 
-fn schema(operation: &Operation) -> Value {
-    let properties: Map<_, _> = operation.fields.keys().map(|name| (name.clone(), json!({}))).collect();
-    let required: Vec<_> = operation
-        .fields
-        .iter()
-        .filter(|(_, count)| **count >= operation.contents)
-        .map(|(name, _)| name)
-        .collect();
+/// The schema of contents that had these fields so often.
+fn schema(fields: &BTreeMap<String, u64>, contents: u64) -> Value {
+    let properties: Map<_, _> = fields.keys().map(|name| (name.clone(), json!({}))).collect();
+    let required: Vec<_> =
+        fields.iter().filter(|(_, count)| **count >= contents).map(|(name, _)| name).collect();
     json!({ "type": "object", "properties": properties, "required": required })
 }
 
@@ -569,6 +626,7 @@ mod tests {
             content: (!content.is_empty()).then(|| content.as_bytes().into()),
             at: 100,
             count: 3,
+            ..Sighting::default()
         }
     }
 
@@ -648,5 +706,36 @@ mod tests {
         assert_eq!(Declaration::read(&json!({ "openapi": "3.1.0" })).unwrap_err(), NotOpenApi::Paths);
         let circle = json!({ "openapi": "3.1.0", "paths": { "/a": { "$ref": "#/paths/~1a" } } });
         assert!(Declaration::read(&circle).unwrap().operations.is_empty());
+    }
+
+    #[test]
+    fn answers_that_have_other_fields_than_declared_have_drifted() {
+        let document = Declaration::read(&json!({
+            "openapi": "3.1.0",
+            "info": { "title": "shop" },
+            "paths": { "/items": { "get": { "responses": {
+                "200": { "content": { "application/json": { "schema": { "type": "array", "items": {
+                    "type": "object", "properties": { "id": {}, "name": {} }, "required": ["id"],
+                } } } } },
+                "404": { "content": { "application/problem+json": {} } },
+            } } } },
+        }))
+        .unwrap();
+        let answer = |status, response: &str| Sighting {
+            response: Some(response.as_bytes().into()),
+            ..sighting("GET", "/items", &[], status, "")
+        };
+        let well = answer(200, r#"[{"id": 1, "name": "a"}, {"id": 2}]"#);
+        let open =
+            Sighting { response_type: "application/problem+json".into(), ..answer(404, r#"{"x": 1}"#) };
+        assert_eq!(compare(&apis(&[well.clone(), open]), std::slice::from_ref(&document), 50).drift, []);
+        let report = compare(&apis(&[well, answer(200, r#"[{"price": 1}]"#)]), &[document], 50);
+        assert_eq!(
+            report.drift[0].what,
+            [
+                "status 200: field `id` is required, and is missing in answers",
+                "status 200: field `price` of answers is not declared",
+            ]
+        );
     }
 }

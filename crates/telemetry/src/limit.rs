@@ -42,6 +42,8 @@ limits! {
         "Request line and fields together. More is answered with 431.";
     Headers = "headers", "limits.headers", "100",
         "Fields of a request. More are answered with 431.";
+    Baggage = "baggage", "", "8192 bytes, 180 members",
+        "Field `baggage` of a request. Members beyond it are left out of what is passed on.";
     UriBytes = "uri_bytes", "limits.uriBytes", "16Ki",
         "Path and query. More is answered with 414.";
     BodyBytes = "body_bytes", "limits.bodyBytes", "no limit",

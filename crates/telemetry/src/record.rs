@@ -1,5 +1,6 @@
 //! Everything known about one finished exchange, borrowed from whoever knows it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -78,6 +79,8 @@ pub struct Record<'a> {
     pub request_id: &'a [u8],
     /// Trace id, and our own span id as `parent_id`, as sent upstream.
     pub trace: Option<TraceContext>,
+    /// Members of the request's baggage that are told, as the configuration chooses.
+    pub baggage: &'a [Member<'a>],
     /// Spans of it go to a collector.
     pub is_traced: bool,
     /// TLS towards the client, if any.
@@ -104,6 +107,15 @@ impl Record<'_> {
     pub fn is_error(&self) -> bool {
         self.failure_code.is_some() || self.status >= 500
     }
+}
+
+/// A member of baggage (W3C Baggage), without its properties.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// Its key, out of the configuration.
+    pub key: &'a str,
+    /// Its value, as the caller wrote it but for percent-encoding.
+    pub value: Cow<'a, [u8]>,
 }
 
 /// Reasons of retries that one record holds at most.

@@ -5,9 +5,10 @@
 //! ([`WorkerSightings`]), then hands them over. The path of a request takes one hash and one lookup; what is met for the
 //! first time is copied. All of it is bounded: shapes beyond [`SHAPES`], and what nobody fetches, are dropped and counted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::BuildHasherDefault;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,14 @@ const WAITING: usize = 16_384;
 /// Longer paths and queries are not looked at. Unit: bytes.
 const TEXT: usize = 512;
 
-/// Contents of requests that a worker copies in that time, to see which fields they have, and how long each may be.
+/// Contents of requests that a worker copies in that time, to see which fields they have; as many of responses; and how long each
+/// may be. Unit: bytes.
 const CONTENTS: usize = 32;
-const CONTENT_BYTES: usize = 4 << 10;
+/// Longest content that is copied. Unit: bytes.
+pub const CONTENT_BYTES: usize = 4 << 10;
+
+/// Responses in a second of which a worker looks whether it knows what is in those of their kind.
+const LOOKS: u32 = 500;
 
 /// What of an exchange is not in its record.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +46,8 @@ pub struct Content<'a> {
     pub response_type: &'a [u8],
     /// Content of the request as a whole, where it is at hand.
     pub request: Option<&'a [u8]>,
+    /// Content of the response as a whole, where it was copied.
+    pub response: Option<&'a [u8]>,
 }
 
 /// Requests of one shape.
@@ -65,6 +73,8 @@ pub struct Sighting {
     pub route: (Box<str>, Box<str>),
     /// Content of one of them.
     pub content: Option<Box<[u8]>>,
+    /// Content of one response.
+    pub response: Option<Box<[u8]>>,
     /// When the last one began. Unit: seconds since 1970.
     pub at: u64,
     /// How many.
@@ -76,6 +86,10 @@ pub struct Sighting {
 pub struct Lookout {
     seed: u64,
     waiting: Mutex<Vec<Sighting>>,
+    /// How often somebody wanted to know what was seen so far.
+    asked: AtomicU64,
+    /// Which of these wishes each worker has fulfilled.
+    workers: Mutex<Vec<Arc<AtomicU64>>>,
     dropped: Counter,
 }
 
@@ -83,18 +97,35 @@ impl Lookout {
     /// A place for it. `seed`: any number that peers do not know.
     pub fn new(seed: u64, registry: &Registry) -> Arc<Self> {
         let dropped = registry.counter(Metric::SightingsDropped, &[]);
-        Arc::new(Self { seed: seed | 1, waiting: Mutex::default(), dropped })
+        Arc::new(Self {
+            seed: seed | 1,
+            waiting: Mutex::default(),
+            asked: AtomicU64::new(0),
+            workers: Mutex::default(),
+            dropped,
+        })
     }
 
     /// What a worker sees.
     pub fn worker(self: &Arc<Self>) -> WorkerSightings {
+        let answered = Arc::new(AtomicU64::new(self.asked.load(Ordering::Relaxed)));
+        lock(&self.workers).push(Arc::clone(&answered));
         WorkerSightings {
+            answered,
             lookout: Arc::clone(self),
             shapes: HashMap::default(),
             contents: 0,
+            looks: LOOKS,
+            answers: HashSet::default(),
             dropped: 0,
             handed_over: None,
         }
+    }
+
+    /// Has workers hand over what they have seen so far. Each does so when it next [looks](WorkerSightings::look); what is returned
+    /// says whether all have.
+    pub fn ask(&self) -> Asked<'_> {
+        Asked { lookout: self, number: self.asked.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
     /// What was handed over since the last call.
@@ -103,15 +134,39 @@ impl Lookout {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Sighting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A wish to know what workers have seen so far.
+#[derive(Debug)]
+pub struct Asked<'l> {
+    lookout: &'l Lookout,
+    number: u64,
+}
+
+impl Asked<'_> {
+    /// True when every worker has handed over what it had seen.
+    pub fn is_answered(&self) -> bool {
+        lock(&self.lookout.workers).iter().all(|answered| answered.load(Ordering::Acquire) >= self.number)
     }
 }
 
 /// What one worker sees.
 pub struct WorkerSightings {
+    /// The latest wish that it has fulfilled.
+    answered: Arc<AtomicU64>,
     lookout: Arc<Lookout>,
     shapes: HashMap<u64, Sighting, BuildHasherDefault<Identity>>,
     contents: usize,
+    /// Responses that it may still look at in this second.
+    looks: u32,
+    /// Kinds of responses of which one was copied.
+    answers: HashSet<u64, BuildHasherDefault<Identity>>,
     dropped: u64,
     handed_over: Option<Instant>,
 }
@@ -139,6 +194,9 @@ impl WorkerSightings {
         if let Some(known) = self.shapes.get_mut(&key) {
             known.count += 1;
             known.at = record.start_unix_nanos / 1_000_000_000;
+            if let Some(response) = content.response.filter(|_| known.response.is_none()) {
+                known.response = Some(response.into());
+            }
             return;
         }
         self.first_seen(key, record, query, caller, content);
@@ -169,10 +227,6 @@ impl WorkerSightings {
                 parameters.push(name.into());
             }
         }
-        let is_json = |media: &[u8]| {
-            let media = media_type(media);
-            media.eq_ignore_ascii_case("application/json") || media.ends_with("+json")
-        };
         let copied = content.request.filter(|bytes| {
             !bytes.is_empty()
                 && bytes.len() <= CONTENT_BYTES
@@ -191,14 +245,51 @@ impl WorkerSightings {
             caller: caller.into(),
             route: (record.route.into(), record.rule.into()),
             content: copied.map(Into::into),
+            response: content.response.map(Into::into),
             at: record.start_unix_nanos / 1_000_000_000,
             count: 1,
         };
         self.shapes.insert(key, sighting);
     }
 
+    /// Whether the content of a response is worth a copy: none of its kind was copied yet in these ten seconds. `media`: its
+    /// Content-Type.
+    #[inline]
+    pub fn wants_response(
+        &mut self,
+        host: &[u8],
+        method: &[u8],
+        path: &[u8],
+        status: u16,
+        media: &[u8],
+    ) -> bool {
+        self.looks > 0 && status < 500 && is_json(media) && self.wants_kind(host, method, path, status)
+    }
+
+    fn wants_kind(&mut self, host: &[u8], method: &[u8], path: &[u8], status: u16) -> bool {
+        self.looks -= 1;
+        if self.answers.len() >= CONTENTS || path.len() > TEXT {
+            return false;
+        }
+        let path = path.split(|&byte| byte == b'?').next().unwrap_or_default();
+        let seed = self.lookout.seed;
+        let key = fold(bytes(seed, host), shape_of(seed, path));
+        self.answers.insert(fold(key, bytes(seed, method) ^ u64::from(status) << 48))
+    }
+
+    /// Hands over what was gathered, when somebody has asked for it.
+    #[inline]
+    pub fn look(&mut self) {
+        let asked = self.lookout.asked.load(Ordering::Relaxed);
+        if asked != self.answered.load(Ordering::Relaxed) {
+            self.hand_over();
+            self.answered.store(asked, Ordering::Release);
+        }
+    }
+
     /// Hands over what was gathered, when it is time. To be called about every second.
     pub fn tick(&mut self, now: Instant) {
+        self.looks = LOOKS;
         let since = *self.handed_over.get_or_insert(now);
         if now.saturating_duration_since(since) >= GATHER {
             self.handed_over = Some(now);
@@ -209,6 +300,7 @@ impl WorkerSightings {
     fn hand_over(&mut self) {
         let mut dropped = std::mem::take(&mut self.dropped);
         self.contents = 0;
+        self.answers.clear();
         if !self.shapes.is_empty() {
             let mut waiting = self.lookout.lock();
             for (_, sighting) in self.shapes.drain() {
@@ -228,6 +320,7 @@ impl WorkerSightings {
 impl Drop for WorkerSightings {
     fn drop(&mut self) {
         self.hand_over();
+        lock(&self.lookout.workers).retain(|other| !Arc::ptr_eq(other, &self.answered));
     }
 }
 
@@ -235,6 +328,11 @@ impl fmt::Debug for WorkerSightings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerSightings").field("shapes", &self.shapes.len()).finish_non_exhaustive()
     }
+}
+
+fn is_json(media: &[u8]) -> bool {
+    let media = media_type(media);
+    media.eq_ignore_ascii_case("application/json") || media.ends_with("+json")
 }
 
 /// Names of parameters that are told of one shape.
@@ -353,8 +451,8 @@ mod tests {
         let body = br#"{"name": 1}"#;
         let content = Content {
             request_type: b"application/json; charset=utf-8",
-            response_type: b"",
             request: Some(body),
+            ..Content::default()
         };
         for number in 0..100_000u32 {
             // Names, not values: letters only.
@@ -368,5 +466,31 @@ mod tests {
         assert_eq!(seen.len(), SHAPES);
         assert_eq!(seen.iter().filter(|sighting| sighting.content.is_some()).count(), CONTENTS);
         assert_eq!(registry.counter(Metric::SightingsDropped, &[]).value(), 100_000 - SHAPES as u64);
+    }
+
+    #[test]
+    fn one_response_of_each_kind_is_wanted_and_no_more_than_there_is_room_for() {
+        let registry = Registry::new();
+        let lookout = Lookout::new(7, &registry);
+        let mut worker = lookout.worker();
+        let json = b"application/problem+json; charset=utf-8";
+        let mut wants = |path: &str, media: &[u8]| {
+            worker.wants_response(b"shop.example", b"GET", path.as_bytes(), 200, media)
+        };
+        assert!(wants("/users/1?a=b", json) && !wants("/users/2", json) && !wants("/users", b"text/html"));
+        let letter = |number: u8| char::from(b'a' + number);
+        assert_eq!((0..26u8).filter(|n| wants(&format!("/{}", letter(*n)), json)).count(), 26);
+        assert_eq!((0..26u8).filter(|n| wants(&format!("/x/{}", letter(*n)), json)).count(), CONTENTS - 27);
+        let path = b"/users/3";
+        let content = Content { response: Some(br#"{"id": 3}"#), ..Content::default() };
+        worker.see(&record(path, None), "", &Content::default());
+        worker.see(&record(path, None), "", &content);
+        // Who asks need not wait for the ten seconds.
+        let asked = lookout.ask();
+        assert!(!asked.is_answered() && lookout.fetch().is_empty());
+        worker.look();
+        assert!(asked.is_answered());
+        let seen = lookout.fetch();
+        assert_eq!((seen.len(), seen[0].count, seen[0].response.as_deref()), (1, 2, content.response));
     }
 }

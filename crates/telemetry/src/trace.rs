@@ -245,6 +245,9 @@ pub(crate) fn exchange(span: &mut Writer, record: &Record<'_>, method: &str) {
     }
     string(span, "network.protocol.version", version(record.protocol).as_bytes());
     string(span, "user_agent.original", record.user_agent);
+    for member in record.baggage {
+        string(span, &format!("baggage.{}", member.key), &member.value);
+    }
     if let Some(code) = record.grpc_status {
         number(span, "rpc.grpc.status_code", code.into());
     }

@@ -1,8 +1,9 @@
 //! What is counted about requests, and for how long it is kept: the field `signals` of a ProxyConfig.
 
-use crate::decode::{Decoder, object};
+use super::consumer::SecretSource;
+use crate::decode::{Decoder, List, choice, object};
 use crate::diag::Rule;
-use crate::scalar::{ByteSize, Duration, SocketAddress};
+use crate::scalar::{ByteSize, Duration, Name, SocketAddress};
 use crate::span::Spanned;
 
 object! {
@@ -21,6 +22,8 @@ object! {
         "endpointDurations" endpoint_durations: Option<Spanned<bool>>,
         /// All metrics go to a StatsD server too.
         "statsd" statsd: Option<Statsd>,
+        /// Metrics and a log record of each exchange go to a collector of OpenTelemetry, with or without tracing.
+        "otlp" otlp: Option<Otlp>,
     }
     check Signals::check;
 }
@@ -72,6 +75,67 @@ impl Statsd {
             let diag = cx
                 .error(Rule::BadValue, prefix.span, "the prefix has other characters than names")
                 .why("allowed are letters, digits, `.`, `_` and `-`");
+            cx.push(diag);
+        }
+    }
+}
+
+object! {
+    /// A collector that takes OTLP.
+    pub struct Otlp as "otlp" {
+        /// Where it is: `http://HOST:4318`.
+        "url" url: Spanned<Box<str>>,
+        /// A Backend whose endpoints, TLS and limits are used. Default: the URL's host is looked up in DNS.
+        "backend" backend: Option<Spanned<Name>>,
+        /// How it is spoken to: http (default), or grpc, which needs `backend` with `protocol: h2c` or h2.
+        "protocol" protocol: Option<Spanned<OtlpProtocol>>,
+        /// Fields of each request: keys of hosted collectors.
+        "headers" headers: List<OtlpHeader, 0, 16>,
+        /// How long a request may take. Default: 10s.
+        "timeout" timeout: Option<Spanned<Duration>>,
+        /// `service.name`. Default: rhumb.
+        "service" service: Option<Spanned<Box<str>>>,
+        /// A log record of each exchange goes there. Default: no.
+        "logs" logs: Option<Spanned<bool>>,
+        /// The metrics of the process go there so often. Default: never.
+        "metrics" metrics: Option<Spanned<Duration>>,
+    }
+    check Otlp::check;
+}
+
+object! {
+    /// A field of requests to a collector.
+    pub struct OtlpHeader as "a header" {
+        /// Name.
+        "name" name: Spanned<Box<str>>,
+        /// Value; or `secretRef: {name: SECRET, key: KEY}`.
+        "value" value: Spanned<SecretSource>,
+    }
+}
+
+choice! {
+    /// How a collector is spoken to.
+    pub enum OtlpProtocol as "protocol of OTLP" {
+        /// Protocol buffers in POST requests.
+        Http = "http",
+        /// gRPC.
+        Grpc = "grpc",
+    }
+}
+
+impl Otlp {
+    /// It has fields whose values nobody should see: what shows it has to leave them out.
+    pub fn has_keys(&self) -> bool {
+        self.headers.iter().next().is_some()
+    }
+
+    fn check(&self, cx: &mut Decoder<'_>) {
+        let has_logs = self.logs.as_ref().is_some_and(|logs| logs.value);
+        if !has_logs && self.metrics.is_none() && !self.broken {
+            let mut diag = cx
+                .error(Rule::MissingField, self.span, "the collector is told nothing")
+                .fix("add `metrics: 30s`, `logs: true`, or both");
+            diag.secret = self.has_keys();
             cx.push(diag);
         }
     }

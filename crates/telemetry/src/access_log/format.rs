@@ -64,6 +64,9 @@ impl Json<'_> {
             self.lit(&trace.parent_id_hex());
             self.lit(b"\"");
         }
+        if !r.baggage.is_empty() {
+            self.baggage(r);
+        }
         if let Some(client) = r.client {
             self.lit(b",\"client_ip\":\"");
             text::ip(self.out, client.ip());
@@ -113,6 +116,19 @@ impl Json<'_> {
         }
         self.number(b",\"config_revision\":", r.config_revision);
         self.lit(b"}");
+    }
+
+    #[cold]
+    fn baggage(&mut self, r: &Record<'_>) {
+        let mut before: &[u8] = b",\"baggage\":{\"";
+        for member in r.baggage {
+            self.raw(before);
+            text::json(self.out, member.key.as_bytes());
+            self.lit(b"\":\"");
+            text::json(self.out, clip(&member.value, VALUE_LIMIT));
+            before = b"\",\"";
+        }
+        self.lit(b"\"}");
     }
 
     #[cold]
@@ -543,7 +559,9 @@ fn duration(out: &mut Vec<u8>, value: Option<Duration>) {
 mod tests {
     use super::*;
     use crate::id::TraceContext;
-    use crate::record::{Note, NoteSet, Protocol, RetryReason, Scheme, StatusSource, Timing, TlsRecord};
+    use crate::record::{
+        Member, Note, NoteSet, Protocol, RetryReason, Scheme, StatusSource, Timing, TlsRecord,
+    };
     use rhumb_base::failure::Cause;
 
     fn full() -> Record<'static> {
@@ -586,6 +604,7 @@ mod tests {
             retries: &[RetryReason::Failure(Cause::BackendReset), RetryReason::Grpc(14)],
             request_id: b"019c9d2e-5f6b-7abc-8def-0123456789ab",
             trace: TraceContext::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            baggage: &[],
             is_traced: false,
             tls: Some(TlsRecord {
                 version: "1.3",
@@ -738,5 +757,15 @@ mod tests {
         for (template, error) in cases {
             assert_eq!(Template::parse(template), Err(error));
         }
+    }
+
+    #[test]
+    fn members_of_baggage_are_told_by_their_keys() {
+        let baggage = [Member { key: "tenant", value: b"acme \"1\"".into() }];
+        let record = Record { baggage: &baggage, ..Record::default() };
+        let mut json = Vec::new();
+        Formatter::new(Format::Json, QueryLog::Omitted, "").write(&mut json, &record);
+        let line: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(line["baggage"]["tenant"], "acme \"1\"");
     }
 }

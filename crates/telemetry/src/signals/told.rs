@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Board, Dimension, Outcome, Series};
+use super::{Board, Dimension, OTHER, Outcome, Series};
 use crate::metrics::{Emit, Metric, Registry, Times};
 
 /// Has the metrics of a board told at each scrape, for as long as there is a board.
@@ -49,10 +49,12 @@ pub(super) fn register(board: &Arc<Board>, registry: &Registry) {
     }
 }
 
-/// Calls `tell` with every series of a dimension and its label values. Where there are more than are told, it is always the same ones.
+/// Calls `tell` with every series of a dimension and its label values. Where there are more than are told, it is always the same ones,
+/// and what was counted together is among them.
 fn each(board: &Board, dimension: Dimension, mut tell: impl FnMut(&Series, &[&str])) {
     let mut all: Vec<_> = board.totals().into_iter().filter(|series| series.dimension == dimension).collect();
-    all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let place = |series: &Series| (series.name.part(0) != OTHER, series.name.clone());
+    all.sort_by_cached_key(place);
     for series in &all {
         let mut labels: Vec<&str> = series.name.parts().collect();
         labels.resize(dimension.names(), "");

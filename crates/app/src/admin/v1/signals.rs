@@ -20,6 +20,10 @@ const WINDOW: u64 = 10;
 /// What is told of the past, unless another time is asked for. **Unit**: seconds.
 const SPAN: u64 = 3600;
 
+/// How long workers may take to tell what they have seen so far, and how often it is looked whether all have.
+const HAND_OVER: Duration = Duration::from_secs(2);
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Items of one answer, unless another number is asked for.
 const LIMIT: usize = 100;
 
@@ -192,7 +196,15 @@ async fn usage_of(call: Call) -> Answer {
 
 async fn apis(call: Call) -> Answer {
     let plan = call.desk.admin.current.load();
+    let asked = history(&call)?;
+    if let Some(asked) = asked.finder().ask() {
+        let until = tokio::time::Instant::now() + HAND_OVER;
+        while !asked.is_answered() && tokio::time::Instant::now() < until {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
     let found = ask(&call, move |history| {
+        history.finder().bring_in(unix_now());
         let rules = plan.ports.iter().flat_map(|port| port.table.rules());
         history.finder().apis(rules.map(|(_, rule)| (rule.value.route.as_str(), &*rule.value.template)))
     });
