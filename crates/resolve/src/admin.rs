@@ -163,7 +163,7 @@ fn login(
 
 fn invalid_within(invalid: Invalid) -> Invalid {
     let field = if invalid.field.is_empty() { "oidc".to_owned() } else { format!("oidc.{}", invalid.field) };
-    Invalid::new(field, invalid.why.to_string(), invalid.fix.to_string())
+    Invalid { field, ..invalid }
 }
 
 /// Where a field of it stands, as the login names fields.
