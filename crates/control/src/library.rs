@@ -396,6 +396,19 @@ mod tests {
     }
 
     #[test]
+    fn whoever_may_leave_the_mesh_knows_the_service_that_it_goes_through() {
+        let mut library = shop();
+        for name in ["egress", "out"] {
+            let service = json!({ "kind": "Service", "metadata": { "name": name, "namespace": "infra" } });
+            put(&mut library, service);
+        }
+        let through = json!({ "egressGateway": { "service": "egress.infra" } });
+        put(&mut library, json!({ "kind": "Mesh", "metadata": { "name": "mesh" }, "spec": through }));
+        let known = members(&library, &Reader::Workload(key("Workload", "w"), &[]));
+        assert_eq!(known, ["Mesh mesh", "Service egress"]);
+    }
+
+    #[test]
     fn a_change_concerns_only_the_bundles_that_it_is_in() {
         let mut library = shop();
         let touched = plain(&mut library, "Backend", "old", json!({ "endpoints": [] }));

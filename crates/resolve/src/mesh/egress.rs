@@ -31,6 +31,15 @@ impl<'d> Maker<'d> {
         let (Some(Entry { doc, spec }), Some(sidecar)) = (self.mesh, self.sidecar) else { return };
         let Some(written) = &spec.egress_gateway else { return };
         let namespace = written.service.namespace().unwrap_or(DEFAULT_NAMESPACE);
+        // With a mistake in it nothing leaves another way: what is listed and cannot be read may be anything.
+        self.out.egress_gateway = Some(plan::EgressGateway {
+            service: shown(&(namespace.into(), written.service.name().into(), 0)).into(),
+            destinations: if doc.broken {
+                Destinations::default()
+            } else {
+                destinations(written.destinations.iter())
+            },
+        });
         let service = self.service(doc, &written.service.span, (namespace, written.service.name()));
         let Some(service) = service else { return };
         let Some(port) = self.one_port(doc, written.service.span, service, written.port.as_ref()) else {
@@ -53,10 +62,9 @@ impl<'d> Maker<'d> {
             let of = inbound.service.namespace().unwrap_or_else(|| sidecar.doc.namespace());
             (of, inbound.service.name(), inbound.port.number()) == (namespace, service.doc.name(), port)
         });
-        self.out.egress_gateway = Some(plan::EgressGateway {
-            service: shown(&name).into(),
-            destinations: destinations(written.destinations.iter()),
-        });
+        if let Some(gateway) = &mut self.out.egress_gateway {
+            gateway.service = shown(&name).into();
+        }
         self.egress_gateway = Some(name);
     }
 
