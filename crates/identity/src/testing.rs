@@ -8,7 +8,9 @@ use rhumb_base::spiffe::{SpiffeId, TrustDomain};
 use rhumb_tls::mesh::Membership;
 use tokio::net::TcpListener;
 
-use crate::{Authority, Issuer, Joining, Keeper, KeeperSettings, Kubernetes, Lifetimes, serve, system_clock};
+use crate::{
+    Authority, Clock, Issuer, Joining, Keeper, KeeperSettings, Kubernetes, Lifetimes, serve, system_clock,
+};
 
 pub(crate) fn domain() -> TrustDomain {
     TrustDomain::parse("td.test").unwrap()
@@ -28,25 +30,30 @@ pub(crate) struct Served {
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) address: SocketAddr,
     pub(crate) directory: tempfile::TempDir,
+    clock: Clock,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Served {
     pub(crate) async fn start(lifetimes: Lifetimes, kubernetes: Option<Kubernetes>) -> Self {
+        Self::start_by(system_clock(), lifetimes, kubernetes).await
+    }
+
+    /// One for which, as for its keepers, it is as late as a clock says.
+    pub(crate) async fn start_by(clock: Clock, lifetimes: Lifetimes, kubernetes: Option<Kubernetes>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let clock = system_clock();
         let authority = Authority::open(directory.path(), &domain(), lifetimes, clock()).unwrap();
-        let issuer = Issuer::new(authority, kubernetes, clock).unwrap();
+        let issuer = Issuer::new(authority, kubernetes, Arc::clone(&clock)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = serve(Arc::clone(&issuer), listener, std::future::pending());
         let serving = tokio::spawn(async move { serving.await.unwrap() });
-        Self { issuer, address, directory, tasks: vec![serving] }
+        Self { issuer, address, directory, clock, tasks: vec![serving] }
     }
 
     /// A keeper that joins with a token for this name.
     pub(crate) fn keeper(&self, name: &str, directory: &std::path::Path) -> Arc<Keeper> {
-        let now = system_clock()();
+        let now = (self.clock)();
         let bundle = self.issuer.authority().bundle(now).unwrap();
         let token = self.issuer.tokens().create(&id(name), &bundle, now + 600, now).unwrap();
         self.keeper_with(Joining::Token(token), directory)
@@ -59,7 +66,7 @@ impl Served {
             joining,
             directory: directory.to_owned(),
         };
-        Keeper::open(Membership::new(domain()), settings, system_clock()).unwrap()
+        Keeper::open(Membership::new(domain()), settings, Arc::clone(&self.clock)).unwrap()
     }
 }
 
