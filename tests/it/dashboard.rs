@@ -14,7 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// What the browser does.
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ui/test/dashboard.mjs");
+pub(crate) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ui/test/dashboard.mjs");
 
 /// Where the pictures of the manual are.
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/dashboard");
@@ -36,7 +36,7 @@ fn browse(part: &str, admin: u16, token: &Path, more: &[&str]) -> String {
 }
 
 /// Where pictures go, when they are wanted.
-fn pictures() -> Option<&'static str> {
+pub(crate) fn pictures() -> Option<&'static str> {
     std::env::var_os("UPDATE")?;
     std::fs::create_dir_all(PICTURES).expect("a directory for the pictures");
     Some(PICTURES)

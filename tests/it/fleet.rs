@@ -1,8 +1,9 @@
 //! What a control plane knows of a gateway and of sidecars on machines of their own: calls, health, versions, certificates.
 
+use crate::dashboard::{SCRIPT, pictures};
 use crate::mesh_control::{Member, Site, curl, services};
 use rhumb_testkit::netns::Machine;
-use rhumb_testkit::process::{Finished, Program, Rhumb};
+use rhumb_testkit::process::{Finished, Program, Rhumb, finish, node_script};
 use rhumb_testkit::wait;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -64,6 +65,13 @@ impl Shop {
         curl(&self.outside, &self.at)
     }
 
+    /// Somebody who calls again and again.
+    fn visitor(&self) -> Program {
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do curl -s -o /dev/null --max-time 20 \"$0\"; done", &self.at]);
+        Program::start(self.outside.enter(&command), &self.site.path("visitor.log"))
+    }
+
     /// What a verb says in JSON.
     fn asked(&self, arguments: &[&str]) -> Value {
         let done = self.site.rhumb(&[arguments, &["-o", "json"]].concat());
@@ -119,11 +127,10 @@ fn the_control_plane_knows_who_calls_whom_how_well_and_what_is_wrong_with_each_p
     let count = |items: &[Value], name: &str| named(items, name).and_then(|item| item["requests"].as_u64());
     let (first, second) = ("shop/edge>shop/web:80", "shop/web>shop/orders:80");
     let lately = ["top", "edge", "--window", "10"];
-    let items = shop.listed(&lately, "items", |items| {
-        count(items, first).is_some_and(|requests| requests > 5) && count(items, second).is_some()
+    shop.listed(&lately, "items", |items| {
+        let both = count(items, first).zip(count(items, second));
+        both.is_some_and(|(one, other)| one > 5 && one.abs_diff(other) <= one / 2)
     });
-    let (one, other) = (count(&items, first).unwrap(), count(&items, second).unwrap());
-    assert!(one.abs_diff(other) <= one / 2, "{items:#?}");
     let endpoints = shop.asked(&["top", "endpoint"]);
     let found = endpoints["items"].as_array().cloned().unwrap_or_default();
     let is_orders =
@@ -151,6 +158,21 @@ fn the_control_plane_knows_who_calls_whom_how_well_and_what_is_wrong_with_each_p
     });
     assert!(health.contains("called by shop/web"), "{health}");
 
+    // People find it in the dashboard of the control plane.
+    let browser = tempfile::tempdir().unwrap();
+    let token = shop.site.path("control-token");
+    let token = token.to_str().unwrap();
+    let words = ["fleet", "http://127.0.0.1:9901", token, "shop/orders:80", "shop/web"];
+    let words: Vec<&str> = words.into_iter().chain(pictures()).collect();
+    let visitor = shop.visitor();
+    let found = finish(shop.site.plane.enter(&node_script(SCRIPT.as_ref(), &words, browser.path())));
+    drop(visitor);
+    assert_eq!(found.code, Some(0), "{}", found.output);
+    assert!(
+        found.output.contains("ok a failing service of the mesh is found within three clicks"),
+        "{found:?}"
+    );
+
     // A proxy that goes is told of, and what it said goes with it.
     let Shop { site, gateway, .. } = shop;
     drop(gateway);
@@ -158,4 +180,33 @@ fn the_control_plane_knows_who_calls_whom_how_well_and_what_is_wrong_with_each_p
         let status = site.rhumb(&["status", "--check"]).output;
         (status.contains("proxy_gone") && status.contains("gateway/shop/edge")).then_some(())
     });
+}
+
+#[test]
+fn one_request_is_traced_from_the_gateway_to_the_last_service() {
+    let shop = Shop::open();
+    let trace = |filter: &'static str, verb: &'static str| {
+        let _visitor = shop.visitor();
+        let done = shop.site.rhumb(&[verb, filter, "--limit", "1", "--seconds", "60", "-o", "json"]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let lines = done.output.lines().filter(|line| line.starts_with('{'));
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    // The filter fits up to the first service: the rest is found by what the request is called.
+    let parts = trace("request.path == '/cart'", "trace");
+    let proxies: Vec<&str> = parts.iter().map(|part| part["proxy"].as_str().unwrap()).collect();
+    let (web, orders) = ("sidecar/shop/web-1 (shop/web)", "sidecar/shop/orders-1 (shop/orders)");
+    assert_eq!(proxies, ["gateway/shop/edge (shop/edge)", web, web, orders], "{parts:#?}");
+    assert!(parts.iter().all(|part| part["requestId"] == parts[0]["requestId"]), "{parts:#?}");
+    assert!(
+        parts.iter().all(|part| part["steps"].as_array().is_some_and(|steps| steps.len() > 2)),
+        "{parts:#?}"
+    );
+    assert_eq!(parts[3]["exchange"]["path"], "/web");
+
+    let seen = trace("backend == 'shop/orders:80'", "tap");
+    assert_eq!(seen.len(), 1, "{seen:#?}");
+    assert_eq!(seen[0]["proxy"], web);
+    let wrong = shop.site.rhumb(&["tap", "request.nothing == 1"]);
+    assert!(wrong.code != Some(0) && wrong.output.contains("filter"), "{wrong:?}");
 }

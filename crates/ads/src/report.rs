@@ -29,6 +29,9 @@ pub struct Report {
     /// What happened.
     #[prost(message, repeated, tag = "3")]
     pub events: Vec<Event>,
+    /// What was asked for.
+    #[prost(message, repeated, tag = "4")]
+    pub told: Vec<Told>,
 }
 
 /// How a proxy stands.
@@ -139,4 +142,71 @@ pub struct Event {
 
 /// Something to ask of a proxy.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Question {}
+pub struct Question {
+    /// To tell of requests from here on.
+    #[prost(message, optional, tag = "1")]
+    pub look: Option<Look>,
+    /// The look that ends; 0: none.
+    #[prost(uint64, tag = "2")]
+    pub end: u64,
+    /// To tell every part of one request.
+    #[prost(message, optional, tag = "3")]
+    pub find: Option<Find>,
+}
+
+/// Requests that somebody wants to be told of.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Look {
+    /// Which look.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Each with every step, not as it ends.
+    #[prost(bool, tag = "2")]
+    pub steps: bool,
+    /// Which requests: an expression.
+    #[prost(string, tag = "3")]
+    pub filter: String,
+    /// How many in a second.
+    #[prost(uint32, tag = "4")]
+    pub rate: u32,
+    /// How many at most.
+    #[prost(uint32, tag = "5")]
+    pub limit: u32,
+    /// For how long. Unit: seconds.
+    #[prost(uint32, tag = "6")]
+    pub seconds: u32,
+}
+
+/// A request, by the names that it has on its way.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Find {
+    /// The look that it is of.
+    #[prost(uint64, tag = "1")]
+    pub look: u64,
+    /// Its id.
+    #[prost(string, tag = "2")]
+    pub request_id: String,
+    /// The id of its trace.
+    #[prost(string, tag = "3")]
+    pub trace_id: String,
+}
+
+/// What a proxy tells of one request.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Told {
+    /// The look that it is for.
+    #[prost(uint64, tag = "1")]
+    pub look: u64,
+    /// The request as JSON, redacted as everywhere; empty where there is something else to tell.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub json: bytes::Bytes,
+    /// It was asked for by its names.
+    #[prost(bool, tag = "3")]
+    pub is_part: bool,
+    /// How many were not told.
+    #[prost(uint64, tag = "4")]
+    pub missed: u64,
+    /// Why nothing is told; empty otherwise.
+    #[prost(string, tag = "5")]
+    pub refused: String,
+}

@@ -13,7 +13,7 @@ use tonic_prost::ProstCodec;
 use crate::client::{Agent, causes, told};
 
 /// Reports that wait to be sent.
-const WAITING: usize = 4;
+const WAITING: usize = 16;
 
 /// A stream of reports. It ends when this is dropped.
 pub struct Reports {

@@ -18,6 +18,9 @@ use tokio::time::Instant;
 use crate::admin::v1::{Finding, Level as Severity};
 use crate::admin::{Admin, VERSION};
 use crate::health::unix_ms;
+use watched::Watched;
+
+mod watched;
 
 /// How long after ten seconds are over they are told, at the least: what came in them is counted by then.
 const AFTER: Duration = Duration::from_millis(2_300);
@@ -30,6 +33,9 @@ const AGAIN: (u64, u64) = (5, 5);
 
 /// How long a control plane that hears no reports is left alone.
 const UNHEARD: Duration = Duration::from_secs(300);
+
+/// How long requests that somebody looks at are put together for.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// How often findings are told again whose details alone have changed, in spans.
 const DETAILS: u32 = 6;
@@ -90,6 +96,7 @@ impl Reporter {
 
     async fn tell(&mut self, mut reports: Reports) {
         let mut due = self.next();
+        let mut watched = Watched::new(self.admin.taps.clone());
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(due) => {
@@ -102,10 +109,14 @@ impl Reporter {
                     let result = if is_sent { "sent" } else { "dropped" };
                     self.admin.registry.counter(Metric::Reports, &[result]).add(1);
                 }
-                question = reports.question() => {
-                    if question.is_none() {
-                        return;
-                    }
+                question = reports.question() => match question {
+                    Some(question) => watched.take(question),
+                    None => return,
+                },
+                told = watched.told() => {
+                    // Where it finds no room it is lost: who looks is not waited for.
+                    let _ = reports.send(Report { told, ..Report::default() });
+                    tokio::time::sleep(TOGETHER).await;
                 }
             }
         }

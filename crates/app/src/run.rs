@@ -373,7 +373,8 @@ async fn control(
             }
             _ = look.tick(), if opening.is_some() => None,
             // Nothing is taken or refused meanwhile, and nothing counted.
-            () = shared.awake.any(), if !is_awake => {
+            // A rest may be over before it was seen here: then the recorder alone has seen it.
+            () = shared.awake.any(), if !is_awake || recorder.as_ref().is_some_and(Recorder::rests) => {
                 if let Some(recorder) = &recorder {
                     recorder.wake();
                 }

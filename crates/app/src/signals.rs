@@ -4,6 +4,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -76,6 +77,7 @@ pub(crate) fn tell(kind: &str, level: Level, about: &str, text: impl Into<String
 /// The history of the process and the thread that writes it.
 pub(crate) struct Recorder {
     history: Arc<History>,
+    rests: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -108,11 +110,13 @@ impl Recorder {
             history.finder().watch(lookout);
         }
         let (teller, events) = sync_channel(WAITING);
+        let rests = Arc::new(AtomicBool::new(false));
         let mut keeper = Keeper {
             history: Arc::clone(&history),
             file: file.map(|file| (file, limit)),
             watch: watch::Watch::new(current),
             awake,
+            rests: Arc::clone(&rests),
             statsd: signals.statsd.as_ref().and_then(|statsd| Teller::open(statsd, registry)),
             has_failed: false,
         };
@@ -121,7 +125,7 @@ impl Recorder {
         let thread =
             std::thread::Builder::new().name("signals".to_owned()).spawn(move || keeper.run(&events))?;
         *TELLER.lock().unwrap_or_else(PoisonError::into_inner) = Some(teller);
-        Ok(Self { history, thread: Some(thread) })
+        Ok(Self { history, rests, thread: Some(thread) })
     }
 
     /// What is kept, to be asked.
@@ -129,8 +133,14 @@ impl Recorder {
         &self.history
     }
 
+    /// The thread looks seldom, since all workers rested when it looked last.
+    pub(crate) fn rests(&self) -> bool {
+        self.rests.load(Ordering::Acquire)
+    }
+
     /// Workers that rested have something to do.
     pub(crate) fn wake(&self) {
+        self.rests.store(false, Ordering::Release);
         let teller = TELLER.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(teller) = &*teller {
             // Where the thread has so much to do that this finds no room, it is awake.
@@ -166,6 +176,7 @@ struct Keeper {
     watch: watch::Watch,
     /// While nobody is, there is nothing to keep.
     awake: Arc<Awake>,
+    rests: Arc<AtomicBool>,
     statsd: Option<Teller>,
     has_failed: bool,
 }
@@ -229,7 +240,9 @@ impl Keeper {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     // What was counted until here is kept by this look.
-                    next = Instant::now() + if self.awake.is_any() { LOOK } else { LOOK_AT_REST };
+                    let rests = !self.awake.is_any();
+                    self.rests.store(rests, Ordering::Release);
+                    next = Instant::now() + if rests { LOOK_AT_REST } else { LOOK };
                     self.open();
                     self.watch.look();
                     self.look(false);

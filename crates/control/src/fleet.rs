@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rhumb_ads::report::{MAX_ITEMS, Report, Standing};
+use rhumb_ads::report::{Look, MAX_ITEMS, Report, Standing};
 use rhumb_signals::{Event, History, Level, Reporter};
 
 use crate::caller::Caller;
@@ -16,7 +16,9 @@ use crate::control::unix_ms;
 use crate::core::MAX_DEPARTED;
 use crate::document::Key;
 use crate::hub::Hub;
+use crate::looks::{Ask, Looking, Looks};
 use crate::serve::owns;
+use crate::withheld::{Client, NotOffered, Withheld};
 
 /// The longest text of a report that is kept. Unit: bytes.
 const MAX_TEXT: usize = 1_024;
@@ -29,6 +31,8 @@ const SIDECAR: &str = "sidecar/";
 pub struct Fleet {
     history: Arc<History>,
     proxies: Mutex<BTreeMap<Arc<str>, Told>>,
+    looks: Arc<Looks>,
+    withheld: Arc<Withheld>,
     counts: Counts,
 }
 
@@ -75,7 +79,13 @@ pub struct Figures {
 impl Fleet {
     /// Puts together in `history`, which is to be [settled](History::settle) by somebody.
     pub fn new(history: Arc<History>) -> Self {
-        Self { history, proxies: Mutex::default(), counts: Counts::default() }
+        Self {
+            history,
+            proxies: Mutex::default(),
+            looks: Arc::default(),
+            withheld: Arc::default(),
+            counts: Counts::default(),
+        }
     }
 
     /// What proxies counted, and what happened to them.
@@ -91,6 +101,26 @@ impl Fleet {
     /// What a proxy told of itself last.
     pub fn told(&self, proxy: &str) -> Option<Told> {
         self.lock().get(proxy).cloned()
+    }
+
+    /// Looks at requests of all proxies. Nothing when as many look as may.
+    pub fn look(&self, look: Look) -> Option<Looking> {
+        self.looks.open(look)
+    }
+
+    /// Services that gRPC clients without a proxy are not offered, and why.
+    pub fn withheld(&self) -> Vec<NotOffered> {
+        self.withheld.all()
+    }
+
+    /// A gRPC client without a proxy has come.
+    pub(crate) fn client(&self, name: &str) -> Client {
+        self.withheld.client(name)
+    }
+
+    /// Questions to a proxy go there.
+    pub(crate) fn join(&self, stream: &Stream, ask: Ask) {
+        self.looks.join(stream.number, ask);
     }
 
     /// How much was told.
@@ -123,6 +153,9 @@ impl Fleet {
             forget(&mut proxies);
         }
         let Some(proxy) = from.proxy.clone() else { return };
+        for told in report.told.into_iter().take(MAX_TOLD) {
+            self.looks.tell(&proxy, told);
+        }
         if !report.spans.is_empty() {
             let reporter = reporter(hub, caller, &from.node);
             for span in report.spans.iter().take(MAX_SPANS) {
@@ -156,6 +189,7 @@ impl Fleet {
 
     /// A stream has ended.
     pub(crate) fn end(&self, from: &Stream) {
+        self.looks.leave(from.number);
         let Some(proxy) = &from.proxy else { return };
         if let Some(told) = self.lock().get_mut(proxy)
             && told.stream == Some(from.number)
@@ -168,6 +202,9 @@ impl Fleet {
         self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Requests of one report that are handed on.
+const MAX_TOLD: usize = 1_024;
 
 /// Spans of one report that are looked at.
 const MAX_SPANS: usize = 6;

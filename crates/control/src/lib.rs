@@ -29,8 +29,10 @@ pub mod hub;
 pub mod roll;
 pub mod serve;
 pub mod sotw;
+pub mod withheld;
 pub mod control;
 pub mod fleet;
+pub mod looks;
 mod reports;
 
 pub use rhumb_ads as ads;

@@ -25,6 +25,9 @@ use crate::serve::{Desk, ends, unimplemented_method};
 /// Reports that a proxy may send at once, and how long one of them takes to come back. A proxy sends one in ten seconds.
 const BURST: (u32, Duration) = (30, Duration::from_secs(1));
 
+/// The same of reports of requests that were asked for; more are left out.
+const TOLD: (u32, Duration) = (200, Duration::from_millis(25));
+
 /// Questions that wait for a proxy.
 const BACKLOG: usize = 16;
 
@@ -92,7 +95,9 @@ async fn serve(
     tx: mpsc::Sender<Result<Question, Status>>,
 ) {
     let mut stream = Stream::new(STREAMS.fetch_add(1, Ordering::Relaxed));
-    let mut allowance = Allowance { left: BURST.0, since: now() };
+    fleet.join(&stream, tx.clone());
+    let mut allowance = Allowance::new(BURST);
+    let mut told = Allowance::new(TOLD);
     loop {
         let report = tokio::select! {
             report = reports.message() => report,
@@ -103,7 +108,11 @@ async fn serve(
             }
         };
         let Ok(Some(report)) = report else { break };
-        if !allowance.takes() {
+        let is_asked_for = report.standing.is_none() && report.spans.is_empty() && report.events.is_empty();
+        if is_asked_for && !told.takes() {
+            continue;
+        }
+        if !is_asked_for && !allowance.takes() {
             let _ = tx.send(Err(Status::resource_exhausted("too many reports"))).await;
             break;
         }
@@ -116,14 +125,19 @@ async fn serve(
 struct Allowance {
     left: u32,
     since: Instant,
+    most: (u32, Duration),
 }
 
 impl Allowance {
+    fn new(most: (u32, Duration)) -> Self {
+        Self { left: most.0, since: now(), most }
+    }
+
     fn takes(&mut self) -> bool {
-        let passed = self.since.elapsed().as_millis() / BURST.1.as_millis().max(1);
+        let passed = self.since.elapsed().as_millis() / self.most.1.as_millis().max(1);
         if passed > 0 {
             let come_back = u32::try_from(passed).unwrap_or(u32::MAX);
-            self.left = self.left.saturating_add(come_back).min(BURST.0);
+            self.left = self.left.saturating_add(come_back).min(self.most.0);
             self.since = now();
         }
         let is_let = self.left > 0;

@@ -130,7 +130,7 @@ async fn stream(
         return;
     };
     let mut view = View::new(proven.as_deref(), id.clone());
-    let ended = exchange(&hub, &open, &mut view, first, &mut requests, &tx).await;
+    let ended = exchange((&hub, &id), &open, &mut view, first, &mut requests, &tx).await;
     // Who is gone is waited for by nobody: the next stream begins from nothing.
     while let Some(request) = view.leave() {
         if open.request(&request).is_err() {
@@ -144,7 +144,7 @@ async fn stream(
 }
 
 async fn exchange(
-    hub: &Hub,
+    (hub, client): (&Hub, &str),
     open: &Open,
     view: &mut View,
     first: DiscoveryRequest,
@@ -155,6 +155,7 @@ async fn exchange(
     if let Err(error) = view.request(first) {
         return invalid(error.to_string());
     }
+    let withheld = hub.fleet().map(|fleet| fleet.client(client));
     loop {
         // What is known, what follows from it for the client, and what else it makes necessary to know.
         loop {
@@ -184,6 +185,9 @@ async fn exchange(
             }
         }
         for (name, why) in view.take_news() {
+            if let Some(withheld) = &withheld {
+                withheld.note(&name, &why);
+            }
             if why.is_empty() {
                 tracing::info!(name = &*name, "offered to gRPC clients");
             } else {

@@ -30,6 +30,7 @@ mod bundle;
 mod describe;
 mod documents;
 mod fleet;
+mod fleet_look;
 mod look;
 mod people;
 mod questions;

@@ -59,7 +59,8 @@ pub(crate) struct TapArgs {
 ///
 /// Waits for a request that FILTER wants, an expression over the request, and tells what each policy decided and changed,
 /// what was forwarded, each attempt, and what the client got. With several --admin every process that carries the request tells
-/// its part. Values of fields that say credential are not shown.
+/// its part; a control plane tells the parts of all of its proxies, in their order. Values of fields that say credential are
+/// not shown.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -118,6 +119,7 @@ impl Where {
                     "exchange" | "trace" => {
                         shown += 1;
                         let from = if self.admin.len() > 1 { format!("[{address}] ") } else { String::new() };
+                        let from = from + &hop_text(&data);
                         print::out(&match self.format {
                             Output::Text => format!("{from}{}", text(&data)),
                             Output::Json => format!("{data}\n"),
@@ -126,6 +128,13 @@ impl Where {
                     }
                     "dropped" => {
                         print::err(&format!("{} more were not shown (--rate)\n", plain(&data["count"])));
+                    }
+                    "refused" => {
+                        print::err(&format!(
+                            "{} tells nothing: {}\n",
+                            plain(&data["proxy"]),
+                            plain(&data["why"])
+                        ));
                     }
                     _ => {}
                 },
@@ -152,6 +161,15 @@ fn listen(address: SocketAddr, path: &str, file: Option<&std::path::Path>, tx: &
     });
     // Without a receiver the verb is ending.
     let _ = tx.send(Told::Over(over));
+}
+
+/// Which proxy tells, and which part of the request it has, where a control plane was asked.
+fn hop_text(data: &Value) -> String {
+    match (data["proxy"].as_str(), data["part"].as_u64()) {
+        (Some(proxy), Some(part)) => format!("{part} of {}  {proxy}\n", plain(&data["parts"])),
+        (Some(proxy), None) => format!("[{proxy}] "),
+        (None, _) => String::new(),
+    }
 }
 
 /// One exchange on one line.

@@ -79,6 +79,16 @@ pub(super) fn findings(admin: &Admin) -> Vec<Finding> {
     }
     let mut all: Vec<Finding> = found.into_values().collect();
     all.extend(failing(admin));
+    all.extend(fleet.withheld().into_iter().map(|one| Finding {
+        code: "service_withheld".into(),
+        level: Level::Warning,
+        title: "gRPC clients without a proxy are not offered a service".into(),
+        about: About { kind: "backend".into(), name: one.name.to_string() },
+        detail: format!("{} (asked for by {} of {} clients)", one.why, one.client, one.clients),
+        fix: "write what it names in a way that such clients can do, or give them a sidecar".into(),
+        docs: "proxyless.md".into(),
+        proxies: Vec::new(),
+    }));
     all
 }
 
@@ -118,7 +128,7 @@ fn failing(admin: &Admin) -> Vec<Finding> {
                 callers.join(", ")
             ),
             fix: format!(
-                "look at its endpoints and its own log; `rhumb tap \"backend == '{service}' && response.status >= 500\"` at a caller shows requests"
+                "look at its endpoints and its own log; `rhumb tap \"backend == '{service}' && response.status >= 500\"` shows requests, `rhumb trace` where they go"
             ),
             docs: "signals.md".into(),
             proxies: Vec::new(),

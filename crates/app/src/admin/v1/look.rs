@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use axum::http::{Method, StatusCode};
+use rhumb_control::ads::report::Look as Question;
 use rhumb_policy::Filter;
 use rhumb_proxy::tap::{Look, MAX_TAPS, Opened};
 use serde_json::json;
@@ -9,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::describe::Answer;
 use super::watch::{Feed, Gone};
-use super::{Call, Problem};
+use super::{Call, Problem, fleet_look};
 
 /// Exchanges of a tap and of a trace, and exchanges a second, unless other numbers are asked for.
 const USUAL: (usize, usize, usize) = (100, 1, 100);
@@ -19,6 +21,9 @@ pub(super) const TIME: (u64, u64) = (60, 600);
 
 /// The most exchanges of a tap, of a trace, and in a second.
 pub(super) const MOST: (u64, u64, u64) = (10_000, 100, 1_000);
+
+/// What each proxy may tell beyond what is told, of all proxies of a control plane.
+const SPARE: u32 = 16;
 
 /// How often it is looked whether the reader is still there, and told what was missed.
 const TURN: Duration = Duration::from_secs(1);
@@ -43,6 +48,29 @@ fn look<E: std::fmt::Display>(
     limit: usize,
 ) -> Answer {
     let filter = filter.map_err(|error| Problem::filter_invalid(format!("filter: {error}")))?;
+    if let Some(fleet) = &call.desk.admin.fleet {
+        let is_trace = look == Look::Steps;
+        let question = Question {
+            steps: is_trace,
+            filter: call.given.text("filter").unwrap_or_default().to_owned(),
+            rate: u32::try_from(call.given.count("rate", USUAL.2)).unwrap_or(u32::MAX),
+            // Of a trace several may fit before one is told.
+            limit: u32::try_from(limit).unwrap_or(u32::MAX).saturating_add(SPARE),
+            seconds: u32::try_from(call.given.number("seconds").unwrap_or(TIME.0)).unwrap_or(u32::MAX),
+            ..Question::default()
+        };
+        let end = Instant::now() + Duration::from_secs(question.seconds.into());
+        let (mut feed, response) = Feed::open(call)?;
+        let looking = fleet_look::open(fleet, question)?;
+        // It reaches into all of them: that is written down.
+        let path = if is_trace { "/api/v1/trace" } else { "/api/v1/tap" };
+        call.desk.note(call.who.as_ref(), call.peer.address, &Method::GET, path, StatusCode::OK, None);
+        tokio::spawn(async move {
+            // A reader that has gone has heard enough.
+            let _: Result<(), Gone> = fleet_look::tell(&mut feed, looking, is_trace, limit, end).await;
+        });
+        return Ok(response);
+    }
     let taps = call.desk.admin.taps.as_ref().ok_or_else(|| {
         Problem::not_in_this_process("a control plane carries no requests: ask a gateway or a sidecar")
     })?;

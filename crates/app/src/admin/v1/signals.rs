@@ -136,7 +136,14 @@ async fn ask<T: Send + 'static>(
     call: &Call,
     question: impl FnOnce(&History) -> T + Send + 'static,
 ) -> Result<T, Problem> {
-    let history = history(call)?;
+    ask_of(history(call)?, question).await
+}
+
+/// Asks one history.
+async fn ask_of<T: Send + 'static>(
+    history: Arc<History>,
+    question: impl FnOnce(&History) -> T + Send + 'static,
+) -> Result<T, Problem> {
     let asked = tokio::task::spawn_blocking(move || question(&history)).await;
     asked.map_err(|_| Problem::internal_error("the history cannot be read"))
 }
@@ -196,14 +203,15 @@ async fn usage_of(call: Call) -> Answer {
 
 async fn apis(call: Call) -> Answer {
     let plan = call.desk.admin.current.load();
-    let asked = history(&call)?;
+    let why = "which APIs there are is found out where traffic is: ask a gateway or a sidecar";
+    let asked = call.desk.admin.history.clone().ok_or_else(|| Problem::not_in_this_process(why))?;
     if let Some(asked) = asked.finder().ask() {
         let until = tokio::time::Instant::now() + HAND_OVER;
         while !asked.is_answered() && tokio::time::Instant::now() < until {
             tokio::time::sleep(ASK_AGAIN).await;
         }
     }
-    let found = ask(&call, move |history| {
+    let found = ask_of(asked, move |history| {
         history.finder().bring_in(unix_now());
         let rules = plan.ports.iter().flat_map(|port| port.table.rules());
         history.finder().apis(rules.map(|(_, rule)| (rule.value.route.as_str(), &*rule.value.template)))
