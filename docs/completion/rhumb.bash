@@ -106,6 +106,9 @@ _rhumb() {
             rhumb,trace)
                 cmd="rhumb__subcmd__trace"
                 ;;
+            rhumb,try)
+                cmd="rhumb__subcmd__try"
+                ;;
             rhumb,version)
                 cmd="rhumb__subcmd__version"
                 ;;
@@ -265,6 +268,9 @@ _rhumb() {
             rhumb__subcmd__help,trace)
                 cmd="rhumb__subcmd__help__subcmd__trace"
                 ;;
+            rhumb__subcmd__help,try)
+                cmd="rhumb__subcmd__help__subcmd__try"
+                ;;
             rhumb__subcmd__help,version)
                 cmd="rhumb__subcmd__help__subcmd__version"
                 ;;
@@ -371,7 +377,7 @@ _rhumb() {
 
     case "${cmd}" in
         rhumb)
-            opts="-h -V --help --version run check adapt schema explain status endpoints apis top edges tap trace bundle drain sidecar intercept control apply get delete history diff rollback issuer token cert learn xds-bootstrap xds-agent demo version completion help"
+            opts="-h -V --help --version run check adapt schema explain status endpoints apis top edges tap trace try bundle drain sidecar intercept control apply get delete history diff rollback issuer token cert learn xds-bootstrap xds-agent demo version completion help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1277,7 +1283,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help)
-            opts="run check adapt schema explain status endpoints apis top edges tap trace bundle drain sidecar intercept control apply get delete history diff rollback issuer token cert learn xds-bootstrap xds-agent demo version completion help"
+            opts="run check adapt schema explain status endpoints apis top edges tap trace try bundle drain sidecar intercept control apply get delete history diff rollback issuer token cert learn xds-bootstrap xds-agent demo version completion help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1879,6 +1885,20 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help__subcmd__trace)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__try)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -2821,6 +2841,52 @@ _rhumb() {
                     ;;
                 --seconds)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__try)
+            opts="-H -d -o -h --header --data --admin --admin-token-file --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --header)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --data)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -d)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json yaml" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json yaml" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -553,3 +553,89 @@ fn a_bundle_has_what_is_asked_for_and_no_secret() {
     // What is there is not written over.
     assert_ne!(verb(&rhumb, &["bundle", "--file", &shown]).code, Some(0));
 }
+
+#[test]
+fn a_request_is_really_sent_and_told_step_by_step() {
+    let gate = Gate::with(|config| {
+        config
+            .route("name: all, match: {path: '/*'}, to: peer")
+            .route("name: shop, match: {host: shop.test, path: '/cart/*'}, requestHeaders: {set: {x-a: b}}, to: peer")
+            .route("name: shut, match: {path: /shut}, respond: {status: 403, body: no}")
+    });
+    let rhumb = &gate.rhumb;
+    let editor = bearer(&token(rhumb, "dev", "editor"));
+    let attempt = |fields: &str, content: Value| ask(rhumb, "POST", "/api/v1/try", fields, Some(&content));
+    let url = |path: &str| format!("http://shop.test:{}{path}", gate.proxy.port());
+    let sent = attempt(
+        &editor,
+        value!({ "method": "POST", "url": url("/cart/7?x=1"), "headers": ["X-Own: mine", "Authorization: Bearer hunter2"], "body": "five" }),
+    );
+    assert_eq!(sent.status(), 200, "{}", sent.text());
+    let sent = json(&sent);
+    assert_eq!(sent["status"], 200, "{sent}");
+    let body = sent["body"].as_str().expect("content");
+    assert!(body.contains("x-own") && body.contains("x-a"), "the backend has got it: {body}");
+    let steps = sent["trace"]["steps"].as_array().expect("its trace");
+    let step = |name: &str| {
+        steps.iter().find(|step| step["step"] == name).unwrap_or_else(|| panic!("{name}: {sent}"))
+    };
+    assert_eq!(step("routed")["route"], "default/shop");
+    assert!(
+        steps.iter().any(|step| step["policy"] == "headerModifier" && step["changes"][0]["what"].is_string()),
+        "{sent}"
+    );
+    assert_eq!(sent["trace"]["exchange"]["status"], 200);
+    assert!(!sent["trace"].to_string().contains("hunter2"), "{sent}");
+    let shut = json(&attempt(&editor, value!({ "method": "GET", "url": url("/shut") })));
+    assert_eq!((&shut["status"], &shut["body"]), (&value!(403), &value!("no")), "{shut}");
+
+    // It is for a listener of this process, and for nothing else.
+    for (content, status, expected) in [
+        (
+            value!({ "method": "GET", "url": format!("http://{}/", rhumb.admin_address()) }),
+            400,
+            "request_invalid",
+        ),
+        (
+            value!({ "method": "GET", "url": format!("http://127.0.0.1:{}/", gate.backend.address().port()) }),
+            400,
+            "request_invalid",
+        ),
+        (value!({ "method": "GET", "url": "https://shop.test/" }), 400, "request_invalid"),
+        (value!({ "method": "GET", "url": "file:///etc/passwd" }), 400, "request_invalid"),
+        (
+            value!({ "method": "GET", "url": url("/"), "headers": ["Transfer-Encoding: chunked"] }),
+            400,
+            "request_invalid",
+        ),
+        (value!({ "method": "GET", "url": url("/"), "headers": ["a: b\r\nc: d"] }), 400, "request_invalid"),
+        (value!({ "method": "PUT", "url": url("/"), "body": "x".repeat(70_000) }), 413, "content_too_large"),
+    ] {
+        let refused = attempt(&editor, content.clone());
+        assert_eq!(
+            (refused.status(), code(&refused).as_str()),
+            (status, expected),
+            "{content}: {}",
+            refused.text()
+        );
+    }
+    let viewer = bearer(&token(rhumb, "guest", "viewer"));
+    let refused = attempt(&viewer, value!({ "method": "GET", "url": url("/") }));
+    assert_eq!((refused.status(), code(&refused).as_str()), (403, "role_insufficient"));
+    let audit = json(&ask(rhumb, "GET", "/api/v1/audit", &owner(rhumb), None));
+    let by = |who: &str, result: &str| {
+        let mut entries = audit["entries"].as_array().expect("entries").iter();
+        entries
+            .any(|entry| entry["path"] == "/api/v1/try" && entry["who"] == who && entry["result"] == result)
+    };
+    assert!(by("dev", "done") && by("guest", "refused"), "{audit}");
+
+    let shown = verb(rhumb, &["try", "GET", &url("/cart/1")]);
+    assert_eq!(shown.code, Some(0), "{}", shown.output);
+    assert!(
+        shown.output.starts_with("200 in ") && shown.output.contains("route default/shop rule 0"),
+        "{}",
+        shown.output
+    );
+    assert_eq!(verb(rhumb, &["try", "GET", "nowhere"]).code, Some(2));
+}

@@ -145,6 +145,16 @@ fn who_has_no_token_sees_nothing_of_it() {
 }
 
 #[test]
+fn a_browser_is_logged_in_by_an_identity_provider() {
+    let provider = crate::operators::Provider::start();
+    let rhumb = provider.gate();
+    provider.next(&serde_json::json!({ "groups": ["dev"], "email": "ann@example.com" }));
+    let token = rhumb.admin_token();
+    let found = browse("provider", rhumb.admin_address().port(), token.as_ref(), &["The Provider"]);
+    assert!(found.contains("ok a browser is logged in by the provider"), "{found}");
+}
+
+#[test]
 fn its_files_may_be_kept_and_load_nothing_from_elsewhere() {
     let shop = Shop::open();
     let ask = |target: &str, more: &str| {

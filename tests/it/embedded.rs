@@ -156,13 +156,11 @@ fn a_gateway_is_the_control_plane_of_its_mesh() {
     let service =
         "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\nspec: {ports: [{name: http, port: 81}]}\n";
     let refused = apply(service);
-    assert!(
-        refused.code != Some(0) && refused.output.contains("is written in a file of the gateway"),
-        "{}",
-        refused.output
-    );
+    assert!(refused.code != Some(0) && refused.output.contains("shop.yaml:24:18"), "{}", refused.output);
     let gone = home.rhumb(&["delete", "Service", "orders"]);
-    assert!(gone.output.contains("is written in a file of the gateway"), "{}", gone.output);
+    assert!(gone.output.contains("shop.yaml:24:18"), "{}", gone.output);
+    let dry = home.rhumb(&["apply", "--dry-run", path.to_str().expect("UTF-8")]);
+    assert!(dry.code != Some(0) && dry.output.contains("shop.yaml:24:18"), "{}", dry.output);
     // Others may be applied beside them: a policy of the server's side.
     let denied = "apiVersion: rhumb.dev/v1alpha1
 kind: Policy
@@ -173,6 +171,43 @@ spec:
 ";
     let applied = apply(denied);
     assert_eq!(applied.code, Some(0), "{}", applied.output);
+    // Each document says who changes it.
+    let token = std::fs::read_to_string(home.dir.path().join("token")).expect("a token");
+    let address = ([127, 0, 0, 1], home.admin).into();
+    let ask = |method: &str, path: &str, content: &str| {
+        rhumb_testkit::client::Client::connect(address).exchange(format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{content}",
+            token.trim(),
+            content.len()
+        ))
+    };
+    let told_by = crate::gate::json(&ask("GET", "/api/v1/documents", ""));
+    let owner = |name: &str| {
+        let mut all = told_by["documents"].as_array().expect("documents").iter();
+        let found = all.find(|one| one["document"]["metadata"]["name"] == name);
+        let found = found.unwrap_or_else(|| panic!("{name}: {told_by}"));
+        (
+            found["owner"].as_str().expect("an owner").to_owned(),
+            found["origin"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    assert_eq!(owner("closed"), ("store".to_owned(), String::new()));
+    let (whose, origin) = owner("orders");
+    assert!(whose == "files" && origin.ends_with("shop.yaml:24:18"), "{whose} {origin}");
+    // What is wrong is told with its place, in a dry run too.
+    let wrong =
+        r#"{"yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec:\n  ports: [{prot: 80}]\n"}"#;
+    for path in ["/api/v1/documents?dryRun=true", "/api/v1/documents"] {
+        let refused = ask("POST", path, wrong);
+        let told = crate::gate::json(&refused);
+        assert_eq!((refused.status(), told["code"].as_str()), (422, Some("documents_invalid")), "{told}");
+        assert_eq!(
+            (&told["diagnostics"][0]["line"], &told["diagnostics"][0]["column"]),
+            (&5.into(), &12.into()),
+            "{told}"
+        );
+    }
     wait::until("the service is closed", || asks(home.web, "/").filter(|answer| answer.contains(" 403 ")));
     assert_eq!(home.rhumb(&["delete", "Policy", "closed"]).code, Some(0));
     wait::until("it is open again", || asks(home.web, "/").filter(|answer| answer.ends_with("hello")));

@@ -15,14 +15,14 @@ use serde_json::{Value, json as value};
 use tempfile::TempDir;
 
 /// The identity provider of the tests; whoever comes is let in.
-struct Provider {
+pub(crate) struct Provider {
     dir: TempDir,
     port: u16,
     _program: Program,
 }
 
 impl Provider {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (dir, port) = (tempfile::tempdir().expect("a directory"), port::free());
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/identity_provider.py");
         let (state, log) = (dir.path().display().to_string(), dir.path().join("log"));
@@ -45,7 +45,7 @@ impl Provider {
     }
 
     /// What the next ID token says otherwise than it would.
-    fn next(&self, claims: &Value) {
+    pub(crate) fn next(&self, claims: &Value) {
         self.ask("/next", &value!({ "claims": claims }));
     }
 
@@ -54,7 +54,7 @@ impl Provider {
     }
 
     /// A process whose admin listener lets in whom the provider knows.
-    fn gate(&self) -> Rhumb {
+    pub(crate) fn gate(&self) -> Rhumb {
         let (dir, admin) = (tempfile::tempdir().expect("a directory"), port::free());
         let text = format!(
             "admin:\n  address: '127.0.0.1:{admin}'\n  directory: operators\n  hosts: [ops.test]\n  oidc:\n    issuer: '{}'\n    \
@@ -354,4 +354,84 @@ fn clients_are_known_by_their_certificates() {
     assert!(
         !Client::connect(local(admin)).try_send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").is_err()
     );
+}
+
+#[test]
+fn a_control_plane_and_its_command_line_speak_tls_and_know_operators() {
+    let provider = Provider::start();
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let (dir, admin, listen) = (tempfile::tempdir().expect("a directory"), port::free(), port::free());
+    servers.server(&["localhost"]).write(dir.path(), "admin");
+    std::fs::write(dir.path().join("ca.pem"), servers.pem()).expect("a file");
+    std::fs::write(dir.path().join("clients.pem"), clients.pem()).expect("a file");
+    let access = |name: &str| {
+        format!(
+            "apiVersion: rhumb.dev/v1alpha1\nkind: ProxyConfig\nmetadata: {{ name: access }}\nspec:\n  admin:\n    \
+             address: '127.0.0.1:{admin}'\n    tls: {{ certificate: file:admin.crt, key: file:admin.key, clientCa: file:clients.pem }}\n    \
+             clients: [{{ role: editor, names: [{name}] }}]\n    oidc: {{ issuer: '{}', clientId: rhumb, clientSecret: the secret, \
+             roles: [{{ role: viewer, claim: groups, values: [staff] }}] }}\n",
+            provider.issuer()
+        )
+    };
+    let write = |text: String| {
+        std::fs::write(dir.path().join(".new"), text).expect("a file");
+        std::fs::rename(dir.path().join(".new"), dir.path().join("access.yaml")).expect("a rename");
+    };
+    write(access("deployer.test"));
+    let mut command = Rhumb::command();
+    command.arg("control").current_dir(dir.path()).args([
+        "--directory",
+        "control",
+        "--authority",
+        "authority",
+    ]);
+    command.args(["--listen", &format!("127.0.0.1:{listen}"), "--config", "access.yaml"]);
+    command.args(["--admin-token-file", "token"]);
+    let program = Program::start(command, &dir.path().join("log"));
+
+    let (certificate, key) = clients.client(&["deployer.test"]).write(dir.path(), "deployer");
+    let verb = |args: &[&str], identity: &[&str]| {
+        let mut command = Rhumb::command();
+        command.current_dir(dir.path()).args(args).args(["--admin", &format!("127.0.0.1:{admin}")]);
+        command.args(["--admin-ca", "ca.pem", "--admin-name", "localhost"]).args(identity);
+        finish(command)
+    };
+    let by_token = ["--admin-token-file", "token"];
+    wait::until("the control plane answers people", || {
+        (verb(&["get"], &by_token).code == Some(0)).then_some(()).or_else(|| {
+            assert!(!program.log().contains("Error"), "{}", program.log());
+            None
+        })
+    });
+    let shown = [certificate.to_str().expect("UTF-8"), key.to_str().expect("UTF-8")];
+    let by_certificate = ["--admin-cert", shown[0], "--admin-key", shown[1]];
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\nspec: {ports: [{port: 80}]}\n";
+    std::fs::write(dir.path().join("service.yaml"), service).expect("a file");
+    let applied = verb(&["apply", "service.yaml"], &by_certificate);
+    assert_eq!(applied.code, Some(0), "{}\n{}", applied.output, program.log());
+    let history = verb(&["history"], &by_certificate);
+    assert!(history.output.contains("deployer.test"), "who made it is written down: {}", history.output);
+    // Without TLS, by another name, and by who is not named: nothing.
+    let mut plain = Rhumb::command();
+    plain.current_dir(dir.path()).args(["get", "--admin", &format!("127.0.0.1:{admin}")]).args(by_token);
+    assert_ne!(finish(plain).code, Some(0));
+
+    // A control plane asks the provider too.
+    let token = provider.token(&value!({ "aud": "rhumb", "groups": ["staff"] }));
+    let header = format!("Authorization: Bearer {token}");
+    let url = format!("https://localhost:{admin}/api/v1/session");
+    let who = curl(dir.path(), &url, None, &["-H", &header]);
+    assert!(
+        who.output.contains("\"role\":\"viewer\"") && who.output.ends_with("200"),
+        "{}\n{}",
+        who.output,
+        program.log()
+    );
+
+    // What the file says is followed; what has mistakes is not.
+    write("kind: nothing\n".to_owned());
+    assert_eq!(verb(&["get"], &by_certificate).code, Some(0));
+    write(access("somebody-else.test"));
+    wait::until("the change is in force", || (verb(&["get"], &by_certificate).code != Some(0)).then_some(()));
+    assert_eq!(verb(&["get"], &by_token).code, Some(0), "{}", program.log());
 }

@@ -211,7 +211,7 @@ export interface Doc {
 export interface Documents {
   revision: number;
   owner: 'store' | 'files';
-  documents: { revision: number | null; origin: string | null; document: Doc }[];
+  documents: { revision: number | null; owner: 'store' | 'files'; origin: string | null; document: Doc }[];
 }
 
 export interface Change {

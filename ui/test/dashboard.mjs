@@ -68,7 +68,7 @@ async function barriers(page) {
     .map((one) => `${one.id}: ${one.nodes.map((node) => `${node.html} ${node.failureSummary}`).slice(0, 3).join(" | ")}`);
 }
 
-const parts = { look, change, door, fleet };
+const parts = { look, change, door, fleet, provider };
 
 /** Finds what fails within three clicks, then looks at every page in both themes. */
 async function look(failing, shots) {
@@ -93,6 +93,7 @@ async function look(failing, shots) {
     ["topology", "topology"],
     ["routes", "routes"],
     ["route", `routes/${encodeURIComponent(route.id)}`, tryIt],
+    ["try", `routes/${encodeURIComponent(route.id)}`, sendIt],
     ["services", "services"],
     ["service", `services/${encodeURIComponent(failing)}`],
     ["tap", "tap", watch],
@@ -165,6 +166,13 @@ async function tryIt(page) {
   await page.getByRole("button", { name: "Explain" }).click();
   await page.getByText("chosen").first().waitFor();
   await page.locator("#try").scrollIntoViewIfNeeded();
+}
+
+async function sendIt(page) {
+  await page.getByRole("button", { name: "Send it" }).click();
+  const answer = page.getByRole("region", { name: "Answer" });
+  await answer.getByText("routed").first().waitFor();
+  await answer.scrollIntoViewIfNeeded();
 }
 
 async function watch(page) {
@@ -295,6 +303,21 @@ async function door() {
   await page.getByLabel("Token").waitFor();
   must((await page.evaluate(() => fetch("../api/v1/session").then((one) => one.status))) === 401, "who has signed out is a stranger");
   must(complaints.length === 0, "nothing is complained about", ...complaints);
+}
+
+/** Logs in at the identity provider; one whom it does not know enough about is told so. */
+async function provider(name) {
+  const page = await open();
+  await page.goto(`${base}/ui/?refused=role_missing`);
+  await page.getByRole("alert").getByText("you have no role here").waitFor();
+  must(page.url() === `${base}/ui/`, "what was refused does not stay in the address", page.url());
+  await page.getByRole("link", { name: `Sign in with ${name}` }).click();
+  await page.getByRole("heading", { level: 1, name: "Overview" }).waitFor();
+  const who = await page.evaluate(() => fetch("../api/v1/session").then((answer) => answer.json()));
+  must(who.via === "session" && who.role === "editor" && who.name === "ann@example.com", "a browser is logged in by the provider", who);
+  const cookies = await page.context().cookies();
+  const session = cookies.find((one) => one.name.startsWith("rhumb_session"));
+  must(session?.httpOnly && session.sameSite === "Strict", "the session is a cookie that scripts cannot read", session?.name);
 }
 
 try {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::admin::client::TlsArgs;
 use crate::print;
 
 mod run;
@@ -30,6 +31,7 @@ mod apis;
 mod look;
 mod figures;
 mod bundle;
+mod attempt;
 mod xds;
 mod learn;
 
@@ -109,6 +111,8 @@ SIGUSR2 upgrade in place."
 pub(crate) struct Cli {
     #[command(subcommand)]
     verb: Verb,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 #[derive(Subcommand, Debug)]
@@ -125,6 +129,7 @@ enum Verb {
     Edges(figures::EdgesArgs),
     Tap(look::TapArgs),
     Trace(look::TraceArgs),
+    Try(attempt::Args),
     Bundle(bundle::Args),
     Drain(drain::Args),
     Sidecar(sidecar::Args),
@@ -157,6 +162,7 @@ pub(crate) fn main() -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
         }
     };
+    cli.tls.use_for_all();
     let done = match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(args),
@@ -170,6 +176,7 @@ pub(crate) fn main() -> Exit {
         Verb::Edges(args) => figures::edges(&args),
         Verb::Tap(args) => look::tap(&args),
         Verb::Trace(args) => look::trace(&args),
+        Verb::Try(args) => attempt::run(&args),
         Verb::Bundle(args) => bundle::run(&args),
         Verb::Drain(args) => drain::run(&args),
         Verb::Sidecar(args) => sidecar::run(args),

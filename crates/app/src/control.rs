@@ -14,6 +14,7 @@ use rhumb_control::store::Postgres;
 use rhumb_identity::{Authority, Issuer, Lifetimes, Place, system_clock};
 use rhumb_net::handover::Inherited;
 use rhumb_plan::Current;
+use rhumb_plan::process::Process;
 use rhumb_proxy::overload::Pressure;
 use rhumb_telemetry::{Metric, Registry};
 use tokio::runtime::LocalOptions;
@@ -30,7 +31,9 @@ use crate::identity::register_issuer;
 use crate::names::Board;
 use crate::run::Door;
 use crate::signal::{Signal, Signals};
+use access::Access;
 
+mod access;
 pub(crate) mod fleet;
 mod local;
 mod port;
@@ -51,7 +54,7 @@ pub(crate) struct Options {
     /// Where documents and their history are.
     pub(crate) directory: PathBuf,
     /// Where people and tools ask.
-    pub(crate) admin: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
     /// The file that has, or gets, the admin token.
     pub(crate) token_file: Option<PathBuf>,
     /// Where named tokens and the audit log are kept; with the documents, unless something else is said.
@@ -62,6 +65,8 @@ pub(crate) struct Options {
     pub(crate) authority: PathBuf,
     /// The trust domain, where it is not for the documents to say.
     pub(crate) trust_domain: Option<TrustDomain>,
+    /// A file that says who may ask it.
+    pub(crate) config: Option<PathBuf>,
     /// Where gRPC clients of this machine connect in plain text.
     pub(crate) xds: Option<SocketAddr>,
 }
@@ -104,11 +109,19 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     let issuer = authority(&control, options.trust_domain.as_ref(), place, &shown)?;
     let fleet = FleetKeeper::start(&control, &options.directory)?;
     fleet.observe(&registry);
+    let mut access = match &options.config {
+        Some(path) => Some(Access::open(path, &registry, &health).await?),
+        None => None,
+    };
+    let (current, errands, process) = match &access {
+        Some(access) => (access.current.clone(), access.errands.clone(), access.process.clone()),
+        None => (Current::default(), Errands::default(), Process::default()),
+    };
     let admin = Admin {
         kind: "control",
         shelf: Shelf::default(),
         health: Arc::clone(&health),
-        current: Current::default(),
+        current,
         registry: Arc::clone(&registry),
         origin: Instant::now(),
         config: options.directory.clone(),
@@ -121,7 +134,7 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         taps: None,
         control: Some(Arc::clone(&control)),
         history: None,
-        errands: Errands::default(),
+        errands,
         issuer: Some(Arc::clone(&issuer)),
         fleet: Some(Arc::clone(fleet.fleet())),
     };
@@ -141,21 +154,32 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     if let Some(roll) = &roll {
         roll.restore(control.hub(), Instant::now());
     }
-    let (mut serving, address) = serve_proxies(&control, &issuer, options.listen, roll, xds)?;
-    let directory = options.admin_directory.or_else(|| Some(options.directory.join("admin")));
+    let (mut serving, proxies) = serve_proxies(&control, &issuer, options.listen, roll, xds)?;
+    let directory = options.admin_directory.or_else(|| process.admin_directory.clone());
+    let directory = directory.or_else(|| Some(options.directory.join("admin")));
     let places = Places { token: options.token_file, directory };
-    let mut door = Door::open(options.admin, &mut Inherited::default(), places, Arc::new(admin))?;
+    // What the command line says comes first.
+    let address = options
+        .admin
+        .or(process.admin)
+        .context("a control plane has an admin listener: leave out `admin.enabled`")?;
+    let mut door = Door::open(address, &mut Inherited::default(), places, Arc::new(admin))?;
     door.serve()?;
     health.enter(Phase::Ready);
     let documents = match &options.shared {
         Some(shared) => shared.database.shown().to_owned(),
         None => options.directory.display().to_string(),
     };
-    tracing::info!(revision = control.revision(), %address, documents, "control plane is ready");
+    tracing::info!(revision = control.revision(), address = %proxies, documents, "control plane is ready");
     ready();
     loop {
         tokio::select! {
-            signal = signals.next() => if signal == Signal::Stop { break },
+            signal = signals.next() => match signal {
+                Signal::Stop => break,
+                Signal::Reload => reload(&mut access).await,
+                _ => {}
+            },
+            () = changed(&mut access) => reload(&mut access).await,
             ended = serving.ended() => return ended.map(|()| Exit::Ok),
         }
     }
@@ -167,6 +191,20 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
     drop(fleet);
     tracing::info!("control plane ends");
     Ok(Exit::Ok)
+}
+
+/// What is written about access has changed; never, where nothing is. **Cancel**: nothing is lost.
+async fn changed(access: &mut Option<Access>) {
+    match access {
+        Some(access) => access.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn reload(access: &mut Option<Access>) {
+    if let Some(access) = access {
+        access.reload().await;
+    }
 }
 
 /// The certificate authority of a control plane.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rhumb_balance::Nanos;
 use rhumb_base::rng::Rng;
-use rhumb_codec::authority::is_valid_authority;
+use rhumb_codec::authority::{Authority, is_valid_authority};
 use rhumb_codec::field::{FieldName, FieldValue, Fields, is_token_byte};
 use rhumb_codec::head::{RequestHead, ResponseHead, Scheme, is_target_byte};
 use rhumb_plan::{Backend, Plan, Port, Retry, Rule, Session, Timeouts};
@@ -113,6 +113,42 @@ impl Question {
             fields,
             client,
         })
+    }
+
+    /// The method.
+    pub(crate) fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Path and query.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Host and port of the URL.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The name of the host, without a port.
+    pub(crate) fn host(&self) -> String {
+        let host = Authority::parse(self.authority.as_bytes()).map(|authority| lossy(authority.host));
+        host.unwrap_or_default().trim_matches(['[', ']']).to_owned()
+    }
+
+    /// Fields, as text.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        self.fields.iter().map(move |(name, value)| (text(name.as_bytes()), text(value.as_bytes())))
+    }
+
+    /// The port that gets it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn listener<'p>(&self, plan: &'p Plan) -> Result<&'p Arc<Port>, InvalidQuestion> {
+        let head = self.head();
+        self.port(plan, head.host())
     }
 
     /// The request as it reaches the exchange. A Host header takes the place of the URL's authority, as with curl.

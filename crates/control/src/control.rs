@@ -214,6 +214,11 @@ impl Control {
         Ok(differences.into_iter().filter(|difference| difference.before != difference.after).collect())
     }
 
+    /// True for a document that files say what it is: it is changed there.
+    pub fn is_of_files(&self, key: &Key) -> bool {
+        self.owned().contains(key)
+    }
+
     /// Takes documents out.
     ///
     /// # Errors

@@ -191,7 +191,8 @@ function One({ of, place, onChange }: { of: Documents; place: PageProps['place']
             </a>
           )}
           {found.origin && <code class="muted">{found.origin}</code>}
-          {of.owner === 'store' && may('editor') && (
+          {of.owner === 'store' && found.owner === 'files' && <span class="muted small">changed in its file</span>}
+          {found.owner === 'store' && may('editor') && (
             <button type="button" class="button first" onClick={() => setEditing(true)}>
               Edit
             </button>

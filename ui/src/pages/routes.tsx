@@ -1,4 +1,4 @@
-// Routes: what matches what, which policies are in force and who wrote them, and a request to try.
+// Routes: what matches what, which policies are in force and who wrote them, and a request to explain or to send.
 
 import { useState } from 'preact/hooks';
 import { ask, list, Problem } from '../api';
@@ -6,9 +6,11 @@ import { ms, percent, rate } from '../format';
 import { process } from '../live';
 import type { PageProps } from '../app';
 import { Card, Empty, Failed, Filter, Head, Loaded, Mark, Note, Pill, Policies } from '../parts/basic';
+import { type Step, Steps } from '../parts/steps';
 import { Table } from '../parts/table';
 import { useResource } from '../resource';
 import { href, type Place } from '../router';
+import { may } from '../session';
 import type { Page, Policy, Route } from '../types';
 import { ErrorRatio } from './overview';
 import { useTop } from './services';
@@ -267,18 +269,31 @@ interface Message {
   fields: [string, string][];
 }
 
-/** A request worked out without traffic. */
+interface Attempted {
+  status: number;
+  headers: [string, string][];
+  body: string;
+  truncated: boolean;
+  tookMs: number;
+  listener: string;
+  trace: { steps?: Step[] } | null;
+}
+
+/** A request that is worked out without traffic, or sent. */
 function Try({ route }: { route: Route }) {
   const [method, setMethod] = useState(route.matches[0]?.method ?? 'GET');
   const [url, setUrl] = useState(() => example(route));
   const [headers, setHeaders] = useState('');
+  const [content, setContent] = useState('');
   const [isBusy, setBusy] = useState(false);
+  const [attempted, setAttempted] = useState<Attempted | null>(null);
   const [explained, setExplained] = useState<Explained | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
 
-  const run = async () => {
+  const run = async (what: 'explain' | 'try') => {
     setBusy(true);
     setProblem(null);
+    setAttempted(null);
     const asked = {
       method,
       url,
@@ -286,8 +301,11 @@ function Try({ route }: { route: Route }) {
     };
     try {
       setExplained(await ask<Explained>('/explain', { method: 'POST', body: asked }));
+      if (what === 'try') {
+        setAttempted(await ask<Attempted>('/try', { method: 'POST', body: { ...asked, body: content } }));
+      }
     } catch (error) {
-      setExplained(null);
+      if (what === 'explain') setExplained(null);
       if (error instanceof Problem) setProblem(error);
       else throw error;
     } finally {
@@ -300,7 +318,7 @@ function Try({ route }: { route: Route }) {
         class="stack"
         onSubmit={(event) => {
           event.preventDefault();
-          void run();
+          void run('explain');
         }}
       >
         <div class="row wrap">
@@ -320,21 +338,60 @@ function Try({ route }: { route: Route }) {
             required
           />
           <button type="submit" class="button first" disabled={isBusy}>
-            {isBusy ? 'Working it out…' : 'Explain'}
+            {isBusy ? 'Working on it…' : 'Explain'}
           </button>
+          {may('editor') && (
+            <button type="button" class="button" disabled={isBusy} onClick={() => void run('try')}>
+              Send it
+            </button>
+          )}
         </div>
         <div class="cards">
           <label class="field">
             Fields, one per line
             <textarea rows={2} value={headers} placeholder="Accept: application/json" onInput={(event) => setHeaders(event.currentTarget.value)} spellcheck={false} />
           </label>
+          {may('editor') && (
+            <label class="field">
+              Content, when it is sent
+              <textarea rows={2} value={content} onInput={(event) => setContent(event.currentTarget.value)} spellcheck={false} />
+            </label>
+          )}
         </div>
       </form>
-      <div aria-live="polite" class="stack" style={{ marginTop: problem || explained ? '16px' : 0 }}>
+      <div aria-live="polite" class="stack" style={{ marginTop: problem || explained || attempted ? '16px' : 0 }}>
         {problem && (problem.isElsewhere || problem.status === 0 ? <Failed problem={problem} /> : <Note level="warning">{problem.message}</Note>)}
+        {attempted && <Outcome of={attempted} />}
         {explained && <Explanation of={explained} />}
       </div>
     </Card>
+  );
+}
+
+/** What came of a request that was sent. */
+function Outcome({ of }: { of: Attempted }) {
+  const level = of.status >= 500 ? 'critical' : of.status >= 400 ? 'warning' : 'ok';
+  return (
+    <section class="stack tight" aria-label="Answer">
+      <h3>
+        <Pill level={level}>{of.status}</Pill> in {ms(of.tookMs)} <span class="muted small">through {of.listener}</span>
+      </h3>
+      <Text title="Fields of the answer" of={{ first: `HTTP/1.1 ${of.status}`, fields: of.headers }} />
+      {of.body !== '' && (
+        <pre class="text" tabIndex={0} aria-label="Content of the answer">
+          {of.body}
+        </pre>
+      )}
+      {of.truncated && <p class="muted small">There is more than is shown.</p>}
+      {of.trace?.steps ? (
+        <>
+          <h3>Step by step</h3>
+          <Steps of={of.trace.steps} />
+        </>
+      ) : (
+        <p class="muted small">Its steps were not recorded: as many look at requests as may at a time.</p>
+      )}
+    </section>
   );
 }
 

@@ -2,12 +2,17 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
 use super::token::{self, Token};
+use connection::Connection;
+
+mod connection;
+
+pub(crate) use connection::TlsArgs;
 
 /// How long connecting, and each read, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -96,14 +101,16 @@ pub(crate) fn events(
 ) -> Result<(), NoAnswer> {
     let unreachable = |error| NoAnswer::Unreachable(address, error);
     let found = tokens(address, token_file)?;
-    for authorization in found.iter().map(Token::authorization) {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(unreachable)?;
+    // Without a token a certificate may open it.
+    let authorizations = found.iter().map(Token::authorization).map(Some).chain([None]);
+    for authorization in authorizations {
+        let mut stream = Connection::open(address, PATIENCE).map_err(unreachable)?;
         // The stream says every 15 s that it is still there.
-        stream.set_read_timeout(Some(SILENCE)).map_err(unreachable)?;
-        let request =
-            format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAuthorization: {authorization}\r\n\r\n");
-        (&stream).write_all(request.as_bytes()).map_err(unreachable)?;
-        let mut lines = BufReader::new(&stream).lines();
+        stream.set_patience(SILENCE).map_err(unreachable)?;
+        let shown = authorization.map_or_else(String::new, |shown| format!("Authorization: {shown}\r\n"));
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{shown}\r\n");
+        stream.write_all(request.as_bytes()).map_err(unreachable)?;
+        let mut lines = BufReader::new(stream).lines();
         let mut next = || lines.next().transpose().map_err(unreachable);
         let status = next()?.unwrap_or_default();
         let status = status.split(' ').nth(1).and_then(|word| word.parse::<u16>().ok()).unwrap_or_default();
@@ -204,9 +211,7 @@ fn ask(
     authorization: Option<&str>,
     extra: &Extra,
 ) -> io::Result<(u16, Vec<u8>)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = Connection::open(address, PATIENCE)?;
     let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n");
     if let Some(authorization) = authorization {
         request.push_str(&format!("Authorization: {authorization}\r\n"));

@@ -5,6 +5,8 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::v1::Diagnostic;
+
 /// Why a request was not answered as it wished.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -16,6 +18,8 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     /// What is wrong with documents, one text each.
     pub(crate) mistakes: Vec<String>,
+    /// The same with places, where these are known.
+    pub(crate) diagnostics: Vec<Diagnostic>,
     /// When it is worth to ask again. **Unit**: seconds.
     pub(crate) retry_after: Option<u64>,
 }
@@ -39,6 +43,10 @@ pub(super) struct Shape {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     mistakes: Vec<String>,
+    /// The same with places, where these are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    diagnostics: Vec<Diagnostic>,
 }
 
 macro_rules! problems {
@@ -106,7 +114,8 @@ problems! {
 impl Problem {
     /// A refusal.
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), mistakes: Vec::new(), retry_after: None }
+        let (mistakes, diagnostics) = (Vec::new(), Vec::new());
+        Self { status, code, detail: detail.into(), mistakes, diagnostics, retry_after: None }
     }
 
     /// Too many attempts: worth trying again after so many seconds.
@@ -138,6 +147,7 @@ impl IntoResponse for Problem {
             code: self.code,
             detail: self.detail,
             mistakes: self.mistakes,
+            diagnostics: self.diagnostics,
         };
         // A struct of texts and numbers can always be written.
         let text = serde_json::to_string(&shape).unwrap_or_default();

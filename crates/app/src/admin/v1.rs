@@ -26,6 +26,7 @@ use crate::health::unix_now;
 use describe::{Answer, Endpoint, Given, Gives, Needs, Takes, field, json_of, part, query};
 use shapes as shape;
 
+mod attempt;
 mod bundle;
 mod describe;
 mod documents;
@@ -43,7 +44,7 @@ mod whole;
 
 pub(crate) use documents::{AUTHOR, NO_NAMESPACE};
 pub(super) use people::{cookie_of, refusal};
-pub(crate) use shapes::{Finding, Health, Level};
+pub(crate) use shapes::{Diagnostic, Finding, Health, Level};
 pub(super) use sign_in::come_back;
 
 /// The largest content of a request: a set of documents. **Unit**: bytes.
@@ -315,6 +316,15 @@ fn endpoints() -> Vec<Endpoint> {
             || json!({ "method": "GET", "url": "http://localhost:8080/", "headers": [] }),
         ),
         page(
+            "/try",
+            "Really send a request to a listener of this process, and tell what became of it",
+            json_of::<shape::Attempted>(|| json!({ "status": 200, "headers": [], "body": "", "truncated": false, "tookMs": 3.2, "listener": "default/gateway/web", "address": "127.0.0.1:8080", "trace": null })),
+            |call| Box::pin(attempt::attempt(call)),
+        )
+        .does(Method::POST, Needs::Role(Editor))
+        .reads::<shape::ToSend>(|| json!({ "method": "GET", "url": "http://localhost:8080/", "headers": [] }))
+        .refuses(&[(404, "`not_in_this_process`"), (502, "`try_unanswered`"), (504, "`try_timed_out`")]),
+        page(
             "/watch",
             "What changes, as it changes",
             Gives::Events(&[
@@ -474,7 +484,9 @@ async fn serve(desk: Arc<Desk>, endpoint: &'static Endpoint, request: Request) -
     let response = answer.await.unwrap_or_else(IntoResponse::into_response);
     let status = response.status();
     let is_refused = matches!(status.as_u16(), 401 | 403);
-    if (endpoint.is_write() && !endpoint.is_question()) || is_refused {
+    // Who takes everything with them is written down, too.
+    let is_noted = endpoint.is_write() && !endpoint.is_question() || endpoint.path == "/bundle";
+    if is_noted || is_refused {
         let code = response.extensions().get::<Code>().map(|code| code.0);
         desk.note(noted.as_ref(), from, &method, &path, status, code);
     }

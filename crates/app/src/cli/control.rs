@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use rhumb_base::spiffe::TrustDomain;
-use rhumb_plan::process::DEFAULT_ADMIN;
 
 use super::Exit;
 use super::store::StoreArgs;
@@ -39,9 +38,13 @@ pub(crate) struct Args {
     /// cluster.local
     #[arg(long, value_name = "NAME")]
     trust_domain: Option<TrustDomain>,
-    /// Admin listener: where people and tools ask
-    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADMIN)]
-    admin: SocketAddr,
+    /// Admin listener: where people and tools ask. Default: what --config says, or 127.0.0.1:9901
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// File with a ProxyConfig that says who may ask the admin listener (`admin`: TLS, certificates, an identity provider);
+    /// followed as it changes
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// File with the token that opens the admin listener; written when it does not exist. Default: a file of this
     /// user's runtime directory, found by the other verbs by themselves
     #[arg(long, value_name = "FILE", env = "RHUMB_ADMIN_TOKEN_FILE")]
@@ -75,6 +78,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         shared,
         directory: args.directory,
         admin: args.admin,
+        config: args.config,
         token_file: args.admin_token_file,
         admin_directory: args.admin_directory,
         listen: args.listen,

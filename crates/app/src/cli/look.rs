@@ -194,7 +194,7 @@ fn tap_line(exchange: &Value) -> String {
 }
 
 /// One exchange, step by step.
-fn trace_text(trace: &Value) -> String {
+pub(super) fn trace_text(trace: &Value) -> String {
     let mut out = tap_line(&trace["exchange"]);
     out.push_str(&format!("  request {}, trace {}\n", plain(&trace["requestId"]), plain(&trace["traceId"])));
     for step in trace["steps"].as_array().into_iter().flatten() {

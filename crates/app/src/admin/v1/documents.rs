@@ -3,6 +3,7 @@
 //! In a control plane the latest revision is the ETag of the documents as a whole; `If-Match` makes a change depend on it
 //! (RFC 9110 §13.1.1). Elsewhere documents are looked at, and changed where their files are.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::describe::{Answer, read_body};
 use super::shapes as shape;
-use super::{Call, Problem, done, fleet, json_page, whole};
+use super::{Call, Problem, done, fleet, json_page, questions, whole};
 use crate::admin::Admin;
 use crate::admin::credentials::Who;
 use crate::admin::role::Role;
@@ -27,6 +28,12 @@ pub(crate) const NO_NAMESPACE: &str = "-";
 
 /// Names who makes a revision, where the one token of the process does not tell.
 pub(crate) const AUTHOR: &str = "x-rhumb-author";
+
+/// Who has documents that are changed in their files.
+const FILES: &str = "files";
+
+/// Who has documents that are changed here.
+const STORE: &str = "store";
 
 /// Revisions of one answer, unless another number is asked for.
 const REVISIONS: usize = 20;
@@ -83,13 +90,21 @@ pub(super) async fn list(call: Call) -> Answer {
     if let Some(control) = &call.desk.admin.control {
         let revision = control.revision();
         let found = control.documents(of("kind"), of("namespace"), of("name"));
-        let one = |document: &Arc<Document>| shape::OneDocument {
-            revision: Some(document.revision),
-            origin: None,
-            document: call.shown(value(document)),
+        let origins = match found.iter().any(|document| control.is_of_files(&document.key)) {
+            true => origins(&call).await,
+            false => HashMap::new(),
+        };
+        let one = |document: &Arc<Document>| {
+            let is_of_files = control.is_of_files(&document.key);
+            shape::OneDocument {
+                revision: Some(document.revision),
+                owner: if is_of_files { FILES } else { STORE },
+                origin: origins.get(&document.key.to_string()).filter(|_| is_of_files).cloned(),
+                document: call.shown(value(document)),
+            }
         };
         let documents = found.iter().map(one).collect();
-        return tagged(revision, &shape::DocumentList { revision, owner: "store", documents });
+        return tagged(revision, &shape::DocumentList { revision, owner: STORE, documents });
     }
     let revision = call.desk.admin.current.load().revision;
     let documents = from_files(&call, |doc| {
@@ -99,7 +114,7 @@ pub(super) async fn list(call: Call) -> Answer {
             && fits(of("name"), doc.name())
     })
     .await?;
-    tagged(revision, &shape::DocumentList { revision, owner: "files", documents })
+    tagged(revision, &shape::DocumentList { revision, owner: FILES, documents })
 }
 
 /// Documents in force that are in files, with where they were written.
@@ -115,7 +130,12 @@ async fn from_files(
     let one = |(doc, mut content): (Arc<rhumb_model::Doc>, Value)| {
         // The files may have secrets of others than who asks, whoever that is: they are not sent anywhere.
         shelf::mask(&mut content);
-        shape::OneDocument { revision: None, origin: Some(Shelf::origin(&doc)), document: content }
+        shape::OneDocument {
+            revision: None,
+            owner: FILES,
+            origin: Some(Shelf::origin(&doc)),
+            document: content,
+        }
     };
     Ok(read.into_iter().map(one).collect())
 }
@@ -140,8 +160,12 @@ pub(super) async fn one(call: Call) -> Answer {
 /// Puts documents in.
 pub(super) async fn apply(call: Call) -> Answer {
     let control = call.store()?;
-    let shape::Apply { documents, message } = read_body(&call.body)?;
-    let documents: Vec<Value> = documents.into_iter().map(Value::Object).collect();
+    let shape::Apply { documents, yaml, message } = read_body(&call.body)?;
+    let documents: Vec<Value> = match yaml {
+        None => documents.into_iter().map(Value::Object).collect(),
+        Some(text) if documents.is_empty() => questions::documents_of(&text)?,
+        Some(_) => return Err(Problem::request_invalid("send either `documents` or `yaml`")),
+    };
     if let Some(masked) = documents.iter().find(|document| shelf::is_masked(document)) {
         let name = masked["metadata"]["name"].as_str().unwrap_or_default();
         return Err(refusal(&Error::Mistakes(vec![format!(
@@ -150,14 +174,50 @@ pub(super) async fn apply(call: Call) -> Answer {
         )])));
     }
     if call.given.is_set("dryRun") {
-        let differences = control.compare(&documents).map_err(|error| refusal(&error))?;
+        let differences = match control.compare(&documents) {
+            Ok(differences) => differences,
+            Err(error) => return Err(told(&call, &error, &documents).await),
+        };
+        // What would be refused is refused here too.
+        if let Some(of_files) = differences.iter().find(|one| control.is_of_files(&one.key)) {
+            return Err(told(&call, &Error::Owned(of_files.key.to_string()), &documents).await);
+        }
         let revision = control.revision();
         let shown = differences_json(&call, &differences);
         let warnings = whole::warnings(control, &documents).await;
         return tagged(revision, &warned(json!({ "revision": revision, "differences": shown }), warnings));
     }
     let warnings = whole::warnings(control, &documents).await;
-    made(control, control.apply(&call.cause(message), &documents).await, warnings)
+    match control.apply(&call.cause(message), &documents).await {
+        Err(error) => Err(told(&call, &error, &documents).await),
+        done => made(control, done, warnings),
+    }
+}
+
+/// Where documents are that files say what they are, by what they are called.
+async fn origins(call: &Call) -> HashMap<String, String> {
+    let path = call.desk.admin.config.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let docs = rhumb_source::Files::new(&path).load().docs;
+        let origin = |doc: &Arc<rhumb_model::Doc>| {
+            let key = Key::new(&*doc.id.kind, doc.namespace(), doc.name());
+            (key.to_string(), Shelf::origin(doc))
+        };
+        docs.iter().map(origin).collect::<HashMap<_, _>>()
+    });
+    read.await.unwrap_or_default()
+}
+
+/// The refusal of a change of documents, with places.
+async fn told(call: &Call, error: &Error, documents: &[Value]) -> Problem {
+    match error {
+        Error::Owned(key) => match origins(call).await.get(key) {
+            Some(origin) => Problem::owned_by_files(format!("{key} is written in {origin}: change it there")),
+            None => refusal(error),
+        },
+        Error::Mistakes(_) => Problem { diagnostics: questions::diagnostics_of(documents), ..refusal(error) },
+        _ => refusal(error),
+    }
 }
 
 /// An answer with what is wrong with the whole, where something is.
@@ -184,14 +244,20 @@ pub(super) async fn remove(call: Call) -> Answer {
         }
         cause.expected = Some(latest);
     }
-    made(control, control.remove(&cause, &[key]).await, Vec::new())
+    match control.remove(&cause, &[key]).await {
+        Err(error) => Err(told(&call, &error, &[]).await),
+        done => made(control, done, Vec::new()),
+    }
 }
 
 /// Goes back to an earlier revision.
 pub(super) async fn roll_back(call: Call) -> Answer {
     let control = call.store()?;
     let shape::Rollback { to, message } = read_body(&call.body)?;
-    made(control, control.roll_back(&call.cause(message), to).await, Vec::new())
+    match control.roll_back(&call.cause(message), to).await {
+        Err(error) => Err(told(&call, &error, &[]).await),
+        done => made(control, done, Vec::new()),
+    }
 }
 
 /// Revisions.

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use rhumb_balance::Nanos;
+use rhumb_model::value::Node;
 use rhumb_model::{Diag, Doc, DocId, Severity, Source};
 use rhumb_resolve::Surroundings;
 use tokio::sync::Semaphore;
@@ -60,6 +62,40 @@ pub(super) async fn validate(call: Call) -> Answer {
     })
     .await?;
     done(&shape::Validated { valid: diags.iter().all(|diag| diag.level != "error"), diagnostics: diags })
+}
+
+/// The documents of a text.
+///
+/// # Errors
+/// What is wrong with it, with places.
+pub(super) fn documents_of(text: &str) -> Result<Vec<serde_json::Value>, Problem> {
+    if text.len() > MAX_TEXT {
+        return Err(Problem::content_too_large(format!("more than {MAX_TEXT} bytes")));
+    }
+    let (mut documents, mut diags) = (Vec::new(), Vec::new());
+    for source in rhumb_model::yaml::sources(&Arc::from(SENT), text) {
+        diags.extend(rhumb_model::read(&source, None, &[]).diags);
+        let nodes = rhumb_model::yaml::parse(&source, None, &mut Vec::new());
+        documents.extend(nodes.iter().map(Node::to_json));
+    }
+    if !diags.iter().any(Diag::is_error) {
+        return Ok(documents);
+    }
+    let mistakes: Vec<String> =
+        diags.iter().filter(|diag| diag.is_error()).map(|diag| diag.what.to_string()).collect();
+    let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "documents_invalid", mistakes.join("; "));
+    let diagnostics = diags.iter().take(MAX_DIAGNOSTICS).map(diagnostic).collect();
+    Err(Problem { diagnostics, ..problem.with_mistakes(&mistakes) })
+}
+
+/// What is wrong with documents, each by itself. Lines are those of a document as `jq` prints it.
+pub(super) fn diagnostics_of(documents: &[serde_json::Value]) -> Vec<shape::Diagnostic> {
+    let mut diags = Vec::new();
+    for (at, document) in documents.iter().enumerate() {
+        let source = Source::new(format!("documents[{at}]"), 0, format!("{document:#}"));
+        diags.extend(rhumb_model::read(&Arc::new(source), None, &[]).diags);
+    }
+    diags.iter().take(MAX_DIAGNOSTICS).map(diagnostic).collect()
 }
 
 /// What happens to a request.

@@ -308,6 +308,8 @@ pub(crate) struct DocumentList {
 pub(crate) struct OneDocument {
     /// The revision that brought it, in a store.
     pub(crate) revision: Option<u64>,
+    /// `files` or `store`: who says what is in it, and where it is changed.
+    pub(crate) owner: &'static str,
     /// Where it was written: file, line and column.
     pub(crate) origin: Option<String>,
     /// What it says.
@@ -319,7 +321,11 @@ pub(crate) struct OneDocument {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Apply {
     /// The documents.
+    #[serde(default)]
     pub(crate) documents: Vec<serde_json::Map<String, Value>>,
+    /// Documents as text, instead: what is wrong with them is told with line and column.
+    #[serde(default)]
+    pub(crate) yaml: Option<String>,
     /// Why, for the history.
     #[serde(default)]
     pub(crate) message: Option<String>,
@@ -405,7 +411,7 @@ pub(crate) struct Validated {
 }
 
 /// A mistake or a warning.
-#[derive(Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Diagnostic {
     /// The rule that was broken.
     pub(crate) code: &'static str,
@@ -443,6 +449,44 @@ pub(crate) struct Explain {
     /// Address of the client. Default: 127.0.0.1.
     #[serde(default)]
     pub(crate) client: Option<std::net::IpAddr>,
+}
+
+/// A request that is to be sent.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ToSend {
+    /// The method.
+    pub(crate) method: String,
+    /// The URL, with the port of a listener where that is not a usual one.
+    pub(crate) url: String,
+    /// Fields: `Name: value`.
+    #[serde(default)]
+    pub(crate) headers: Vec<String>,
+    /// The content: at most 64 KiB.
+    #[serde(default)]
+    pub(crate) body: Option<String>,
+}
+
+/// What became of a request that was sent.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Attempted {
+    /// The status.
+    pub(crate) status: u16,
+    /// Fields, name and value.
+    pub(crate) headers: Vec<(String, String)>,
+    /// The first 64 KiB of the content.
+    pub(crate) body: String,
+    /// There is more, or not all of it came.
+    pub(crate) truncated: bool,
+    /// How long it took.
+    pub(crate) took_ms: f64,
+    /// The listener that it went to.
+    pub(crate) listener: String,
+    /// Its address.
+    pub(crate) address: String,
+    /// Every step, as `/trace` tells it; nothing when as many look as may at a time.
+    pub(crate) trace: Option<Value>,
 }
 
 /// What happens to a request: as `rhumb explain --format json` prints it.
