@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_rhumb_global_optspecs
-    string join \n h/help V/version
+    string join \n admin-ca= admin-name= admin-cert= admin-key= h/help V/version
 end
 
 function __fish_rhumb_needs_command
@@ -24,6 +24,10 @@ function __fish_rhumb_using_subcommand
     contains -- $cmd[1] $argv
 end
 
+complete -c rhumb -n "__fish_rhumb_needs_command" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_needs_command" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_needs_command" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_needs_command" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_needs_command" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_needs_command" -s V -l version -d 'Print version'
 complete -c rhumb -n "__fish_rhumb_needs_command" -f -a "run" -d 'Run the gateway'
@@ -74,19 +78,39 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l trust-domain -d 'Tru
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -l partial -d 'Serve what is right: a document with mistakes refuses its own traffic (500), the others work. Default: a configuration with mistakes is not taken over at all'
 complete -c rhumb -n "__fish_rhumb_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand check" -s c -l config -d 'A configuration: a file or a directory. Default: rhumb.yaml, then the directory rhumb, then /etc/rhumb' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand check" -l format -d 'How mistakes are printed' -r -f -a "text\t'For people'
 json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand check" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand check" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand check" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand check" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand adapt" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand adapt" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand adapt" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand adapt" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand adapt" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand schema" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand schema" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand schema" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand schema" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand schema" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -s H -l header -d 'A header of the request; Host takes the place of the URL\'s host' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -l client -d 'Address of the client' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -s c -l config -d 'Configuration: a file, or a directory of *.yaml, *.yml and *.json files. Default: rhumb.yaml, then the directory rhumb, then /etc/rhumb' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -l format -d 'How it is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l admin -d 'Admin listener of the running process' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
@@ -94,6 +118,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand status" -s o -l format -d 'H
 json\t'For programs'
 yaml\t'For both'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l watch -d 'Print it again and again, every second or as often as is said' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand status" -l check -d 'Only what is wrong; ends with 1 when something does not work'
 complete -c rhumb -n "__fish_rhumb_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin -d 'Admin listener of the running process' -r
@@ -102,6 +130,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -s o -l format -d
 json\t'For programs'
 yaml\t'For both'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l watch -d 'Print it again and again, every second or as often as is said' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand endpoints" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l openapi -d 'Compare with this OpenAPI file, in YAML or JSON; may be repeated' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l unused-days -d 'What was not seen for so many days is unused' -r
@@ -110,6 +142,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l admin-token-file -d
 complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -s o -l format -d 'How it is printed. Default: text; of `--export-openapi` yaml' -r -f -a "text\t'For people'
 json\t'For programs'
 yaml\t'For both'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -l export-openapi -d 'Print what was seen as OpenAPI 3.1, one document per host'
 complete -c rhumb -n "__fish_rhumb_using_subcommand apis" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand top" -l sort -d 'What comes first' -r -f -a "requests\t'The most requests'
@@ -124,6 +160,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand top" -s o -l format -d 'How 
 json\t'For programs'
 yaml\t'For both'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand top" -l watch -d 'Print it again and again, every second or as often as is said' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand top" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand top" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand top" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand top" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand edges" -l admin -d 'Admin listener of the running process' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand edges" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
@@ -131,6 +171,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand edges" -s o -l format -d 'Ho
 json\t'For programs'
 yaml\t'For both'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand edges" -l watch -d 'Print it again and again, every second or as often as is said' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand edges" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand edges" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand edges" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand edges" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand edges" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand tap" -l limit -d 'How many at most' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand tap" -l rate -d 'How many in a second' -r
@@ -140,6 +184,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand tap" -s o -l format -d 'How 
 json\t'For programs'
 yaml\t'For both'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand tap" -l seconds -d 'For how long' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand tap" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand tap" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand tap" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand tap" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand tap" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand trace" -l limit -d 'How many, of each process' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand trace" -l admin -d 'Admin listener of a running process; several are asked at the same time' -r
@@ -148,6 +196,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand trace" -s o -l format -d 'Ho
 json\t'For programs'
 yaml\t'For both'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand trace" -l seconds -d 'For how long' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand trace" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand trace" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand trace" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand trace" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand trace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand try" -s H -l header -d 'A header of the request; Host takes the place of the URL\'s host' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand try" -s d -l data -d 'Content of the request' -r
@@ -156,10 +208,18 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand try" -l admin-token-file -d 
 complete -c rhumb -n "__fish_rhumb_using_subcommand try" -s o -l format -d 'How it is printed' -r -f -a "text\t'For people'
 json\t'For programs'
 yaml\t'For both'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand try" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand try" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand try" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand try" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand try" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand bundle" -l file -d 'The file, which must not be there yet; `-` is standard output. Default: rhumb-ADDRESS-TIME.tar.gz' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand bundle" -l admin -d 'Admin listener of the running process' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand bundle" -l admin-token-file -d 'File with a token of an admin. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand bundle" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand bundle" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand bundle" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand bundle" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand bundle" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin -d 'Admin listener of the running process' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
@@ -167,6 +227,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -s o -l format -d 'Ho
 json\t'For programs'
 yaml\t'For both'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l watch -d 'Print it again and again, every second or as often as is said' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -l wait -d 'Return when the process has ended'
 complete -c rhumb -n "__fish_rhumb_using_subcommand drain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -s c -l config -d 'Configuration: a file, or a directory of *.yaml, *.yml and *.json files. Default: rhumb.yaml, then the directory rhumb, then /etc/rhumb' -r -F
@@ -189,6 +253,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l admin-directory 
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l capture -d 'Take the connections that `rhumb intercept` brings, and answer the questions for names'
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l outbound-port -d 'Port of the sidecar for connections that leave' -r
@@ -204,6 +272,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l include-users 
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l exclude-users -d 'Leave what programs of these users send alone: the sidecar\'s user, when it has one of its own' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l dns-servers -d 'Name servers whose questions are captured. Default: those of /etc/resolv.conf' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l mark -d 'Mark of the sidecar\'s own sockets' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l dry-run -d 'Print the rules and change nothing'
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l remove -d 'Take all rules away; no error when there are none'
 complete -c rhumb -n "__fish_rhumb_using_subcommand intercept" -l no-outbound -d 'Do not capture connections that leave'
@@ -214,7 +286,8 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l directory -d 'Di
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l listen -d 'Where proxies connect' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l authority -d 'Directory of the certificate authority; made when it is not there. Not used with a store' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l trust-domain -d 'Trust domain of the mesh. Default: what the Mesh document says, or what the certificate authority is of, or cluster.local' -r
-complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin -d 'Admin listener: where people and tools ask' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin -d 'Admin listener: where people and tools ask. Default: what --config says, or 127.0.0.1:9901' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -s c -l config -d 'File with a ProxyConfig that says who may ask the admin listener (`admin`: TLS, certificates, an identity provider); followed as it changes' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist. Default: a file of this user\'s runtime directory, found by the other verbs by themselves' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-directory -d 'Directory of named tokens and of the audit log. Default: `admin` beside the documents' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l xds -d 'Where gRPC clients without a proxy connect in plain text: an address of this machine only. Others use `rhumb xds-agent`. Default: nowhere' -r
@@ -224,12 +297,20 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l seal-key-file -d
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l wait -d 'Return when every proxy that the change concerns runs it, and name those that do not. With a time, wait that long at most' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -s m -l message -d 'Why, for the history' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l if-revision -d 'Only if this revision is in force' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l admin -d 'Admin listener of the control plane' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l roll-back -d 'Go back to the revision before when a proxy refuses this one; waits'
 complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -l dry-run -d 'Only show what would change'
 complete -c rhumb -n "__fish_rhumb_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -239,6 +320,10 @@ yaml\t'Documents as YAML'
 json\t'Documents as JSON'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand get" -l admin -d 'Admin listener of the control plane' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand get" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand get" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand get" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand get" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand get" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -s n -l namespace -d 'Its namespace' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l wait -d 'Return when every proxy that the change concerns runs it, and name those that do not. With a time, wait that long at most' -r
@@ -246,19 +331,35 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -s m -l message -d '
 complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l if-revision -d 'Only if this revision is in force' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l admin -d 'Admin listener of the control plane' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand delete" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand history" -l limit -d 'How many' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand history" -l admin -d 'Admin listener of the control plane' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand history" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand history" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand history" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand history" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand history" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand history" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand diff" -l admin -d 'Admin listener of the control plane' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand diff" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand diff" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand diff" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand diff" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand diff" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l wait -d 'Return when every proxy that the change concerns runs it, and name those that do not. With a time, wait that long at most' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -s m -l message -d 'Why, for the history' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l if-revision -d 'Only if this revision is in force' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l admin -d 'Admin listener of the control plane' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l admin-token-file -d 'File with its token. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l listen -d 'Where members ask' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -s c -l config -d 'Configuration whose Mesh document says trust domain and lifetimes, where no option does' -r -F
@@ -277,7 +378,15 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l metrics -d 'Where
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -f -a "create" -d 'Make a join token and print it'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and not __fish_seen_subcommand_from create admin help" -f -a "admin" -d 'Tokens for the admin API of a running process'
@@ -289,7 +398,15 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subco
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help'
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -f -a "create" -d 'Make a token and print it; it is not shown again'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from admin" -f -a "list" -d 'List tokens'
@@ -298,6 +415,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subco
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "create" -d 'Make a join token and print it'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "admin" -d 'Tokens for the admin API of a running process'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -f -a "show" -d 'Tell what is in the files of a proxy, or in a file of certificates'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -f -a "authority" -d 'Tell which roots there are, and what happens next'
@@ -307,6 +428,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_su
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from show" -l format -d 'How it is written' -r -f -a "text\t'For people'
 json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from show" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from show" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from show" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from show" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l authority -d 'Directory of the certificate authority' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
@@ -314,17 +439,29 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcom
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l format -d 'How it is written' -r -f -a "text\t'For people'
 json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l authority -d 'Directory of the certificate authority' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l serial -d 'One certificate, by its serial number in hexadecimal' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l authority -d 'Directory of the certificate authority' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l namespace -d 'Namespace of the workload' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l service-account -d 'Service account of the workload' -r
@@ -334,6 +471,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcom
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "show" -d 'Tell what is in the files of a proxy, or in a file of certificates'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "authority" -d 'Tell which roots there are, and what happens next'
@@ -343,12 +484,20 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcom
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rhumb -n "__fish_rhumb_using_subcommand learn" -l admin -d 'Admin listener of a service\'s proxy; may be repeated' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand learn" -l admin-token-file -d 'File with the token that opens them. Default: found by itself' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand learn" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand learn" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand learn" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand learn" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand learn" -l enforce -d 'Rules that are obeyed, instead of those in shadow mode'
 complete -c rhumb -n "__fish_rhumb_using_subcommand learn" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand xds-bootstrap" -l server -d 'Where the mesh is asked for: an agent or control plane of this machine' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand xds-bootstrap" -l certificates -d 'Directory of the client\'s certificate: tls.crt, tls.key and ca.crt. Without it only services that take plain text are reached' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand xds-bootstrap" -l namespace -d 'Namespace of the client: where services without a namespace are looked for' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand xds-bootstrap" -l node -d 'What the client is called, in `rhumb get proxies`' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand xds-bootstrap" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand xds-bootstrap" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand xds-bootstrap" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand xds-bootstrap" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand xds-bootstrap" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand xds-agent" -l control -d 'Control plane of the mesh, as HOST:PORT; several to fail over to' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand xds-agent" -l join-token-file -d 'File with the join token for the first certificate' -r -F
@@ -359,12 +508,20 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand xds-agent" -l trust-domain -
 complete -c rhumb -n "__fish_rhumb_using_subcommand xds-agent" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand xds-agent" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand xds-agent" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand xds-agent" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand xds-agent" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand xds-agent" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand xds-agent" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l port -d 'Port of the gateway; 0 takes a free one. Default: 8080, or a free one when it is in use' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l admin -d 'Admin listener' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -f -a "mesh" -d 'Run a gateway and three services that call each other through a mesh'
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_subcommand_from mesh service call help" -f -a "service" -d 'What the services of the demonstration are'
@@ -373,10 +530,22 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and not __fish_seen_su
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l log-format -d 'How messages are written to standard error' -r -f -a "text\t'One line of text'
 json\t'One JSON object per line'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l check -d 'Verify that calls cross all of it and that strangers are refused, print one line, and end; exit code 1 when not'
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -l loopback -d 'Run side by side on this machine, also where namespaces can be had'
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from mesh" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from service" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from service" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from service" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from service" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from service" -s h -l help -d 'Print help'
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from call" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from call" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from call" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from call" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from call" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "mesh" -d 'Run a gateway and three services that call each other through a mesh'
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "service" -d 'What the services of the demonstration are'
@@ -384,7 +553,15 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcom
 complete -c rhumb -n "__fish_rhumb_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rhumb -n "__fish_rhumb_using_subcommand version" -l format -d 'How it is written' -r -f -a "text\t'For people'
 json\t'For programs'"
+complete -c rhumb -n "__fish_rhumb_using_subcommand version" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand version" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand version" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand version" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand completion" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand completion" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand completion" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand completion" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand completion" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints apis top edges tap trace try bundle drain sidecar intercept control apply get delete history diff rollback issuer token cert learn xds-bootstrap xds-agent demo version completion help" -f -a "run" -d 'Run the gateway'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and not __fish_seen_subcommand_from run check adapt schema explain status endpoints apis top edges tap trace try bundle drain sidecar intercept control apply get delete history diff rollback issuer token cert learn xds-bootstrap xds-agent demo version completion help" -f -a "check" -d 'Check a configuration without running it'
