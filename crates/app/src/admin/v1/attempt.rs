@@ -43,11 +43,11 @@ const TRACE_TIME: Duration = Duration::from_secs(2);
 static AT_A_TIME: Semaphore = Semaphore::const_new(4);
 
 /// Fields that say how a message is framed, or how a connection goes on: they are not for whoever tries to choose.
-const OWN: [&str; 7] =
-    ["connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive"];
+const OWN: [&str; 8] =
+    ["connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive", MARK];
 
-/// The field by which the trace finds the request (Trace Context §3.2).
-const TRACE_PARENT: &str = "traceparent";
+/// The field by which the trace finds the request. Those that other proxies set are not believed of whom nobody trusts.
+const MARK: &str = "x-rhumb-try";
 
 /// Sends a request.
 pub(super) async fn attempt(call: Call) -> Answer {
@@ -78,11 +78,9 @@ pub(super) async fn attempt(call: Call) -> Answer {
 
     // It is never closed.
     let _permit = AT_A_TIME.acquire().await.ok();
-    let (request, parent) = request(&question, content)?;
-    // The trace's id stays through all hops; the rest of the field is each hop's own.
-    let id = parent.split('-').nth(1).unwrap_or(&parent);
-    let filter =
-        Filter::of_begun(&format!("request.headers[\"{TRACE_PARENT}\"].contains({})", Value::from(id)));
+    let (request, mark) = request(&question, content)?;
+    // What is told is what this very request says, and nothing else can say the same.
+    let filter = Filter::of_begun(&format!("request.headers[\"{MARK}\"] == {}", Value::from(mark)));
     let filter = filter.map_err(|error| Problem::internal_error(error.to_string()))?;
     let opened = taps.open(Look::Steps, filter, 1);
     let began = Instant::now();
@@ -119,19 +117,10 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, bound.port())
 }
 
-/// The request, and what is in its field `traceparent`.
+/// The request, and by what its trace is found.
 fn request(question: &Question, content: String) -> Result<(Request<Body>, String), Problem> {
-    let given = question.fields().find(|(name, _)| name.eq_ignore_ascii_case(TRACE_PARENT));
-    let parent = match given {
-        Some((_, value)) => value,
-        None => {
-            let random = Token::random().map_err(|error| Problem::internal_error(error.to_string()))?;
-            let digits = random.authorization();
-            let digits = digits.trim_start_matches("Bearer ");
-            let part = |from, to| digits.get(from..to).unwrap_or_default();
-            format!("00-{}-{}-01", part(0, 32), part(32, 48))
-        }
-    };
+    let random = Token::random().map_err(|error| Problem::internal_error(error.to_string()))?;
+    let mark = random.authorization().trim_start_matches("Bearer ").to_owned();
     let mut request = Request::builder().method(question.method()).uri(question.target());
     let mut has_host = false;
     for (name, value) in question.fields() {
@@ -141,12 +130,9 @@ fn request(question: &Question, content: String) -> Result<(Request<Body>, Strin
     if !has_host {
         request = request.header("host", question.authority());
     }
-    if !question.fields().any(|(name, _)| name.eq_ignore_ascii_case(TRACE_PARENT)) {
-        request = request.header(TRACE_PARENT, &parent);
-    }
     let body = if content.is_empty() { Body::empty() } else { Body::from(content) };
-    let request = request.body(body).map_err(|error| Problem::request_invalid(error.to_string()))?;
-    Ok((request, parent))
+    let request = request.header(MARK, &mark).body(body);
+    Ok((request.map_err(|error| Problem::request_invalid(error.to_string()))?, mark))
 }
 
 type Came = (u16, Vec<(String, String)>, (String, bool));
@@ -230,9 +216,9 @@ mod tests {
         let headers = ["Host: other.test".to_owned()];
         let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let question = Question::parse("GET", "http://evil.test:8080/a?b", &headers, from).unwrap();
-        let (request, parent) = request(&question, String::new()).unwrap();
+        let (request, mark) = request(&question, String::new()).unwrap();
         assert_eq!(request.uri(), "/a?b", "the URL says which listener, not where to connect");
         assert_eq!(request.headers()["host"], "other.test");
-        assert_eq!((request.headers()[TRACE_PARENT].to_str().unwrap(), parent.len()), (&*parent, 55));
+        assert_eq!((request.headers()[MARK].to_str().unwrap(), mark.len()), (&*mark, 64));
     }
 }
