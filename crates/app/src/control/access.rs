@@ -67,6 +67,7 @@ impl Access {
             lookout: None,
             taps: Arc::default(),
             awake: Arc::default(),
+            outside: Default::default(),
         };
         let (supervisor, endings) = Supervisor::start(1, &shared).context("thread that asks others")?;
         let errands = Errands::default();
