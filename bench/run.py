@@ -68,7 +68,8 @@ def main() -> int:
     (out / f"{options.label}.md").write_text(text)
     (out / f"{options.label}.json").write_text(json.dumps(result.as_json(), indent=1))
     if options.publish or is_whole:
-        (HERE.parent / "BENCHMARKS.md").write_text(text)
+        page = HERE.parent / "BENCHMARKS.md"
+        page.write_text(report.keep_others(text, page.read_text() if page.exists() else ""))
     print(f"\n{report.summary(result)}\n\nbench/out/{options.label}.md" + (", BENCHMARKS.md" if options.publish or is_whole else ""))
     return 1 if result.invalid() else 0
 

@@ -2,6 +2,7 @@
 
 import unittest
 
+import mesh
 import report
 from measure import Sample
 from scenarios import SCENARIOS, groups
@@ -48,6 +49,29 @@ class Promises(unittest.TestCase):
     def test_a_document_can_be_made_of_nothing_but_failures(self):
         rows = [(c, r, None) for c in report.LABELS for r in range(2)]
         self.assertIn("broken", report.document(result({name: rows for name in SCENARIOS})))
+
+
+class Sections(unittest.TestCase):
+    def test_a_section_takes_the_place_of_its_name_and_stands_before_the_notes(self):
+        page = "# B\n\n## Scenarios\n\nx\n\n## Mesh\n\nold\n\n## Notes\n\ny\n"
+        found = report.put_section(page, "## Mesh\n\nnew\n")
+        self.assertEqual([part.split("\n")[0] for part in found.split("\n## ")], ["# B", "Scenarios", "Mesh", "Notes"])
+        self.assertNotIn("old", found)
+
+    def test_what_others_measured_stays(self):
+        found = report.keep_others("# B\n\n## Scenarios\n\n## Notes\n", "# A\n\n## Mesh\n\nm\n\n## Cost of seeing\n\nc\n\n## Notes\n\nold\n")
+        self.assertIn("## Mesh\n\nm\n", found)
+        self.assertIn("## Cost of seeing\n\nc\n", found)
+        self.assertNotIn("old", found)
+
+
+class Scale(unittest.TestCase):
+    def test_the_tables_worst_common_change_is_judged(self):
+        text = ("2000 proxies\n| change | proxies | p50 | p99 | longest | CPU |\n|---|---|---|---|---|---|\n"
+                "| endpoint of a service | 37 | 10.2 ms | 21.0 ms | 25.4 ms | 2.60 ms |\n"
+                "| endpoint of a service that all want | 2000 | 201.6 ms | 373.3 ms | 381.9 ms | 74.20 ms |\n152 MiB resident in the end\n")
+        found = mesh.read_scale(text)
+        self.assertEqual((found["longest_p99_ms"], found["resident_mib"], len(found["table"])), (373.3, 152, 4))
 
 
 class Groups(unittest.TestCase):

@@ -419,7 +419,11 @@ fn sidecar(control: &Control, dir: &Path, account: &str, args: &[&str]) -> Progr
 
 #[test]
 fn sidecars_live_on_a_control_plane() {
-    let control = Control::start();
+    // Its trust domain is in the join tokens: nobody has to write it.
+    let control = Control::in_directory_with(
+        tempfile::tempdir().expect("a directory"),
+        &["--trust-domain", "shop.example"],
+    );
     let (app, upstream) = (application("hello"), port::free());
     let service = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: orders}}\nspec: {{ports: [{{name: http, port: 80, targetPort: {app}, appProtocol: http}}]}}\n"
@@ -443,6 +447,8 @@ fn sidecars_live_on_a_control_plane() {
     let found =
         wait::poll(Duration::from_secs(60), || asks(upstream).filter(|answer| answer.ends_with("hello")));
     assert!(found.is_some(), "{}\n{:?}", told(&orders), asks(upstream));
+    let certificate = std::fs::read_to_string(control.dir.path().join("orders/state/svid.json"));
+    assert!(certificate.is_ok(), "{}", told(&orders));
     // A policy of the server's side is in force when it is said to be.
     let denied = "apiVersion: rhumb.dev/v1alpha1
 kind: Policy

@@ -80,6 +80,12 @@ struct Plane {
 
 impl Plane {
     fn start(store: &Store, name: &str) -> Self {
+        let plane = Self::begin(store, name);
+        wait::until("the control plane answers", || (plane.rhumb(&["get"]).code == Some(0)).then_some(()));
+        plane
+    }
+
+    fn begin(store: &Store, name: &str) -> Self {
         let (admin, listen) = (port::free(), port::free());
         let (admin, listen) = (format!("127.0.0.1:{admin}"), format!("127.0.0.1:{listen}"));
         let dir = store.dir.path().join(name);
@@ -90,9 +96,7 @@ impl Plane {
         command.arg("--seal-key-file").arg(store.dir.path().join("seal.key"));
         command.arg("--admin-token-file").arg(dir.join("token"));
         let program = Program::start(command, &dir.join("log"));
-        let plane = Self { admin, listen, dir, program };
-        wait::until("the control plane answers", || (plane.rhumb(&["get"]).code == Some(0)).then_some(()));
-        plane
+        Self { admin, listen, dir, program }
     }
 
     fn rhumb(&self, args: &[&str]) -> Finished {
@@ -147,9 +151,13 @@ spec: {{policies: {{directResponse: {{status: 200, body: {answer}}}}}}}
 }
 
 fn asks(port: u16) -> Option<String> {
+    asked(port, "/")
+}
+
+fn asked(port: u16, path: &str) -> Option<String> {
     let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    (&stream).write_all(b"GET / HTTP/1.0\r\nhost: x\r\n\r\n").ok()?;
+    (&stream).write_all(format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
     (&stream).read_to_string(&mut answer).ok()?;
     Some(answer)
@@ -354,6 +362,34 @@ fn without_the_store_everything_goes_on_and_changes_are_refused() {
         (two.apply(&gateway(port, "second"), &[]).code == Some(0)).then_some(())
     });
     wait::until("the gateway runs it", || asks(port).filter(|answer| answer.ends_with("second")));
+}
+
+#[test]
+fn a_control_plane_waits_for_its_store() {
+    let mut store = Store::start();
+    drop(Plane::start(&store, "first"));
+    store.down();
+    let mut plane = Plane::begin(&store, "one");
+    wait::until("it waits", || plane.program.log().contains("waiting for the database").then_some(()));
+    let admin = plane.admin.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let ready = || asked(admin, "/readyz?verbose");
+    let answer = wait::until("the admin listener answers", ready);
+    assert!(answer.contains(" 503 ") && answer.contains("is away"), "{answer}");
+    assert!(plane.program.ended().is_none(), "{}", plane.program.log());
+    store.up();
+    wait::until("it is ready", || ready().filter(|answer| answer.contains(" 200 ")));
+    plane.applied(&backend(9000), &[]);
+    let scraped = asked(admin, "/metrics").expect("metrics");
+    assert!(scraped.contains("rhumb_store_up 1\n"), "{scraped}");
+    store.down();
+    wait::until("the metrics say that it is away", || {
+        asked(admin, "/metrics").filter(|scraped| scraped.contains("rhumb_store_up 0\n"))
+    });
+    // One that still waits ends when it is told to.
+    let mut other = Plane::begin(&store, "two");
+    wait::until("it waits", || other.program.log().contains("waiting for the database").then_some(()));
+    other.program.signal(rustix::process::Signal::TERM);
+    other.program.wait();
 }
 
 #[test]

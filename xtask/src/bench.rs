@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the load bench lives in `bench/` with its own workspace; this only starts it.
+//! `cargo xtask bench`: the load bench lives in `bench/` with its own workspace; this only starts it, and that of the mesh after it.
 
 use crate::{peers, release, run};
 use anyhow::Result;
@@ -16,9 +16,15 @@ pub(crate) fn bench(plain: bool, args: &[String]) -> Result<()> {
     run::ok(Command::new("python3").arg("bench/run.py").args(args).env("RHUMB_BIN", &binary))?;
     if args.is_empty() {
         let mut cost = Command::new("python3");
-        cost.args(["bench/cost.py", "--publish"]).env("RHUMB_BIN", binary);
+        cost.args(["bench/cost.py", "--publish"]).env("RHUMB_BIN", &binary);
         // The collector is a test peer.
         run::ok(cost.env("RHUMB_PYTHON", peers::ensure()?))?;
     }
-    Ok(())
+    // Whoever asks for scenarios asks for these alone.
+    let of_mesh: &[&str] = match args {
+        [] => &["--publish"],
+        [quick] if quick == "--quick" => &["--quick"],
+        _ => return Ok(()),
+    };
+    run::ok(Command::new("python3").arg("bench/mesh.py").args(of_mesh).env("RHUMB_BIN", &binary))
 }

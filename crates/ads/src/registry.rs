@@ -12,6 +12,12 @@ pub const REGISTER_PATH: &str = "/rhumb.control.v1alpha1.Registry/Register";
 /// The path of `Withdraw`.
 pub const WITHDRAW_PATH: &str = "/rhumb.control.v1alpha1.Registry/Withdraw";
 
+/// What a port of a Service is called in a registration of who knows its number. No name of a port has a colon.
+#[must_use]
+pub fn registered_port(service: &str, number: u16) -> String {
+    format!("{service}:{number}")
+}
+
 /// What a workload says of itself.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Registration {
@@ -24,7 +30,7 @@ pub struct Registration {
     /// The names of its services, of its own namespace.
     #[prost(string, repeated, tag = "3")]
     pub services: Vec<String>,
-    /// Its ports.
+    /// Its ports: by the name of a Service's port, or as [`registered_port`] makes it of a Service's name and number.
     #[prost(message, repeated, tag = "4")]
     pub ports: Vec<Port>,
     /// The service account whose identity it proves.

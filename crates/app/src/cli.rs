@@ -1,6 +1,7 @@
 //! The command line. One file per verb; this one has what they share: how verbs are named, how errors are told, and
 //! what the exit code means.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ mod attempt;
 mod xds;
 mod learn;
 
-pub(crate) use store::SharedStore;
+pub(crate) use store::{SharedStore, StoreArgs};
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +153,37 @@ enum Verb {
     Completion(completion::Args),
 }
 
+/// The verbs whose processes stay. They are read without the others: what is made of all verbs to read one of them is half a
+/// megabyte of the program, which a process beside each workload would have in memory for nothing.
+#[derive(Parser, Debug)]
+#[command(name = "rhumb")]
+enum Staying {
+    Run(run::Args),
+    Sidecar(sidecar::Args),
+}
+
+impl Staying {
+    /// What the command line says, if it is one of these and nothing is wrong with it or to be explained.
+    fn read(line: impl IntoIterator<Item = OsString, IntoIter: Clone>) -> Option<Self> {
+        let line = line.into_iter();
+        let verb = line.clone().nth(1)?;
+        (verb == "run" || verb == "sidecar").then(|| Self::try_parse_from(line).ok()).flatten()
+    }
+}
+
 /// Reads the command line and does what it says.
 pub(crate) fn main() -> Exit {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let done = match Staying::read(line) {
+        Some(Staying::Run(args)) => run::run(args),
+        Some(Staying::Sidecar(args)) => sidecar::run(args),
+        None => return any(),
+    };
+    ended(done)
+}
+
+/// Any verb.
+fn any() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -198,6 +228,11 @@ pub(crate) fn main() -> Exit {
         Verb::Version(args) => version::run(&args),
         Verb::Completion(args) => completion::run(&args),
     };
+    ended(done)
+}
+
+/// How a verb ended.
+fn ended(done: anyhow::Result<Exit>) -> Exit {
     done.unwrap_or_else(|error| {
         print::err(&format!("rhumb: {error:#}\n"));
         Exit::Runtime
@@ -212,6 +247,39 @@ mod tests {
     #[test]
     fn the_command_line_agrees_with_itself() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn verbs_that_stay_are_read_by_themselves_as_among_all() {
+        let read = |line: &[&str]| Staying::read(line.iter().map(OsString::from).collect::<Vec<_>>());
+        let lines: [&[&str]; 2] = [
+            &["rhumb", "run", "-c", "rhumb.yaml", "--partial"],
+            &[
+                "rhumb",
+                "sidecar",
+                "--service",
+                "orders",
+                "--port",
+                "80=9000",
+                "--capture",
+                "--",
+                "./orders",
+                "-v",
+            ],
+        ];
+        for line in lines {
+            let alone = format!("{:?}", read(line).expect("a verb that stays"));
+            let among_all = format!("{:?}", Cli::try_parse_from(line).expect("a verb").verb);
+            assert_eq!(alone, among_all);
+        }
+        for line in [
+            &["rhumb"][..],
+            &["rhumb", "check"],
+            &["rhumb", "run", "--help"],
+            &["rhumb", "run", "--nonsense"],
+        ] {
+            assert!(read(line).is_none(), "{line:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A process that is a control plane: documents in a store, people at the admin listener, proxies over gRPC.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use rhumb_control::control::{Cause, Control, MeshCheck};
 use rhumb_control::document::Mesh;
 use rhumb_control::roll::Roll;
 use rhumb_control::store::Postgres;
+use rhumb_database::Database;
 use rhumb_identity::{Authority, Issuer, Lifetimes, Place, system_clock};
 use rhumb_net::handover::Inherited;
 use rhumb_plan::Current;
@@ -24,7 +25,7 @@ use fleet::FleetKeeper;
 
 use crate::admin::shelf::Shelf;
 use crate::admin::{Admin, Places};
-use crate::cli::{Exit, SharedStore};
+use crate::cli::{Exit, SharedStore, StoreArgs};
 use crate::errand::Errands;
 use crate::health::{Health, Phase};
 use crate::identity::register_issuer;
@@ -37,6 +38,7 @@ mod access;
 pub(crate) mod fleet;
 mod local;
 mod port;
+mod waiting;
 
 /// The file of registered workloads, in the directory of the documents.
 pub(crate) const WORKLOADS: &str = "workloads";
@@ -49,8 +51,8 @@ const END: Duration = Duration::from_secs(5);
 
 /// What to run.
 pub(crate) struct Options {
-    /// The database that it shares with others, instead of both directories.
-    pub(crate) shared: Option<SharedStore>,
+    /// The database that it shares with others, instead of both directories, if there is one.
+    pub(crate) store: StoreArgs,
     /// Where documents and their history are.
     pub(crate) directory: PathBuf,
     /// Where people and tools ask.
@@ -76,39 +78,19 @@ pub(crate) struct Options {
 /// # Errors
 /// When the store cannot be opened or an address is taken.
 pub(crate) fn run(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit> {
-    let control = match &options.shared {
-        Some(shared) => {
-            let store = Postgres::open(shared.database.clone(), Arc::clone(&shared.seal));
-            let plane = plane();
-            store
-                .and_then(|store| Control::share(store, plane))
-                .with_context(|| format!("documents in {}", shared.database.shown()))?
-        }
-        None => Control::open(&options.directory)
-            .with_context(|| format!("documents in {}", options.directory.display()))?,
-    };
-    let control = Arc::new(control);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .context("runtime of the admin listener")?;
-    let exit = runtime.block_on(serve(control, options, ready));
+    let exit = runtime.block_on(serve(options, ready));
     runtime.shutdown_background();
     exit
 }
 
-async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit> {
+async fn serve(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit> {
     let mut signals = Signals::take().context("signals")?;
     let health = Arc::new(Health::new());
     let registry = Registry::new();
-    observe(&control, &registry);
-    let (place, shown) = match &options.shared {
-        Some(shared) => (shared.place()?, shared.database.shown().to_owned()),
-        None => (Place::Directory(options.authority.clone()), options.authority.display().to_string()),
-    };
-    let issuer = authority(&control, options.trust_domain.as_ref(), place, &shown)?;
-    let fleet = FleetKeeper::start(&control, &options.directory)?;
-    fleet.observe(&registry);
     let mut access = match &options.config {
         Some(path) => Some(Access::open(path, &registry, &health).await?),
         None => None,
@@ -117,27 +99,56 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         Some(access) => (access.current.clone(), access.errands.clone(), access.process.clone()),
         None => (Current::default(), Errands::default(), Process::default()),
     };
-    let admin = Admin {
+    // What the command line says comes first.
+    let admin_address = options
+        .admin
+        .or(process.admin)
+        .context("a control plane has an admin listener: leave out `admin.enabled`")?;
+    let orders = signals.orders();
+    let admin = || Admin {
         kind: "control",
         shelf: Shelf::default(),
         health: Arc::clone(&health),
-        current,
+        current: current.clone(),
         registry: Arc::clone(&registry),
         origin: Instant::now(),
         config: options.directory.clone(),
         connections: Arc::default(),
         workers: 0,
         names: Board::default(),
-        orders: signals.orders(),
+        orders: orders.clone(),
         pressure: Arc::<Pressure>::default(),
         plaintext: Arc::default(),
         taps: None,
-        control: Some(Arc::clone(&control)),
+        control: None,
         history: None,
-        errands,
-        issuer: Some(Arc::clone(&issuer)),
-        fleet: Some(Arc::clone(fleet.fleet())),
+        errands: errands.clone(),
+        issuer: None,
+        fleet: None,
     };
+    let directory = options.admin_directory.clone().or_else(|| process.admin_directory.clone());
+    let directory = directory.or_else(|| Some(options.directory.join("admin")));
+    let places = || Places { token: options.token_file.clone(), directory: directory.clone() };
+    let shared = match options.store.database()? {
+        None => None,
+        Some(database) => {
+            observe_store(&database, &registry);
+            let door = || Door::open(admin_address, &mut Inherited::default(), places(), Arc::new(admin()));
+            if !waiting::until_there(&database, &health, &mut signals, door).await? {
+                return Ok(Exit::Ok);
+            }
+            Some(options.store.unseal(database, true)?)
+        }
+    };
+    let control = Arc::new(documents(shared.as_ref(), &options.directory)?);
+    observe(&control, &registry);
+    let (place, shown) = match &shared {
+        Some(shared) => (shared.place()?, shared.database.shown().to_owned()),
+        None => (Place::Directory(options.authority.clone()), options.authority.display().to_string()),
+    };
+    let issuer = authority(&control, options.trust_domain.as_ref(), place, &shown)?;
+    let fleet = FleetKeeper::start(&control, &options.directory)?;
+    fleet.observe(&registry);
     settle_mesh(&control, issuer.authority().trust_domain()).await?;
     register_issuer(&registry, &issuer);
     let xds = match options.xds {
@@ -150,23 +161,21 @@ async fn serve(control: Arc<Control>, options: Options, ready: impl FnOnce()) ->
         None => None,
     };
     // The others on a shared store know who is registered.
-    let roll = options.shared.is_none().then(|| Roll::at(options.directory.join(WORKLOADS)));
+    let roll = shared.is_none().then(|| Roll::at(options.directory.join(WORKLOADS)));
     if let Some(roll) = &roll {
         roll.restore(control.hub(), Instant::now());
     }
     let (mut serving, proxies) = serve_proxies(&control, &issuer, options.listen, roll, xds)?;
-    let directory = options.admin_directory.or_else(|| process.admin_directory.clone());
-    let directory = directory.or_else(|| Some(options.directory.join("admin")));
-    let places = Places { token: options.token_file, directory };
-    // What the command line says comes first.
-    let address = options
-        .admin
-        .or(process.admin)
-        .context("a control plane has an admin listener: leave out `admin.enabled`")?;
-    let mut door = Door::open(address, &mut Inherited::default(), places, Arc::new(admin))?;
+    let known = Admin {
+        control: Some(Arc::clone(&control)),
+        issuer: Some(Arc::clone(&issuer)),
+        fleet: Some(Arc::clone(fleet.fleet())),
+        ..admin()
+    };
+    let mut door = Door::open(admin_address, &mut Inherited::default(), places(), Arc::new(known))?;
     door.serve()?;
     health.enter(Phase::Ready);
-    let documents = match &options.shared {
+    let documents = match &shared {
         Some(shared) => shared.database.shown().to_owned(),
         None => options.directory.display().to_string(),
     };
@@ -204,6 +213,20 @@ async fn changed(access: &mut Option<Access>) {
 async fn reload(access: &mut Option<Access>) {
     if let Some(access) = access {
         access.reload().await;
+    }
+}
+
+/// What a control plane knows, from where it is kept.
+fn documents(shared: Option<&SharedStore>, directory: &Path) -> anyhow::Result<Control> {
+    match shared {
+        Some(shared) => {
+            let store = Postgres::open(shared.database.clone(), Arc::clone(&shared.seal));
+            let plane = plane();
+            store
+                .and_then(|store| Control::share(store, plane))
+                .with_context(|| format!("documents in {}", shared.database.shown()))
+        }
+        None => Control::open(directory).with_context(|| format!("documents in {}", directory.display())),
     }
 }
 
@@ -389,6 +412,23 @@ async fn follow_lifetimes(control: &Control, issuer: &Arc<Issuer>) {
 fn plane() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}-{:08x}", host.trim(), rhumb_base::rng::Rng::from_os().next_u64() >> 32)
+}
+
+/// Metrics of the database that a control plane shares.
+pub(crate) fn observe_store(database: &Database, registry: &Arc<Registry>) {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let of = database.clone();
+    registry.collect(Metric::StoreUp, move |emit| emit(&[], of.is_up().into()));
+    let of = database.clone();
+    registry.collect(Metric::StoreContact, move |emit| emit(&[], number(of.contact().last_unix_seconds())));
+    let of = database.clone();
+    registry.collect(Metric::StoreWork, move |emit| {
+        let (done, failed) = of.contact().work();
+        emit(&["done"], number(done));
+        emit(&["failed"], number(failed));
+    });
+    let of = database.clone();
+    registry.collect(Metric::StoreTime, move |emit| emit(&[], number(of.contact().micros())));
 }
 
 /// Metrics of a control plane.

@@ -40,7 +40,7 @@ use crate::vitals;
 
 use workloads::{is_asked, workloads};
 
-pub(crate) use member::{Member, RemoteArgs, directory_of, is_remote};
+pub(crate) use member::{Member, RemoteArgs, directory_of, is_remote, known_domain};
 
 /// How long the first documents are waited for; then what there is begins.
 pub(crate) const FIRST_DOCUMENTS: Duration = Duration::from_secs(10);

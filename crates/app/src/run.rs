@@ -651,7 +651,7 @@ impl Door {
     }
 
     /// Stops answering new connections: whoever else has the socket answers them. The token's file is theirs too.
-    async fn close(&mut self) {
+    pub(crate) async fn close(&mut self) {
         self.owns_token.store(false, Ordering::Relaxed);
         self.socket = None;
         if let Some(task) = self.task.take() {

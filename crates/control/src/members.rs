@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
-use rhumb_ads::registry::Registration;
+use rhumb_ads::registry::{Registration, registered_port};
 use rhumb_ads::resource::{Endpoint, EndpointSet, Mtls, Port};
 
 use crate::document::{Key, Mesh, Role, Service, Target, Workload};
@@ -265,7 +265,7 @@ impl Members {
         };
         let mut set = EndpointSet::default();
         for id in workloads.into_iter().flatten() {
-            set.endpoints.extend(self.endpoint(id, service, library, mesh));
+            set.endpoints.extend(self.endpoint(id, (name, service), library, mesh));
         }
         Some(set.encode_to_vec().into())
     }
@@ -273,7 +273,7 @@ impl Members {
     fn endpoint(
         &self,
         id: &Arc<str>,
-        service: Option<&Service>,
+        (called, service): (&str, Option<&Service>),
         library: &Library,
         mesh: &Mesh,
     ) -> Option<Endpoint> {
@@ -300,18 +300,22 @@ impl Members {
             let written = || written?.ports.iter().find(|(port, _)| **port == *name);
             own.map(|port| port.number).or_else(|| written().map(|(_, number)| u32::from(*number)))
         };
+        let listens = |of: u16| -> Option<u32> {
+            let name = registered_port(called, of);
+            registered?.ports.iter().find(|port| port.name == name).map(|port| port.number)
+        };
         let ports = match service {
             Some(service) => service
                 .ports
                 .iter()
                 .filter_map(|port| {
-                    let target = match &port.target {
-                        Some(Target::Name(name)) => number(name)?,
+                    let target = listens(port.port).or_else(|| match &port.target {
+                        Some(Target::Name(name)) => number(name),
                         Some(Target::Number(target)) => {
-                            number(&port.name).unwrap_or_else(|| u32::from(*target))
+                            number(&port.name).or_else(|| Some(u32::from(*target)))
                         }
-                        None => number(&port.name).unwrap_or_else(|| u32::from(port.port)),
-                    };
+                        None => number(&port.name).or_else(|| Some(u32::from(port.port))),
+                    })?;
                     Some(Port { name: port.name.to_string(), number: target })
                 })
                 .collect(),
@@ -493,6 +497,23 @@ mod tests {
 
     fn addresses(library: &Library, members: &Members) -> Vec<String> {
         endpoints(library, members).into_iter().map(|endpoint| endpoint.address).collect()
+    }
+
+    #[test]
+    fn an_instance_may_listen_elsewhere_than_its_service_says() {
+        let (mut library, mut members) = (Library::default(), Members::default());
+        put(&mut library, &mut members, service(json!({})));
+        let named = |service: &str, port, number| Port { name: registered_port(service, port), number };
+        let ports = vec![named("orders", 80, 9555), named("orders", 81, 9556), named("other", 80, 9557)];
+        members.register(Registration { ports, ..registration("a", "10.0.0.1") }, &library).unwrap();
+        let told = |members: &Members| -> Vec<(String, u32)> {
+            let endpoint = endpoints(&library, members).remove(0);
+            endpoint.ports.into_iter().map(|port| (port.name, port.number)).collect()
+        };
+        assert_eq!(told(&members), [("http".to_owned(), 9555), ("admin".to_owned(), 9556)]);
+        let ports = vec![named("other", 80, 9557)];
+        members.register(Registration { ports, ..registration("a", "10.0.0.1") }, &library).unwrap();
+        assert_eq!(told(&members), [("http".to_owned(), 9000)], "nothing says which port `adm` is");
     }
 
     #[test]

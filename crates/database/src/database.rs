@@ -4,9 +4,9 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rhumb_tls::{AsyncTls, ClientTls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -70,8 +70,51 @@ pub enum Error {
 pub struct Database {
     jobs: mpsc::Sender<Opaque>,
     changes: watch::Receiver<u64>,
-    is_up: Arc<AtomicBool>,
+    contact: Arc<Contact>,
     shown: Arc<str>,
+}
+
+/// How it stands with the connection, and what went over it.
+#[derive(Debug, Default)]
+pub struct Contact {
+    is_up: AtomicBool,
+    last_unix_seconds: AtomicU64,
+    done: AtomicU64,
+    failed: AtomicU64,
+    micros: AtomicU64,
+}
+
+impl Contact {
+    /// Whether it was there the last time that it was asked.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Relaxed)
+    }
+
+    /// When it last answered. Unit: seconds since 1970; 0 is never.
+    #[must_use]
+    pub fn last_unix_seconds(&self) -> u64 {
+        self.last_unix_seconds.load(Ordering::Relaxed)
+    }
+
+    /// Pieces of work that were done, and that were not because it was away.
+    #[must_use]
+    pub fn work(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+
+    /// How long those took that were done. Unit: microseconds.
+    #[must_use]
+    pub fn micros(&self) -> u64 {
+        self.micros.load(Ordering::Relaxed)
+    }
+
+    fn done(&self, took: Duration) {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_unix_seconds.store(unix.as_secs(), Ordering::Relaxed);
+        self.done.fetch_add(1, Ordering::Relaxed);
+        self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
 }
 
 /// A [`Job`]: it has no `Debug`.
@@ -89,18 +132,40 @@ impl Database {
     /// # Errors
     /// [`Error`].
     pub fn open(address: Address) -> Result<Self, Error> {
+        let database = Self::new(address)?;
+        database.check()?;
+        Ok(database)
+    }
+
+    /// The database at an address, which may be away: whoever wants something of it connects.
+    ///
+    /// # Errors
+    /// When the operating system has no thread left.
+    pub fn new(address: Address) -> Result<Self, Error> {
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
         let (changed, changes) = watch::channel(0);
-        let is_up = Arc::new(AtomicBool::new(false));
+        let contact = Arc::new(Contact::default());
         let shown = address.shown().into();
-        let state = Arc::clone(&is_up);
+        let state = Arc::clone(&contact);
         let spawned = std::thread::Builder::new()
             .name("database".to_owned())
             .spawn(move || run(&address, waiting, changed, &state));
         spawned.map_err(|error| Error::Refused(error.to_string()))?;
-        let database = Self { jobs, changes, is_up, shown };
-        database.call(|client| Box::pin(client.batch_execute("SELECT 1")))?;
-        Ok(database)
+        Ok(Self { jobs, changes, contact, shown })
+    }
+
+    /// Asks whether it is there.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn check(&self) -> Result<(), Error> {
+        self.call(|client| Box::pin(client.batch_execute("SELECT 1")))
+    }
+
+    /// How it stands with the connection, and what went over it.
+    #[must_use]
+    pub fn contact(&self) -> &Contact {
+        &self.contact
     }
 
     /// Makes tables where there are none: statements that may be repeated.
@@ -127,7 +192,7 @@ impl Database {
     /// Whether it was there the last time that it was asked.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.is_up.load(Ordering::Relaxed)
+        self.contact.is_up()
     }
 
     /// A number that is another one after somebody has announced a change, and after a connection was lost.
@@ -194,7 +259,7 @@ fn words(error: &dyn std::error::Error) -> String {
 }
 
 /// Serves jobs until nobody can send any.
-fn run(address: &Address, mut jobs: mpsc::Receiver<Opaque>, changed: watch::Sender<u64>, is_up: &AtomicBool) {
+fn run(address: &Address, mut jobs: mpsc::Receiver<Opaque>, changed: watch::Sender<u64>, contact: &Contact) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
@@ -208,7 +273,7 @@ fn run(address: &Address, mut jobs: mpsc::Receiver<Opaque>, changed: watch::Send
             if client.is_none() && rested.is_none_or(|until| now() >= until) {
                 match tokio::time::timeout(CONNECT, connect(address, &changed)).await {
                     Ok(Ok(made)) => {
-                        if !is_up.swap(true, Ordering::Relaxed) {
+                        if !contact.is_up.swap(true, Ordering::Relaxed) {
                             tracing::info!(store = address.shown(), "the database is there");
                         }
                         client = Some(made);
@@ -221,17 +286,24 @@ fn run(address: &Address, mut jobs: mpsc::Receiver<Opaque>, changed: watch::Send
                             Ok(Err(why)) => why,
                             _ => "it does not answer".to_owned(),
                         };
-                        if is_up.swap(false, Ordering::Relaxed) || rested.is_none() {
+                        if contact.is_up.swap(false, Ordering::Relaxed) || rested.is_none() {
                             tracing::warn!(store = address.shown(), why, "the database is away");
                         }
                         rested = Some(now() + REST);
                     }
                 }
             }
-            let Some(connected) = &mut client else { continue };
+            let Some(connected) = &mut client else {
+                contact.failed.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            let began = now();
             match tokio::time::timeout(WORK, job(connected)).await {
-                Ok(Done { is_broken: false }) => {}
-                _ => client = None,
+                Ok(Done { is_broken: false }) => contact.done(began.elapsed()),
+                _ => {
+                    contact.failed.fetch_add(1, Ordering::Relaxed);
+                    client = None;
+                }
             }
         }
     });

@@ -15,6 +15,6 @@ mod database;
 mod seal;
 
 pub use address::{Address, NotAnAddress};
-pub use database::{CHANNEL, Database, Error, Work};
+pub use database::{CHANNEL, Contact, Database, Error, Work};
 pub use seal::{KeyError, Opaque, Seal};
 pub use tokio_postgres as postgres;

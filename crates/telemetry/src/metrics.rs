@@ -247,6 +247,14 @@ metrics! {
         "What the history of all proxies takes.";
     Reports = "rhumb_reports_total", Counter, "", ["result"],
         "Reports of this proxy to its control plane.";
+    StoreUp = "rhumb_store_up", Gauge, "", [],
+        "1 while the database that control planes share is there, 0 while it is away.";
+    StoreContact = "rhumb_store_contact_timestamp_seconds", Gauge, "seconds", [],
+        "When the database that control planes share last answered, since the Unix epoch.";
+    StoreWork = "rhumb_store_operations_total", Counter, "", ["result"],
+        "What was asked of the database that control planes share: done, or failed because it was away.";
+    StoreTime = "rhumb_store_operation_seconds_total", Counter, "seconds", [],
+        "How long the database that control planes share took for what it has done.";
 
     // Configuration and certificates.
     ConfigRevision = "rhumb_config_revision", Gauge, "", [],

@@ -67,15 +67,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         print::err(&format!("rhumb: {error}\n"));
         return Ok(Exit::Usage);
     }
-    let shared = match args.store.open(true) {
-        Ok(shared) => shared,
-        Err(error) => {
-            print::err(&format!("rhumb: {error:#}\n"));
-            return Ok(Exit::Runtime);
-        }
-    };
     let options = Options {
-        shared,
+        store: args.store,
         directory: args.directory,
         admin: args.admin,
         config: args.config,

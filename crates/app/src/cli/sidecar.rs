@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context as _;
+use rhumb_base::spiffe::TrustDomain;
 use serde_json::{Value, json};
 
 use super::Exit;
@@ -193,7 +194,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let made = document(&args).to_string();
+    let made = document(&args, trust_domain(&args).as_ref()).to_string();
     let mut command = args.command.into_iter();
     let Some(program) = command.next() else { return Ok(Exit::Usage) };
     let options = Options {
@@ -215,8 +216,18 @@ fn workload_name(args: &Args) -> String {
     args.workload.clone().or_else(|| args.service.clone()).unwrap_or_else(|| program_name(&args.command))
 }
 
+/// The trust domain of the mesh: that of the certificate it has, else that of its join token.
+fn trust_domain(args: &Args) -> Option<TrustDomain> {
+    if args.control.is_empty() {
+        return None;
+    }
+    let usual = || crate::remote::directory_of(&args.namespace, &workload_name(args));
+    let directory = args.state.clone().unwrap_or_else(usual);
+    crate::remote::known_domain(&directory, args.join_token_file.as_deref())
+}
+
 /// The Sidecar that the arguments describe.
-fn document(args: &Args) -> Value {
+fn document(args: &Args, trust_domain: Option<&TrustDomain>) -> Value {
     let name = workload_name(args);
     let mut spec = json!({ "workload": { "name": name, "serviceAccount": args.service_account } });
     if let Some(address) = args.address {
@@ -259,6 +270,9 @@ fn document(args: &Args) -> Value {
         if let Some(token) = &args.join_token_file {
             control["token"] = json!(format!("file:{}", token.display()));
         }
+        if let Some(domain) = trust_domain {
+            control["trustDomain"] = json!(domain.as_str());
+        }
         if let Some(state) = &args.state {
             control["stateDirectory"] = json!(state.display().to_string());
         }
@@ -296,7 +310,7 @@ mod tests {
     fn made(words: &[&str]) -> Value {
         let line =
             Line::try_parse_from(std::iter::once("sidecar").chain(words.iter().copied())).ok().unwrap();
-        document(&line.args)["spec"].clone()
+        document(&line.args, None)["spec"].clone()
     }
 
     #[test]

@@ -45,6 +45,16 @@ impl StoreArgs {
     /// # Errors
     /// When it cannot be reached, or there is no key.
     pub(crate) fn open(&self, makes_key: bool) -> anyhow::Result<Option<SharedStore>> {
+        let Some(database) = self.database()? else { return Ok(None) };
+        database.check().with_context(|| database.shown().to_owned())?;
+        self.unseal(database, makes_key).map(Some)
+    }
+
+    /// The database that is asked for, if one is. It may be away.
+    ///
+    /// # Errors
+    /// When what was written is no address of a database.
+    pub(crate) fn database(&self) -> anyhow::Result<Option<Database>> {
         let url = match (&self.store, &self.store_file) {
             (Some(url), _) => url.clone(),
             (None, Some(file)) => {
@@ -53,8 +63,15 @@ impl StoreArgs {
             (None, None) => return Ok(None),
         };
         let address: Address = url.parse().context("the store")?;
-        let shown = address.shown().to_owned();
-        let database = Database::open(address).with_context(|| shown.clone())?;
+        Ok(Some(Database::new(address).context("the store")?))
+    }
+
+    /// With the key to a database that is there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn unseal(&self, database: Database, makes_key: bool) -> anyhow::Result<SharedStore> {
+        let shown = database.shown().to_owned();
         let seal = match Seal::load(&self.seal_key_file)? {
             Some(seal) => seal,
             None if makes_key && Shared::is_empty(&database).with_context(|| shown.clone())? => {
@@ -65,7 +82,7 @@ impl StoreArgs {
                 self.seal_key_file.display()
             ),
         };
-        Ok(Some(SharedStore { database, seal: Arc::new(seal) }))
+        Ok(SharedStore { database, seal: Arc::new(seal) })
     }
 
     /// Where the certificate authority is: in that database, or else in a directory.

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rhumb_agent::ads::Kind;
-use rhumb_agent::ads::registry::Registration;
+use rhumb_agent::ads::registry::{Registration, registered_port};
+use rhumb_agent::ads::resource::Port as RegisteredPort;
 use rhumb_base::rng::Rng;
 use rhumb_base::spiffe::TrustDomain;
 use rhumb_identity::{
     CONTROL_ACCOUNT, JoinToken, Joining, Keeper, KeeperSettings, SYSTEM_NAMESPACE, kept_domain, system_clock,
 };
-use rhumb_model::kind::mesh::ServiceName;
+use rhumb_model::kind::mesh::{Inbound, ServiceName};
 use rhumb_model::{Doc, Spec};
 use rhumb_telemetry::Registry;
 use rhumb_tls::mesh::Membership;
@@ -68,6 +69,11 @@ impl RemoteArgs {
         });
         if let Some(token) = &self.join_token_file {
             control["token"] = json!(format!("file:{}", token.display()));
+        }
+        let written = self.trust_domain.clone();
+        let known = || known_domain(&self.state.join(IDENTITY), self.join_token_file.as_deref());
+        if let Some(domain) = written.or_else(known) {
+            control["trustDomain"] = json!(domain.as_str());
         }
         let document = json!({
             "apiVersion": "rhumb.dev/v1alpha1",
@@ -184,6 +190,7 @@ impl Member {
             workload: id.clone(),
             address: address.to_string(),
             services,
+            ports: ports(&spec.inbound),
             service_account: account.map_or("default", |account| account.value.as_str()).to_owned(),
             tunnel: spec.tunnel.as_ref().map_or(0, |tunnel| tunnel.value.get().port().into()),
             instance: format!("{:x}", Rng::from_os().next_u64()),
@@ -260,6 +267,25 @@ impl Member {
         };
         Remote::start(wanted, keeping).context("TLS to the control plane")
     }
+}
+
+/// Where an application listens that does not listen where its Service says, as a registration tells it.
+fn ports<'s>(inbound: impl IntoIterator<Item = &'s Inbound>) -> Vec<RegisteredPort> {
+    let port = |inbound: &Inbound| {
+        let target = inbound.target.as_ref()?.value.get().port();
+        let name = registered_port(inbound.service.value.name(), inbound.port.value.number());
+        Some(RegisteredPort { name, number: target.into() })
+    };
+    inbound.into_iter().filter_map(port).collect()
+}
+
+/// The trust domain of the mesh: that of the certificate in a directory, else that of a join token. A token that cannot be
+/// read is told of where it is used.
+pub(crate) fn known_domain(directory: &Path, token: Option<&Path>) -> Option<TrustDomain> {
+    kept_domain(directory).or_else(|| {
+        let text = std::fs::read_to_string(token?).ok()?;
+        JoinToken::parse(text.trim()).ok()?.trust_domain()
+    })
 }
 
 /// Where a sidecar keeps what it has when nothing is written.

@@ -353,6 +353,9 @@ object! {
         "stateDirectory" state_directory: Option<Spanned<Box<str>>>,
         /// The namespace of the workload. Default: that of the Sidecar.
         "namespace" namespace: Option<Spanned<Namespace>>,
+        /// The trust domain of its mesh; goes before that of a Mesh among the documents. `rhumb sidecar` takes it from the join
+        /// token, or from the certificate that it has. Default: what the Mesh says.
+        "trustDomain" trust_domain: Option<Spanned<PreciseHostname>>,
     }
 }
 

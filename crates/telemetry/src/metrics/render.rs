@@ -130,7 +130,7 @@ impl Registry {
                         page.sample(metric, "", labels, value.cast_signed());
                     });
                 }
-                Metric::L4Time => self.visit_plain(metric, &mut |labels, micros| {
+                Metric::L4Time | Metric::StoreTime => self.visit_plain(metric, &mut |labels, micros| {
                     page.start_line(metric, "", labels, "");
                     let (secs, micros) = (micros / 1_000_000, micros % 1_000_000);
                     writeln!(page.out, "{secs}.{micros:06}").unwrap_or_default();

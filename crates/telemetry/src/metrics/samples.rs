@@ -95,7 +95,7 @@ impl Registry {
                 _ if metric.family().kind == Kind::Gauge => self.visit_plain(metric, &mut |labels, value| {
                     push(labels, Value::Number(value.cast_signed() as f64));
                 }),
-                Metric::L4Time => self.visit_plain(metric, &mut |labels, micros| {
+                Metric::L4Time | Metric::StoreTime => self.visit_plain(metric, &mut |labels, micros| {
                     push(labels, Value::Number(micros as f64 / 1e6));
                 }),
                 _ => self.visit_plain(metric, &mut |labels, value| push(labels, Value::Number(value as f64))),
