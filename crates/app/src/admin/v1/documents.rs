@@ -200,7 +200,7 @@ async fn origins(call: &Call) -> HashMap<String, String> {
     let read = tokio::task::spawn_blocking(move || {
         let docs = rhumb_source::Files::new(&path).load().docs;
         let origin = |doc: &Arc<rhumb_model::Doc>| {
-            let key = Key::new(&*doc.id.kind, doc.namespace(), doc.name());
+            let key = Key::new(&doc.id.kind, doc.namespace(), doc.name());
             (key.to_string(), Shelf::origin(doc))
         };
         docs.iter().map(origin).collect::<HashMap<_, _>>()
