@@ -351,9 +351,7 @@ fn clients_are_known_by_their_certificates() {
         "{}",
         audit.output
     );
-    assert!(
-        Client::connect(local(admin)).try_send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").is_ok()
-    );
+    assert!(Client::connect(local(admin)).try_send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").is_ok());
 }
 
 #[test]

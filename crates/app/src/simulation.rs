@@ -28,8 +28,8 @@
 //! In the end everything is connected and nothing goes wrong any more: then every proxy has a certificate and what the latest
 //! revision says, and exactly the requests that it allows are served.
 //!
-//! What it found in what it tries: documents taken back by a control plane that is behind, or by a crash before they were on
-//! disk; plain text to an endpoint after a crash; revocations taken back by an issuer that is behind.
+//! What it found: plain text to an endpoint after a crash, because the disk came behind the acknowledgement; revocations taken
+//! back by an issuer that is behind.
 //!
 //! `RHUMB_SEED=N` repeats one seed, `RHUMB_SEEDS=N` runs the first N.
 
