@@ -27,8 +27,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("plan", &["base", "codec", "telemetry", "tls", "route", "policy", "balance", "upstream"]),
     ("source", &["base", "model", "conn", "tls"]),
     ("database", &["base", "tls"]),
+    ("grpc", &[]),
     // policy: the tokens of service accounts.
-    ("identity", &["base", "net", "policy", "tls", "database"]),
+    ("identity", &["base", "net", "policy", "tls", "database", "grpc"]),
     (
         "proxy",
         &[
@@ -64,8 +65,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("signals", &["telemetry"]),
     ("ads", &[]),
     ("xds", &["base", "model", "policy", "ads"]),
-    ("control", &["base", "model", "ads", "xds", "database", "signals"]),
-    ("agent", &["base", "model", "ads"]),
+    ("control", &["base", "model", "ads", "xds", "grpc", "database", "signals"]),
+    ("agent", &["base", "model", "ads", "grpc"]),
     (
         "app",
         &[
@@ -124,11 +125,11 @@ const FENCES: &[(&str, &[&str])] = &[
     (
         "tokio",
         &[
-            "net", "dns", "tls", "database", "identity", "conn", "upstream", "source", "proxy", "control",
-            "agent", "app",
+            "net", "dns", "tls", "database", "grpc", "identity", "conn", "upstream", "source", "proxy",
+            "control", "agent", "app",
         ],
     ),
-    ("tonic", &["identity", "control", "agent", "app"]),
+    ("tonic", &["grpc", "identity", "control", "agent", "app"]),
     ("mimalloc", &["app"]),
 ];
 

@@ -10,24 +10,24 @@ use rhumb_ads::registry::{REGISTER_PATH, Registered, Registration, WITHDRAW_PATH
 use rhumb_ads::wire::{DELTA_PATH, DeltaRequest, DeltaResponse, Node};
 use rhumb_ads::{Ack, Change, Follower, Item, Kind, Version};
 use rhumb_base::rng::Rng;
+use rhumb_grpc::{Connect, causes};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 use crate::backoff::Backoff;
 use crate::cache;
-use crate::connect::{Connect, Connector};
 use crate::durable::is_saved_first;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a quiet connection is asked whether it lives, and how long it may take to answer.
-const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// What calls name as their origin, whichever control plane answers.
+const ORIGIN: &str = "http://control.rhumb.internal";
 
 /// The largest message of the control plane. Unit: bytes.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -255,7 +255,7 @@ async fn run(
         loop {
             let Some(server) = options.servers.get(backoff.server()) else { return };
             let began = now();
-            let trouble = match connect(&options.connect, server).await {
+            let trouble = match rhumb_grpc::connect(&options.connect, server, ORIGIN, CONNECT_TIMEOUT).await {
                 Ok(channel) => {
                     shared.channel.send_replace(Some(channel.clone()));
                     let why = serve(&shared, channel, server, &events, &states).await;
@@ -278,35 +278,6 @@ async fn run(
         () = connecting => {}
         () = keeping => {}
     }
-}
-
-async fn connect(connect: &Connect, server: &str) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_static("http://control.rhumb.internal")
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(PING.0)
-        .keep_alive_timeout(PING.1)
-        .keep_alive_while_idle(true);
-    let connector = Connector { connect: Arc::clone(connect), server: server.into() };
-    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect_with_connector(connector)).await;
-    match connecting {
-        Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(causes(&error)),
-        Err(_) => Err("it does not answer".to_owned()),
-    }
-}
-
-/// An error with what caused it.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let told = cause.to_string();
-        if !text.contains(&told) {
-            text = format!("{text}: {told}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Everything over one connection. Gives the reason of its end.

@@ -19,7 +19,8 @@ mod durable;
 pub mod assembly;
 
 pub use client::{Agent, Away, Event, Options, State};
-pub use connect::{Connect, Connecting, Io, plain};
+pub use connect::plain;
 pub use durable::is_saved_first;
 pub use reports::{NoReports, Reports};
 pub use rhumb_ads as ads;
+pub use rhumb_grpc::{Connect, Connecting, Io};

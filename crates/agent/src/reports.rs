@@ -4,13 +4,14 @@
 
 use http::uri::PathAndQuery;
 use rhumb_ads::report::{MAX_REPORT, Question, REPORT_PATH, Report};
+use rhumb_grpc::causes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::{Code, Request, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::client::{Agent, causes, told};
+use crate::client::{Agent, told};
 
 /// Reports that wait to be sent.
 const WAITING: usize = 16;

@@ -16,16 +16,17 @@ use rhumb_agent::ads::registry::Registration;
 use rhumb_agent::ads::wire::Node;
 use rhumb_agent::ads::{Change, Kind};
 use rhumb_agent::assembly::{Assembled, Assembly};
-use rhumb_agent::{Agent, Connect, Event, Io, Options};
+use rhumb_agent::{Agent, Event, Options};
 use rhumb_balance::Nanos;
 use rhumb_base::rng::Rng;
 use rhumb_base::spiffe::SpiffeId;
 use rhumb_base::virtual_address::VirtualAddress;
+use rhumb_identity::over_tls;
 use rhumb_plan::Current;
 use rhumb_proxy::rest::Awake;
 use rhumb_resolve::Advice;
+use rhumb_tls::ClientTls;
 use rhumb_tls::mesh::{Expected, Membership};
-use rhumb_tls::{AsyncTls, ClientTls};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -134,7 +135,7 @@ impl Remote {
         let node = wanted.name.clone();
         let (agent, events) = Agent::start(Options {
             servers: wanted.servers,
-            connect: over(tls),
+            connect: over_tls(tls),
             node: Node {
                 id: wanted.name,
                 user_agent_name: "rhumb".to_owned(),
@@ -538,17 +539,4 @@ pub(crate) fn changed(
         }
     }
     bundles
-}
-
-/// Connections to control planes.
-pub(crate) fn over(tls: ClientTls) -> Connect {
-    Arc::new(move |server| {
-        let (server, tls) = (server.to_owned(), tls.clone());
-        Box::pin(async move {
-            let stream = rhumb_net::connect::connect_to_host(&server).await?;
-            let ip = stream.peer_addr()?.ip();
-            let stream = AsyncTls::connect(stream, &tls, ip).await.map_err(std::io::Error::other)?;
-            Ok(Box::new(stream) as Box<dyn Io>)
-        })
-    })
 }

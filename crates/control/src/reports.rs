@@ -1,26 +1,20 @@
 //! The gRPC service that proxies report to.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rhumb_ads::report::{self, MAX_REPORT, Question, REPORT_PATH, Report};
+use rhumb_grpc::{Call, Service, no_such_method};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, Service, StdError};
-use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
-use tonic_prost::ProstCodec;
 
 use crate::caller::Caller;
 use crate::fleet::{Fleet, Stream};
 use crate::hub::{Hub, now};
-use crate::serve::{Desk, ends, unimplemented_method};
+use crate::serve::{Desk, ends};
 
 /// Reports that a proxy may send at once, and how long one of them takes to come back. A proxy sends one in ten seconds.
 const BURST: (u32, Duration) = (30, Duration::from_secs(1));
@@ -37,52 +31,29 @@ static STREAMS: AtomicU64 = AtomicU64::new(1);
 #[derive(Clone)]
 pub(crate) struct Reports(pub(crate) Desk);
 
-impl NamedService for Reports {
+impl Service for Reports {
     const NAME: &'static str = report::SERVICE;
-}
 
-impl<B> Service<http::Request<B>> for Reports
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let reports = self.clone();
-        Box::pin(async move {
-            if request.uri().path() != REPORT_PATH {
-                return Ok(unimplemented_method());
-            }
-            let codec = ProstCodec::<Question, Report>::default();
-            let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REPORT);
-            Ok(grpc.streaming(reports, request).await)
-        })
+    async fn answer(self, call: Call) -> http::Response<Body> {
+        match call.path() {
+            REPORT_PATH => call.up_to(MAX_REPORT).streaming(self, Self::hear).await,
+            _ => no_such_method(),
+        }
     }
 }
 
-impl StreamingService<Report> for Reports {
-    type Response = Question;
-    type ResponseStream = ReceiverStream<Result<Question, Status>>;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Streaming<Report>>) -> Self::Future {
-        let desk = self.0.clone();
-        Box::pin(async move {
-            let caller = desk.known(request.extensions())?;
-            let hub = desk.hub;
-            let fleet =
-                hub.fleet().cloned().ok_or_else(|| Status::unimplemented("nobody puts reports together"))?;
-            let (tx, rx) = mpsc::channel(BACKLOG);
-            tokio::spawn(serve(hub, fleet, caller, request.into_inner(), tx));
-            Ok(Response::new(ReceiverStream::new(rx)))
-        })
+impl Reports {
+    async fn hear(
+        self,
+        reports: Request<Streaming<Report>>,
+    ) -> Result<Response<ReceiverStream<Result<Question, Status>>>, Status> {
+        let caller = self.0.known(reports.extensions())?;
+        let hub = self.0.hub;
+        let fleet =
+            hub.fleet().cloned().ok_or_else(|| Status::unimplemented("nobody puts reports together"))?;
+        let (tx, rx) = mpsc::channel(BACKLOG);
+        tokio::spawn(serve(hub, fleet, caller, reports.into_inner(), tx));
+        Ok(Response::new(ReceiverStream::new(rx)))
     }
 }
 

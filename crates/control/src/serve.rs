@@ -1,6 +1,5 @@
 //! The gRPC services of the control plane.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -12,19 +11,16 @@ use rhumb_ads::registry::{
     self, REGISTER_PATH, Registered, Registration, WITHDRAW_PATH, Withdrawal, Withdrawn,
 };
 use rhumb_ads::wire::{self, DELTA_PATH, DeltaRequest, DeltaResponse};
+use rhumb_grpc::{Call, Served, Service, no_such_method};
 use rhumb_xds::wire::SOTW_PATH;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, Service, StdError};
-use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Code, Request, Response, Status, Streaming};
-use tonic_prost::ProstCodec;
 
 use crate::caller::Caller;
 use crate::core::Ended;
@@ -35,16 +31,14 @@ use crate::sotw;
 /// The largest message of a proxy. Unit: bytes.
 pub(crate) const MAX_MESSAGE: usize = 8 << 20;
 
-/// How often a quiet connection is asked whether it lives, and how long it may take to answer.
-const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
-
 /// The longest that a workload that is about to end waits for proxies.
 const MAX_BARRIER: Duration = Duration::from_secs(300);
 
 /// Streams of one connection.
 const MAX_STREAMS: u32 = 64;
 
-type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
+/// What a stream of requests is answered with.
+type Answers<T> = Result<Response<ReceiverStream<Result<T, Status>>>, Status>;
 
 /// A connection, and who is at its other end.
 #[derive(Debug)]
@@ -66,7 +60,9 @@ pub type CallerOf = fn(&http::Extensions) -> Option<Caller>;
 /// The services of the control plane, to which others may be added.
 pub fn routes(hub: &Arc<Hub>, caller_of: CallerOf) -> Routes {
     let desk = Desk { hub: Arc::clone(hub), caller_of };
-    Routes::new(Discovery(desk.clone())).add_service(Reports(desk.clone())).add_service(Registry(desk))
+    Routes::new(Served(Discovery(desk.clone())))
+        .add_service(Served(Reports(desk.clone())))
+        .add_service(Served(Registry(desk)))
 }
 
 /// Who asks over a [`Connection`].
@@ -106,12 +102,8 @@ pub async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
 {
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(PING.0))
-        .http2_keepalive_timeout(Some(PING.1))
-        .max_concurrent_streams(MAX_STREAMS)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, async {
+    let server =
+        rhumb_grpc::server(MAX_STREAMS).add_routes(routes).serve_with_incoming_shutdown(incoming, async {
             stop.await;
             hub.end();
         });
@@ -122,59 +114,26 @@ where
 #[derive(Clone)]
 struct Discovery(Desk);
 
-impl NamedService for Discovery {
+impl Service for Discovery {
     const NAME: &'static str = wire::SERVICE;
-}
 
-impl<B> Service<http::Request<B>> for Discovery
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let deltas = Deltas(self.0.clone());
-        Box::pin(async move {
-            if request.uri().path() == SOTW_PATH {
-                return Ok(match deltas.0.known(request.extensions()) {
-                    Ok(caller) => sotw::serve(deltas.0.hub, caller, request).await,
-                    Err(status) => status.into_http(),
-                });
-            }
-            if request.uri().path() != DELTA_PATH {
-                return Ok(unimplemented_method());
-            }
-            let codec = ProstCodec::<DeltaResponse, DeltaRequest>::default();
-            let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-            Ok(grpc.streaming(deltas, request).await)
-        })
+    async fn answer(self, call: Call) -> http::Response<Body> {
+        match call.path() {
+            DELTA_PATH => call.up_to(MAX_MESSAGE).streaming(self.0, open_deltas).await,
+            SOTW_PATH => match self.0.known(call.extensions()) {
+                Ok(caller) => sotw::serve(self.0.hub, caller, call).await,
+                Err(status) => status.into_http(),
+            },
+            _ => no_such_method(),
+        }
     }
 }
 
-struct Deltas(Desk);
-
-impl StreamingService<DeltaRequest> for Deltas {
-    type Response = DeltaResponse;
-    type ResponseStream = ReceiverStream<Result<DeltaResponse, Status>>;
-    type Future = Answer<Self::ResponseStream>;
-
-    fn call(&mut self, request: Request<Streaming<DeltaRequest>>) -> Self::Future {
-        let desk = self.0.clone();
-        Box::pin(async move {
-            let caller = desk.known(request.extensions())?;
-            let hub = desk.hub;
-            let (tx, rx) = mpsc::channel(1);
-            tokio::spawn(deltas(hub, caller, request.into_inner(), tx));
-            Ok(Response::new(ReceiverStream::new(rx)))
-        })
-    }
+async fn open_deltas(desk: Desk, requests: Request<Streaming<DeltaRequest>>) -> Answers<DeltaResponse> {
+    let caller = desk.known(requests.extensions())?;
+    let (tx, rx) = mpsc::channel(1);
+    tokio::spawn(deltas(desk.hub, caller, requests.into_inner(), tx));
+    Ok(Response::new(ReceiverStream::new(rx)))
 }
 
 /// Serves one stream until either side ends it.
@@ -230,58 +189,26 @@ async fn deltas(
 #[derive(Clone)]
 struct Registry(Desk);
 
-impl NamedService for Registry {
+impl Service for Registry {
     const NAME: &'static str = registry::SERVICE;
-}
 
-impl<B> Service<http::Request<B>> for Registry
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let desk = self.0.clone();
-        Box::pin(async move {
-            Ok(match request.uri().path() {
-                REGISTER_PATH => {
-                    let codec = ProstCodec::<Registered, Registration>::default();
-                    Grpc::new(codec).streaming(Register(desk), request).await
-                }
-                WITHDRAW_PATH => {
-                    let codec = ProstCodec::<Withdrawn, Withdrawal>::default();
-                    Grpc::new(codec).unary(Withdraw(desk), request).await
-                }
-                _ => unimplemented_method(),
-            })
-        })
+    async fn answer(self, call: Call) -> http::Response<Body> {
+        match call.path() {
+            REGISTER_PATH => call.streaming(self.0, open_registrations).await,
+            WITHDRAW_PATH => call.unary(self.0, withdraw).await,
+            _ => no_such_method(),
+        }
     }
 }
 
-struct Register(Desk);
-
-impl StreamingService<Registration> for Register {
-    type Response = Registered;
-    type ResponseStream = ReceiverStream<Result<Registered, Status>>;
-    type Future = Answer<Self::ResponseStream>;
-
-    fn call(&mut self, request: Request<Streaming<Registration>>) -> Self::Future {
-        let desk = self.0.clone();
-        Box::pin(async move {
-            let caller = desk.known(request.extensions())?;
-            let hub = desk.hub;
-            let (tx, rx) = mpsc::channel(1);
-            tokio::spawn(register(hub, caller, request.into_inner(), tx));
-            Ok(Response::new(ReceiverStream::new(rx)))
-        })
-    }
+async fn open_registrations(
+    desk: Desk,
+    registrations: Request<Streaming<Registration>>,
+) -> Answers<Registered> {
+    let caller = desk.known(registrations.extensions())?;
+    let (tx, rx) = mpsc::channel(1);
+    tokio::spawn(register(desk.hub, caller, registrations.into_inner(), tx));
+    Ok(Response::new(ReceiverStream::new(rx)))
 }
 
 async fn register(
@@ -361,26 +288,16 @@ fn takes(hub: &Hub, registration: &Registration) -> Result<(), Status> {
     }
 }
 
-struct Withdraw(Desk);
-
-impl UnaryService<Withdrawal> for Withdraw {
-    type Response = Withdrawn;
-    type Future = Answer<Withdrawn>;
-
-    fn call(&mut self, request: Request<Withdrawal>) -> Self::Future {
-        let desk = self.0.clone();
-        Box::pin(async move {
-            let caller = desk.known(request.extensions())?;
-            let hub = desk.hub;
-            let withdrawal = request.into_inner();
-            owns(&hub, &caller, &withdrawal.workload, None)?;
-            let patience = Duration::from_millis(withdrawal.deadline_ms.into()).min(MAX_BARRIER);
-            let audience = hub.withdraw(&withdrawal.workload, &withdrawal.instance, now() + patience).await;
-            let pending = audience.pending().map(|waiting| waiting.proxy.clone()).collect();
-            let acked = u32::try_from(audience.live).unwrap_or(u32::MAX);
-            Ok(Response::new(Withdrawn { acked, pending }))
-        })
-    }
+async fn withdraw(desk: Desk, request: Request<Withdrawal>) -> Result<Response<Withdrawn>, Status> {
+    let caller = desk.known(request.extensions())?;
+    let hub = desk.hub;
+    let withdrawal = request.into_inner();
+    owns(&hub, &caller, &withdrawal.workload, None)?;
+    let patience = Duration::from_millis(withdrawal.deadline_ms.into()).min(MAX_BARRIER);
+    let audience = hub.withdraw(&withdrawal.workload, &withdrawal.instance, now() + patience).await;
+    let pending = audience.pending().map(|waiting| waiting.proxy.clone()).collect();
+    let acked = u32::try_from(audience.live).unwrap_or(u32::MAX);
+    Ok(Response::new(Withdrawn { acked, pending }))
 }
 
 /// Whether a caller may speak for a workload: it has its namespace and its service account.
@@ -401,10 +318,6 @@ pub(crate) fn owns(hub: &Hub, caller: &Caller, workload: &str, account: Option<&
         return Ok(());
     }
     Err(Status::permission_denied(format!("{namespace}/{own} cannot speak for workload {workload}")))
-}
-
-pub(crate) fn unimplemented_method() -> http::Response<Body> {
-    Status::unimplemented("there is no such method").into_http()
 }
 
 impl<S> Connected for Connection<S> {

@@ -1,37 +1,31 @@
 //! State-of-the-world ADS for gRPC clients without a proxy: each is a client of the [`Hub`] as any proxy, through a
 //! [`View`] that speaks its language.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
 use rhumb_ads::wire;
+use rhumb_grpc::{Call, Served, Service, no_such_method};
 use rhumb_xds::View;
 use rhumb_xds::wire::{DiscoveryRequest, DiscoveryResponse, SOTW_PATH};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, Service, StdError};
-use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Request, Response, Status, Streaming};
-use tonic_prost::ProstCodec;
 
 use crate::caller::Caller;
 use crate::hub::{Hub, Open};
-use crate::serve::{MAX_MESSAGE, ends, unimplemented_method};
+use crate::serve::{MAX_MESSAGE, ends};
 
 /// Tells streams of the same client apart: a process has one for each of its channels.
 static STREAMS: AtomicU64 = AtomicU64::new(1);
 
 /// What serves gRPC clients on an address of this machine, where nothing is proven.
 pub fn local_routes(hub: &Arc<Hub>) -> Routes {
-    Routes::new(Local(Arc::clone(hub)))
+    Routes::new(Served(Local(Arc::clone(hub))))
 }
 
 /// Who asks on an address of this machine.
@@ -43,65 +37,39 @@ fn local_caller(extensions: &http::Extensions) -> Option<SocketAddr> {
 #[derive(Clone)]
 struct Local(Arc<Hub>);
 
-impl NamedService for Local {
+impl Service for Local {
     const NAME: &'static str = wire::SERVICE;
-}
 
-impl<B> Service<http::Request<B>> for Local
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let hub = Arc::clone(&self.0);
-        Box::pin(async move {
-            if request.uri().path() != SOTW_PATH {
-                return Ok(unimplemented_method());
-            }
-            if let Some(from) = local_caller(request.extensions()) {
-                tracing::debug!(%from, "a gRPC client asks for the mesh");
-            }
-            Ok(serve(hub, Caller::Trusted, request).await)
-        })
+    async fn answer(self, call: Call) -> http::Response<Body> {
+        if call.path() != SOTW_PATH {
+            return no_such_method();
+        }
+        if let Some(from) = local_caller(call.extensions()) {
+            tracing::debug!(%from, "a gRPC client asks for the mesh");
+        }
+        serve(self.0, Caller::Trusted, call).await
     }
 }
 
 /// Serves a stream of a caller that is known.
-pub(crate) async fn serve<B>(hub: Arc<Hub>, caller: Caller, request: http::Request<B>) -> http::Response<Body>
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    let codec = ProstCodec::<DiscoveryResponse, DiscoveryRequest>::default();
-    let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-    grpc.streaming(Whole { hub, caller }, request).await
+pub(crate) async fn serve(hub: Arc<Hub>, caller: Caller, call: Call) -> http::Response<Body> {
+    call.up_to(MAX_MESSAGE).streaming(Whole { hub, caller }, Whole::open).await
 }
 
+#[derive(Clone)]
 struct Whole {
     hub: Arc<Hub>,
     caller: Caller,
 }
 
-impl StreamingService<DiscoveryRequest> for Whole {
-    type Response = DiscoveryResponse;
-    type ResponseStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Streaming<DiscoveryRequest>>) -> Self::Future {
-        let (hub, caller) = (Arc::clone(&self.hub), self.caller.clone());
-        Box::pin(async move {
-            let (tx, rx) = mpsc::channel(1);
-            tokio::spawn(stream(hub, caller, request.into_inner(), tx));
-            Ok(Response::new(ReceiverStream::new(rx)))
-        })
+impl Whole {
+    async fn open(
+        self,
+        requests: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<ReceiverStream<Result<DiscoveryResponse, Status>>>, Status> {
+        let (tx, rx) = mpsc::channel(1);
+        tokio::spawn(stream(self.hub, self.caller, requests.into_inner(), tx));
+        Ok(Response::new(ReceiverStream::new(rx)))
     }
 }
 

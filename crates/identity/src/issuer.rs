@@ -18,7 +18,7 @@ mod service;
 mod listen;
 
 pub use listen::serve;
-pub use service::{IssuerService, PeerOf};
+pub use service::IssuerService;
 
 /// How often the authority is looked after, and others' changes of its files are noticed: a revocation is to be with every
 /// member within a second.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use rhumb_base::rng::Rng;
 use rhumb_base::spiffe::{SpiffeId, TrustDomain};
+use rhumb_grpc::causes;
 use rhumb_tls::mesh::{Bundle, Expected, Membership, Svid};
 use rhumb_tls::{CertificateSource, ClientTls};
 use rustls_pki_types::CertificateDer;
@@ -375,10 +376,9 @@ impl Keeper {
     async fn obtain_from(&self, issuer: &str) -> Result<(), NotKept> {
         let (request, key, tls) = self.ask()?;
         let unreachable = |why: String| NotKept::Unreachable { issuer: issuer.to_owned(), why };
-        let channel =
-            channel::over_tls(issuer, tls).await.map_err(|error| unreachable(channel::words(&error)))?;
+        let channel = channel::to_issuer(issuer, tls).await.map_err(unreachable)?;
         let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        grpc.ready().await.map_err(|error| unreachable(channel::words(&error)))?;
+        grpc.ready().await.map_err(|error| unreachable(causes(&error)))?;
         let codec = ProstCodec::<IssueRequest, IssueResponse>::default();
         let path = PathAndQuery::from_static(ISSUE_PATH);
         let answer =
@@ -522,9 +522,9 @@ impl Keeper {
         let expected = Expected::new(control(domain));
         let tls = ClientTls::member(&self.membership, expected, None, vec![b"h2".to_vec()])
             .map_err(|error| error.to_string())?;
-        let channel = channel::over_tls(issuer, tls).await.map_err(|error| channel::words(&error))?;
+        let channel = channel::to_issuer(issuer, tls).await?;
         let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        grpc.ready().await.map_err(|error| channel::words(&error))?;
+        grpc.ready().await.map_err(|error| causes(&error))?;
         let codec = ProstCodec::<TrustRequest, Trust>::default();
         let path = PathAndQuery::from_static(FOLLOW_PATH);
         let stream = grpc.server_streaming(Request::new(TrustRequest {}), path, codec).await;

@@ -37,11 +37,12 @@ mod pem;
 mod testing;
 
 pub use authority::{Authority, Changed, Error, Forecast, Issued, Mounted, Phase, RootStatus};
+pub use channel::over_tls;
 pub use clock::{Clock, system_clock};
 pub use files::{FileWatch, SvidFiles};
 pub use hand_out::{hand_out, write_out};
 pub use inspect::{Inspected, NotInspected, inspect, kept_domain};
-pub use issuer::{Counts, Issuer, IssuerService, PeerOf, Refusal, serve};
+pub use issuer::{Counts, Issuer, IssuerService, Refusal, serve};
 pub use keeper::{Joining, Keeper, KeeperSettings, NotKept, Status};
 pub use kubernetes::{Kubernetes, KubernetesSettings, NotTaken};
 pub use lifetimes::{Lifetimes, TooShort};

@@ -10,8 +10,8 @@ use rhumb_agent::Connect;
 use rhumb_base::spiffe::TrustDomain;
 use rhumb_control::view::{NAMESPACE_FIELD, PROVIDER_FIELD};
 use rhumb_identity::{
-    CONTROL_ACCOUNT, JoinToken, Joining, Keeper, KeeperSettings, SYSTEM_NAMESPACE, SvidFiles, system_clock,
-    write_out,
+    CONTROL_ACCOUNT, JoinToken, Joining, Keeper, KeeperSettings, SYSTEM_NAMESPACE, SvidFiles, over_tls,
+    system_clock, write_out,
 };
 use rhumb_tls::ClientTls;
 use rhumb_tls::mesh::{Expected, Membership};
@@ -22,7 +22,6 @@ use tokio::sync::Semaphore;
 use super::Exit;
 use crate::logs::LogArgs;
 use crate::print;
-use crate::remote::over;
 use crate::signal::{Signal, Signals};
 
 /// Where gRPC clients ask when nothing is written.
@@ -188,7 +187,7 @@ async fn serve(args: AgentArgs) -> anyhow::Result<Exit> {
     tracing::info!(address = %args.listen, identity, "gRPC clients of this machine connect here");
     tokio::spawn(keep_files(membership, args.certificates));
     tokio::select! {
-        () = relay(listener, over(tls), args.control.into()) => {}
+        () = relay(listener, over_tls(tls), args.control.into()) => {}
         () = stopped(&mut signals) => {}
     }
     Ok(Exit::Ok)

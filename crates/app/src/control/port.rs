@@ -24,13 +24,10 @@ pub(super) async fn serve(
     let hub = Arc::clone(control.hub());
     let (accepting, connections) =
         accept(listener, issuer.membership()).context("TLS of the control plane")?;
-    let of_issuer = IssuerService::new(Arc::clone(&issuer), |extensions| {
-        extensions.get::<MemberPeer>().and_then(|peer| peer.svid.clone())
-    });
     let of_control = |extensions: &axum::http::Extensions| {
         extensions.get::<MemberPeer>().filter(|peer| peer.is_admitted()).map(caller)
     };
-    let routes = routes(&hub, of_control).add_service(of_issuer);
+    let routes = routes(&hub, of_control).add_service(IssuerService::of(Arc::clone(&issuer)));
     tokio::select! {
         () = accepting => Ok(()),
         () = Arc::clone(&issuer).run() => Ok(()),

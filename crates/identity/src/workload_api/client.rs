@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use rhumb_base::rng::Rng;
 use rhumb_base::spiffe::SpiffeId;
+use rhumb_grpc::causes;
 use rhumb_tls::CertificateSource;
 use rhumb_tls::mesh::{Bundle, Membership, Svid};
 use tonic::Request;
@@ -108,10 +109,9 @@ impl WorkloadClient {
 
     async fn follow(&self) -> Result<(), NotFetched> {
         let agent = |why: String| NotFetched::Agent { socket: self.socket.clone(), why };
-        let channel = channel::over_unix(&self.socket).await;
-        let channel = channel.map_err(|error| agent(channel::words(&error)))?;
+        let channel = channel::to_socket(&self.socket).await.map_err(agent)?;
         let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        grpc.ready().await.map_err(|error| agent(channel::words(&error)))?;
+        grpc.ready().await.map_err(|error| agent(causes(&error)))?;
         let mut request = Request::new(Empty {});
         request.metadata_mut().insert(HEADER, MetadataValue::from_static("true"));
         let codec = ProstCodec::<Empty, SvidResponse>::default();

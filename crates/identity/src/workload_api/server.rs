@@ -1,26 +1,19 @@
 //! The Workload API for the app beside a proxy: it gets the same SVID, and each new one.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rcgen::KeyPair;
+use rhumb_grpc::{Call, Served, Service};
 use rhumb_tls::mesh::Membership;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, Service, StdError};
-use tonic::server::{Grpc, NamedService, ServerStreamingService};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-use tonic_prost::ProstCodec;
 
 use super::{BundlesResponse, Empty, FETCH_BUNDLES, FETCH_SVIDS, HEADER, SERVICE, SvidResponse, X509Svid};
 
@@ -102,7 +95,7 @@ impl WorkloadServer {
         };
         let server = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
-            .add_service(Api { membership })
+            .add_service(Served(Api { membership }))
             .serve_with_incoming(ReceiverStream::new(rx));
         tokio::select! {
             () = accept => Ok(()),
@@ -116,88 +109,54 @@ struct Api {
     membership: Membership,
 }
 
-impl NamedService for Api {
+impl Service for Api {
     const NAME: &'static str = SERVICE;
-}
 
-impl<B> Service<http::Request<B>> for Api
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let membership = self.membership.clone();
-        Box::pin(async move {
-            if request.headers().get(HEADER).is_none_or(|value| value.as_bytes() != b"true") {
-                return Ok(Status::invalid_argument("security header missing from request").into_http());
+    async fn answer(self, call: Call) -> http::Response<Body> {
+        if call.headers().get(HEADER).is_none_or(|value| value.as_bytes() != b"true") {
+            return Status::invalid_argument("security header missing from request").into_http();
+        }
+        match call.path() {
+            FETCH_SVIDS => {
+                call.server_streaming(self.membership, |of, _: Request<Empty>| fetch(of, svids)).await
             }
-            Ok(match request.uri().path() {
-                FETCH_SVIDS => {
-                    let codec = ProstCodec::<SvidResponse, Empty>::default();
-                    let fetch = Fetch { membership, make: svids };
-                    Grpc::new(codec).server_streaming(fetch, request).await
-                }
-                FETCH_BUNDLES => {
-                    let codec = ProstCodec::<BundlesResponse, Empty>::default();
-                    let fetch = Fetch { membership, make: bundles };
-                    Grpc::new(codec).server_streaming(fetch, request).await
-                }
-                _ => Status::unimplemented("only X.509-SVIDs are served").into_http(),
-            })
-        })
+            FETCH_BUNDLES => {
+                call.server_streaming(self.membership, |of, _: Request<Empty>| fetch(of, bundles)).await
+            }
+            _ => Status::unimplemented("only X.509-SVIDs are served").into_http(),
+        }
     }
 }
 
 /// A stream of what a membership is, whenever it is something else.
-struct Fetch<T> {
+async fn fetch<T: PartialEq + Clone + Send + 'static>(
     membership: Membership,
     make: fn(&Membership) -> Option<T>,
-}
-
-impl<T: PartialEq + Clone + Send + 'static> ServerStreamingService<Empty> for Fetch<T> {
-    type Response = T;
-    type ResponseStream = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
-
-    fn call(&mut self, _: Request<Empty>) -> Self::Future {
-        let (membership, make) = (self.membership.clone(), self.make);
-        Box::pin(async move {
-            // Workload API §4: without an identity the call is denied, and the client comes again.
-            let mut last =
-                make(&membership).ok_or_else(|| Status::permission_denied("no identity issued"))?;
-            let (tx, rx) = mpsc::channel(1);
-            tokio::spawn(async move {
-                if tx.send(Ok(last.clone())).await.is_err() {
-                    return;
-                }
-                loop {
-                    tokio::select! {
-                        () = tokio::time::sleep(TURN) => {}
-                        () = tx.closed() => return,
-                    }
-                    match make(&membership) {
-                        Some(next) if next != last => {
-                            last = next.clone();
-                            if tx.send(Ok(next)).await.is_err() {
-                                return;
-                            }
-                        }
-                        _ => {}
+) -> Result<Response<ReceiverStream<Result<T, Status>>>, Status> {
+    // Workload API §4: without an identity the call is denied, and the client comes again.
+    let mut last = make(&membership).ok_or_else(|| Status::permission_denied("no identity issued"))?;
+    let (tx, rx) = mpsc::channel(1);
+    tokio::spawn(async move {
+        if tx.send(Ok(last.clone())).await.is_err() {
+            return;
+        }
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(TURN) => {}
+                () = tx.closed() => return,
+            }
+            match make(&membership) {
+                Some(next) if next != last => {
+                    last = next.clone();
+                    if tx.send(Ok(next)).await.is_err() {
+                        return;
                     }
                 }
-            });
-            let stream: Self::ResponseStream = Box::pin(ReceiverStream::new(rx));
-            Ok(Response::new(stream))
-        })
-    }
+                _ => {}
+            }
+        }
+    });
+    Ok(Response::new(ReceiverStream::new(rx)))
 }
 
 fn svids(membership: &Membership) -> Option<SvidResponse> {
