@@ -6,6 +6,7 @@ pub mod filter;
 pub mod http_route;
 pub mod grpc_route;
 pub mod l4_route;
+pub mod backend_ref;
 pub mod grant;
 pub mod secret;
 pub mod backend;

@@ -24,7 +24,7 @@ use crate::collect::key;
 use crate::mesh::Side;
 use crate::policies::{Attached, Level};
 use crate::report::Report;
-use crate::rules::{Filters, Maker, Reference, weight};
+use crate::rules::{Filters, Maker, Reference};
 
 /// The kinds of policies that mean something without requests.
 const KINDS: [&str; 4] = ["fault", "proxyProtocol", "tcp", "udp"];
@@ -146,16 +146,7 @@ impl<'a> Maker<'a, '_> {
         let Some(written) = route.rules.first() else { return };
         let (mut found, mut behind) = (Vec::new(), Vec::new());
         for reference in &written.backend_refs {
-            let reference = Reference {
-                group: &reference.group,
-                kind: &reference.kind,
-                namespace: reference.namespace.as_ref(),
-                name: &reference.name,
-                port: reference.port.as_ref(),
-                weight: weight(reference.weight.get()),
-                filters: Filters::Http(&[]),
-                is_broken: reference.broken,
-            };
+            let reference = Reference::new(reference.target(), Filters::Http(&[]), reference.broken);
             let name = (crate::collect::namespace_or(reference.namespace, doc), reference.name.as_str());
             let backend = match reference.is_broken {
                 true => None,

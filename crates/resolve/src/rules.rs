@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use rhumb_base::name::RouteName;
+use rhumb_model::kind::backend_ref::BackendTarget;
 use rhumb_model::kind::backend_traffic::SessionPersistence;
 use rhumb_model::kind::filter::{FilterAction, GrpcFilter, HttpFilter};
 use rhumb_model::kind::grpc_route::GrpcRoute;
@@ -158,7 +159,12 @@ struct Found {
     session: Option<Arc<Session>>,
 }
 
-impl Reference<'_> {
+impl<'a> Reference<'a> {
+    pub(crate) fn new(target: BackendTarget<'a>, filters: Filters<'a>, is_broken: bool) -> Self {
+        let BackendTarget { group, kind, namespace, name, port, weight } = target;
+        Self { group, kind, namespace, name, port, weight, filters, is_broken }
+    }
+
     fn is_service(&self) -> bool {
         (self.group.as_str(), self.kind.as_str()) == ("", "Service")
     }
@@ -214,15 +220,8 @@ impl<'a> Maker<'a, '_> {
         let rules = spec.rules.iter().map(|rule| {
             let matches: Vec<_> =
                 rule.matches.iter().map(|one| matches::http(doc, one, self.report)).collect();
-            let backends = rule.backend_refs.iter().map(|reference| Reference {
-                group: &reference.group,
-                kind: &reference.kind,
-                namespace: reference.namespace.as_ref(),
-                name: &reference.name,
-                port: reference.port.as_ref(),
-                weight: weight(reference.weight.get()),
-                filters: Filters::Http(&reference.filters),
-                is_broken: reference.broken,
+            let backends = rule.backend_refs.iter().map(|reference| {
+                Reference::new(reference.target(), Filters::Http(&reference.filters), reference.broken)
             });
             Written {
                 name: rule.name.as_ref(),
@@ -246,15 +245,8 @@ impl<'a> Maker<'a, '_> {
         let rules = spec.rules.iter().map(|rule| {
             let matches: Vec<_> =
                 rule.matches.iter().map(|one| matches::grpc(doc, one, self.report)).collect();
-            let backends = rule.backend_refs.iter().map(|reference| Reference {
-                group: &reference.group,
-                kind: &reference.kind,
-                namespace: reference.namespace.as_ref(),
-                name: &reference.name,
-                port: reference.port.as_ref(),
-                weight: weight(reference.weight.get()),
-                filters: Filters::Grpc(&reference.filters),
-                is_broken: reference.broken,
+            let backends = rule.backend_refs.iter().map(|reference| {
+                Reference::new(reference.target(), Filters::Grpc(&reference.filters), reference.broken)
             });
             // Without matches: every call.
             let every =
@@ -527,16 +519,15 @@ impl<'a> Maker<'a, '_> {
             if mirror.broken || mirror.backend_ref.broken {
                 continue;
             }
-            let reference = Reference {
+            let target = BackendTarget {
                 group: &mirror.backend_ref.group,
                 kind: &mirror.backend_ref.kind,
                 namespace: mirror.backend_ref.namespace.as_ref(),
                 name: &mirror.backend_ref.name,
                 port: mirror.backend_ref.port.as_ref(),
                 weight: 1,
-                filters: Filters::Http(&[]),
-                is_broken: false,
             };
+            let reference = Reference::new(target, Filters::Http(&[]), false);
             let name = (namespace_or(reference.namespace, doc), reference.name.as_str());
             let share = match (&mirror.percent, &mirror.fraction) {
                 (Some(percent), _) => Share::of(weight(percent.get()), 100),
@@ -721,6 +712,6 @@ fn timeouts(written: &HttpTimeouts) -> Timeouts {
     }
 }
 
-pub(crate) fn weight(written: i64) -> u32 {
+fn weight(written: i64) -> u32 {
     u32::try_from(written).unwrap_or(0)
 }
