@@ -1,9 +1,11 @@
 //! The control plane, as people use it.
 
+use rhumb_testkit::member::{
+    self, Operator, application, asks, backend_document as backend, gateway_documents as gateway,
+    keep_join_token, service_document,
+};
 use rhumb_testkit::process::{Finished, Program, Rhumb, finish};
 use rhumb_testkit::{port, wait};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -12,6 +14,7 @@ use tempfile::TempDir;
 pub(crate) struct Control {
     pub(crate) dir: TempDir,
     admin: String,
+    operator: Operator,
     pub(crate) listen: String,
     pub(crate) program: Program,
 }
@@ -38,16 +41,14 @@ impl Control {
         command.args(["--listen", &listen]).arg("--authority").arg(dir.path().join("authority"));
         command.arg("--admin-token-file").arg(dir.path().join("token")).args(more);
         let program = Program::start(command, &dir.path().join("log"));
-        let control = Self { dir, admin, listen, program };
+        let operator = Operator::new(&admin, dir.path().join("token"));
+        let control = Self { dir, admin, operator, listen, program };
         wait::until("the control plane answers", || (control.rhumb(&["get"]).code == Some(0)).then_some(()));
         control
     }
 
     pub(crate) fn rhumb(&self, args: &[&str]) -> Finished {
-        let mut command = Rhumb::command();
-        command.args(args).args(["--admin", &self.admin]);
-        command.arg("--admin-token-file").arg(self.dir.path().join("token"));
-        finish(command)
+        self.operator.rhumb(args)
     }
 
     /// The output of a verb that ends well.
@@ -63,31 +64,26 @@ impl Control {
         path
     }
 
+    /// A sidecar, in a directory of its own.
+    fn sidecar(&self, name: &str, args: &[&str]) -> Program {
+        let dir = self.dir.path().join(name);
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let token = dir.join("token");
+        std::fs::copy(self.token("default", name), &token).expect("a copy");
+        member::sidecar(&self.listen, &dir, &token, name, args)
+    }
+
     /// A file with a join token for a service account.
     pub(crate) fn token(&self, namespace: &str, account: &str) -> PathBuf {
         let mut command = Rhumb::command();
         command.args(["token", "create", "--namespace", namespace, "--service-account", account]);
         command.arg("--authority").arg(self.dir.path().join("authority"));
-        let token = finish(command);
-        assert_eq!(token.code, Some(0), "{}", token.output);
-        let line = token.output.lines().find(|line| line.starts_with("rhumb-join-"));
-        self.write("token-of-member", line.expect("a token"))
+        keep_join_token(&finish(command), self.dir.path().join("token-of-member"))
     }
 
     pub(crate) fn apply(&self, text: &str, more: &[&str]) -> Finished {
-        let path = self.write("documents.yaml", text);
-        self.rhumb(&[&["apply", utf8(&path)], more].concat())
+        self.operator.apply(text, more)
     }
-}
-
-fn utf8(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-fn backend(port: u16) -> String {
-    format!(
-        "apiVersion: rhumb.dev/v1alpha1\nkind: Backend\nmetadata: {{name: users}}\nspec: {{endpoints: ['127.0.0.1:{port}']}}\n"
-    )
 }
 
 #[test]
@@ -180,52 +176,8 @@ struct Member {
 
 impl Member {
     fn start(control: &Control, dir: TempDir, token: Option<&Path>) -> Self {
-        // Nothing is only this machine's business.
-        let local = dir.path().join("own");
-        std::fs::create_dir_all(&local).expect("a directory");
-        let mut command = Rhumb::command();
-        command.arg("run").arg("-c").arg(&local).args(["--control", &control.listen]);
-        command.args(["--gateway", "shop/edge"]).arg("--state").arg(dir.path().join("state"));
-        if let Some(token) = token {
-            command.arg("--join-token-file").arg(token);
-        }
-        let program = Program::start(command, &dir.path().join("log"));
-        Self { program, dir }
+        Self { program: member::gateway(&[&control.listen], dir.path(), token), dir }
     }
-}
-
-fn gateway(port: u16, answer: &str) -> String {
-    format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: edge, namespace: shop}}
-spec:
-  gatewayClassName: rhumb
-  listeners: [{{name: web, port: {port}, protocol: HTTP}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: all, namespace: shop}}
-spec:
-  parentRefs: [{{name: edge}}]
-  rules:
-    - filters: [{{type: ExtensionRef, extensionRef: {{group: rhumb.dev, kind: Policy, name: answer}}}}]
----
-apiVersion: rhumb.dev/v1alpha1
-kind: Policy
-metadata: {{name: answer, namespace: shop}}
-spec: {{policies: {{directResponse: {{status: 200, body: {answer}}}}}}}
-"
-    )
-}
-
-fn asks(port: u16) -> Option<String> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    (&stream).write_all(b"GET / HTTP/1.0\r\nhost: x\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    (&stream).read_to_string(&mut answer).ok()?;
-    Some(answer)
 }
 
 #[test]
@@ -236,7 +188,7 @@ fn a_gateway_joins_runs_what_is_applied_and_goes_on_alone() {
     let token = control.token("shop", "edge");
     let member = Member::start(&control, tempfile::tempdir().expect("a directory"), Some(&token));
     wait::until("the gateway answers", || {
-        asks(port).filter(|answer| answer.ends_with("one")).or_else(|| {
+        asks(port, "/").filter(|answer| answer.ends_with("one")).or_else(|| {
             assert!(!member.program.log().contains("rhumb ends"), "{}", member.program.log());
             None
         })
@@ -246,7 +198,7 @@ fn a_gateway_joins_runs_what_is_applied_and_goes_on_alone() {
         let applied = control.apply(&gateway(port, answer), &["--wait"]);
         assert_eq!(applied.code, Some(0), "{}\n{}", applied.output, member.program.log());
         assert!(applied.output.contains("live on 1 proxy"), "{}", applied.output);
-        let found = asks(port).expect("an answer");
+        let found = asks(port, "/").expect("an answer");
         assert!(found.ends_with(answer), "{found}");
     }
     // What it cannot use is refused with a reason, and what it has goes on.
@@ -259,7 +211,7 @@ fn a_gateway_joins_runs_what_is_applied_and_goes_on_alone() {
         "{}",
         refused.output
     );
-    assert!(asks(port).expect("an answer").ends_with("four"));
+    assert!(asks(port, "/").expect("an answer").ends_with("four"));
     assert!(control.ok(&["get", "proxies"]).contains("gateway/shop/edge (shop/edge)"));
     // Without a control plane: what runs goes on, and what starts begins with what it had.
     let saved = member.dir.path().join("state/documents/resources");
@@ -268,13 +220,13 @@ fn a_gateway_joins_runs_what_is_applied_and_goes_on_alone() {
     });
     control.program.signal(rustix::process::Signal::TERM);
     assert!(control.program.wait().success(), "{}", control.program.log());
-    assert!(asks(port).expect("an answer").ends_with("four"));
+    assert!(asks(port, "/").expect("an answer").ends_with("four"));
     let Member { mut program, dir } = member;
     program.signal(rustix::process::Signal::KILL);
     program.wait();
     let again = Member::start(&control, dir, None);
     wait::until("the gateway answers again", || {
-        asks(port).filter(|answer| answer.ends_with("four")).or_else(|| {
+        asks(port, "/").filter(|answer| answer.ends_with("four")).or_else(|| {
             assert!(!again.program.log().contains("rhumb ends"), "{}", again.program.log());
             None
         })
@@ -329,7 +281,7 @@ fn trust_domain_and_lifetimes_are_those_of_the_mesh_document() {
     let token = control.token("shop", "edge");
     let member = Member::start(&control, tempfile::tempdir().expect("a directory"), Some(&token));
     wait::until("the gateway answers", || {
-        asks(port).filter(|answer| answer.ends_with("one")).or_else(|| {
+        asks(port, "/").filter(|answer| answer.ends_with("one")).or_else(|| {
             assert!(!member.program.log().contains("rhumb ends"), "{}", member.program.log());
             None
         })
@@ -357,7 +309,7 @@ spec: {ports: [{name: http, port: 80, appProtocol: http}]}
     assert_eq!(control.apply(service, &[]).code, Some(0));
     let (tunnel, app) = (format!("127.0.0.1:{}", port::free()), format!("80={}", application("hello")));
     let serves = ["--service", "orders", "--port", &app, "--tunnel", &tunnel];
-    let thief = sidecar(&control, &control.dir.path().join("thief"), "thief", &serves);
+    let thief = control.sidecar("thief", &serves);
     wait::until("it is refused", || {
         control
             .program
@@ -376,45 +328,7 @@ fn nobody_gets_a_gateway_that_it_is_not() {
     let token = control.token("shop", "other");
     let member = Member::start(&control, tempfile::tempdir().expect("a directory"), Some(&token));
     wait::until("it is told why", || member.program.log().contains("service account `edge`").then_some(()));
-    assert!(asks(port).is_none());
-}
-
-/// An application that answers every request in the same way.
-fn application(answer: &'static str) -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("its address").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut request = Vec::new();
-                let mut part = [0; 4096];
-                while let Ok(length @ 1..) = (&stream).read(&mut part) {
-                    request.extend_from_slice(&part[..length]);
-                    if request.windows(4).any(|end| end == b"\r\n\r\n") {
-                        request.clear();
-                        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
-                        if (&stream).write_all(format!("{head}{answer}").as_bytes()).is_err() {
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    port
-}
-
-/// A sidecar that has everything from a control plane; its application does nothing but wait.
-fn sidecar(control: &Control, dir: &Path, account: &str, args: &[&str]) -> Program {
-    std::fs::create_dir_all(dir).expect("a directory");
-    let token = dir.join("token");
-    std::fs::copy(control.token("default", account), &token).expect("a copy");
-    let mut command = Rhumb::command();
-    command.current_dir(dir).arg("sidecar").args(["--control", &control.listen]);
-    command.arg("--join-token-file").arg(&token).arg("--state").arg(dir.join("state"));
-    command.args(["--service-account", account, "--address", "127.0.0.1"]).args(args);
-    command.args(["--", "sleep", "600"]);
-    Program::start(command, &dir.join("log"))
+    assert!(asks(port, "/").is_none());
 }
 
 #[test]
@@ -425,28 +339,20 @@ fn sidecars_live_on_a_control_plane() {
         &["--trust-domain", "shop.example"],
     );
     let (app, upstream) = (application("hello"), port::free());
-    let service = format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: orders}}\nspec: {{ports: [{{name: http, port: 80, targetPort: {app}, appProtocol: http}}]}}\n"
-    );
-    assert_eq!(control.apply(&service, &[]).code, Some(0));
+    assert_eq!(control.apply(&service_document(app), &[]).code, Some(0));
     let (tunnel, other) = (format!("127.0.0.1:{}", port::free()), format!("127.0.0.1:{}", port::free()));
-    let mut orders = sidecar(
-        &control,
-        &control.dir.path().join("orders"),
-        "orders",
-        &["--service", "orders", "--port", &format!("80={app}"), "--tunnel", &tunnel],
-    );
-    let client = sidecar(
-        &control,
-        &control.dir.path().join("client"),
+    let mut orders = control
+        .sidecar("orders", &["--service", "orders", "--port", &format!("80={app}"), "--tunnel", &tunnel]);
+    let client = control.sidecar(
         "client",
         &["--workload", "client", "--upstream", &format!("orders=127.0.0.1:{upstream}"), "--tunnel", &other],
     );
     let told =
         |orders: &Program| format!("{}\n---\n{}\n---\n{}", control.program.log(), orders.log(), client.log());
-    let found =
-        wait::poll(Duration::from_secs(60), || asks(upstream).filter(|answer| answer.ends_with("hello")));
-    assert!(found.is_some(), "{}\n{:?}", told(&orders), asks(upstream));
+    let found = wait::poll(Duration::from_secs(60), || {
+        asks(upstream, "/").filter(|answer| answer.ends_with("hello"))
+    });
+    assert!(found.is_some(), "{}\n{:?}", told(&orders), asks(upstream, "/"));
     let certificate = std::fs::read_to_string(control.dir.path().join("orders/state/svid.json"));
     assert!(certificate.is_ok(), "{}", told(&orders));
     // A policy of the server's side is in force when it is said to be.
@@ -459,14 +365,14 @@ spec:
 ";
     let applied = control.apply(denied, &["--wait"]);
     assert_eq!(applied.code, Some(0), "{}\n{}", applied.output, told(&orders));
-    let answer = asks(upstream).expect("an answer");
+    let answer = asks(upstream, "/").expect("an answer");
     assert!(answer.starts_with("HTTP/1.0 403") || answer.starts_with("HTTP/1.1 403"), "{answer}");
     control.ok(&["delete", "Policy", "closed", "--wait"]);
-    assert!(asks(upstream).expect("an answer").ends_with("hello"));
+    assert!(asks(upstream, "/").expect("an answer").ends_with("hello"));
     // Whoever ends is withdrawn first.
     orders.signal(rustix::process::Signal::TERM);
     orders.wait();
     assert!(orders.log().contains("no proxy sends requests here any more"), "{}", told(&orders));
-    let answer = asks(upstream).expect("an answer");
+    let answer = asks(upstream, "/").expect("an answer");
     assert!(answer.contains(" 503 "), "{answer}");
 }

@@ -1,9 +1,8 @@
 //! A gateway that is the control plane of its mesh.
 
+use rhumb_testkit::member::{self, Operator, application, asks, keep_join_token};
 use rhumb_testkit::process::{Finished, Program, Rhumb, finish};
 use rhumb_testkit::{port, wait};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 struct Home {
     dir: TempDir,
     admin: u16,
+    operator: Operator,
     control: String,
     web: u16,
     program: Program,
@@ -61,7 +61,8 @@ impl Home {
         command.arg(format!("--control-plane={control}")).arg("--directory").arg(dir.path().join("control"));
         command.arg("--admin-token-file").arg(dir.path().join("token"));
         let program = Program::start(command, &dir.path().join("log"));
-        let home = Self { dir, admin, control, web, program };
+        let operator = Operator::new(&format!("127.0.0.1:{admin}"), dir.path().join("token"));
+        let home = Self { dir, admin, operator, control, web, program };
         wait::until("the gateway answers people", || {
             (home.rhumb(&["get"]).code == Some(0)).then_some(()).or_else(|| {
                 assert!(!home.program.log().contains("cannot run"), "{}", home.program.log());
@@ -72,67 +73,21 @@ impl Home {
     }
 
     fn rhumb(&self, args: &[&str]) -> Finished {
-        let mut command = Rhumb::command();
-        command.args(args).args(["--admin", &format!("127.0.0.1:{}", self.admin)]);
-        command.arg("--admin-token-file").arg(self.dir.path().join("token"));
-        finish(command)
+        self.operator.rhumb(args)
     }
 
     fn token(&self, account: &str) -> PathBuf {
         let mut command = Rhumb::command();
         command.args(["token", "create", "--service-account", account]);
         command.arg("--authority").arg(self.dir.path().join("control/authority"));
-        let token = finish(command);
-        let line = token.output.lines().find(|line| line.starts_with("rhumb-join-"));
-        let path = self.dir.path().join("join-token");
-        std::fs::write(&path, line.expect("a token")).expect("a file");
-        path
+        keep_join_token(&finish(command), self.dir.path().join("join-token"))
     }
 
     fn sidecar(&self, dir: &Path, app: u16) -> Program {
-        std::fs::create_dir_all(dir).expect("a directory");
-        let mut command = Rhumb::command();
-        command.current_dir(dir).args(["sidecar", "--control", &self.control]);
-        command.arg("--join-token-file").arg(self.token("orders")).arg("--state").arg(dir.join("state"));
-        command.args(["--service-account", "orders", "--address", "127.0.0.1", "--service", "orders"]);
-        command.args(["--port", &format!("80={app}")]);
-        command.args(["--tunnel", &format!("127.0.0.1:{}", port::free()), "--", "sleep", "600"]);
-        Program::start(command, &dir.join("log"))
+        let (app, tunnel) = (format!("80={app}"), format!("127.0.0.1:{}", port::free()));
+        let serves = ["--service", "orders", "--port", &app, "--tunnel", &tunnel];
+        member::sidecar(&self.control, dir, &self.token("orders"), "orders", &serves)
     }
-}
-
-fn asks(port: u16, path: &str) -> Option<String> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    (&stream).write_all(format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    (&stream).read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
-/// An application that answers every connection's first request.
-fn application(answer: &'static str) -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("its address").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut request = Vec::new();
-                let mut part = [0; 4096];
-                while let Ok(length @ 1..) = (&stream).read(&mut part) {
-                    request.extend_from_slice(&part[..length]);
-                    if request.windows(4).any(|end| end == b"\r\n\r\n") {
-                        request.clear();
-                        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
-                        if (&stream).write_all(format!("{head}{answer}").as_bytes()).is_err() {
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    port
 }
 
 #[test]

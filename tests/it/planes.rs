@@ -1,11 +1,13 @@
 //! Several control planes on one store, which is a real PostgreSQL.
 
 use crate::l4::postgres::Cluster;
+use rhumb_testkit::member::{
+    self, Operator, application, asks, backend_document as backend, gateway_documents as gateway,
+    keep_join_token, service_document,
+};
 use rhumb_testkit::process::{Finished, Program, Rhumb, finish};
 use rhumb_testkit::{port, wait};
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -62,17 +64,14 @@ impl Store {
     /// A file with a join token.
     fn token(&self, name: &str, namespace: &str, account: &str) -> PathBuf {
         let made = self.rhumb(&["token", "create", "--namespace", namespace, "--service-account", account]);
-        assert_eq!(made.code, Some(0), "{}", made.output);
-        let line = made.output.lines().find(|line| line.starts_with("rhumb-join-"));
-        let path = self.dir.path().join(name);
-        std::fs::write(&path, line.expect("a token")).expect("a file");
-        path
+        keep_join_token(&made, self.dir.path().join(name))
     }
 }
 
 /// A control plane.
 struct Plane {
-    admin: String,
+    admin: u16,
+    operator: Operator,
     listen: String,
     dir: PathBuf,
     program: Program,
@@ -86,30 +85,25 @@ impl Plane {
     }
 
     fn begin(store: &Store, name: &str) -> Self {
-        let (admin, listen) = (port::free(), port::free());
-        let (admin, listen) = (format!("127.0.0.1:{admin}"), format!("127.0.0.1:{listen}"));
+        let (admin, listen) = (port::free(), format!("127.0.0.1:{}", port::free()));
+        let address = format!("127.0.0.1:{admin}");
         let dir = store.dir.path().join(name);
         std::fs::create_dir_all(&dir).expect("a directory");
         let mut command = Rhumb::command();
-        command.args(["control", "--admin", &admin, "--listen", &listen]);
+        command.args(["control", "--admin", &address, "--listen", &listen]);
         command.arg("--store-file").arg(store.dir.path().join("store"));
         command.arg("--seal-key-file").arg(store.dir.path().join("seal.key"));
         command.arg("--admin-token-file").arg(dir.join("token"));
         let program = Program::start(command, &dir.join("log"));
-        Self { admin, listen, dir, program }
+        Self { admin, operator: Operator::new(&address, dir.join("token")), listen, dir, program }
     }
 
     fn rhumb(&self, args: &[&str]) -> Finished {
-        let mut command = Rhumb::command();
-        command.args(args).args(["--admin", &self.admin]);
-        command.arg("--admin-token-file").arg(self.dir.join("token"));
-        finish(command)
+        self.operator.rhumb(args)
     }
 
     fn apply(&self, text: &str, more: &[&str]) -> Finished {
-        let path = self.dir.join("documents.yaml");
-        std::fs::write(&path, text).expect("a file");
-        self.rhumb(&[&["apply", path.to_str().expect("UTF-8")], more].concat())
+        self.operator.apply(text, more)
     }
 
     fn applied(&self, text: &str, more: &[&str]) -> String {
@@ -117,98 +111,6 @@ impl Plane {
         assert_eq!(applied.code, Some(0), "{}\n{}", applied.output, self.program.log());
         applied.output
     }
-}
-
-fn backend(port: u16) -> String {
-    format!(
-        "apiVersion: rhumb.dev/v1alpha1\nkind: Backend\nmetadata: {{name: users}}\nspec: {{endpoints: ['127.0.0.1:{port}']}}\n"
-    )
-}
-
-fn gateway(port: u16, answer: &str) -> String {
-    format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: edge, namespace: shop}}
-spec:
-  gatewayClassName: rhumb
-  listeners: [{{name: web, port: {port}, protocol: HTTP}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: all, namespace: shop}}
-spec:
-  parentRefs: [{{name: edge}}]
-  rules:
-    - filters: [{{type: ExtensionRef, extensionRef: {{group: rhumb.dev, kind: Policy, name: answer}}}}]
----
-apiVersion: rhumb.dev/v1alpha1
-kind: Policy
-metadata: {{name: answer, namespace: shop}}
-spec: {{policies: {{directResponse: {{status: 200, body: {answer}}}}}}}
-"
-    )
-}
-
-fn asks(port: u16) -> Option<String> {
-    asked(port, "/")
-}
-
-fn asked(port: u16, path: &str) -> Option<String> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    (&stream).write_all(format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    (&stream).read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
-/// A gateway that lives on control planes, the first of which it asks first.
-fn member(dir: &Path, planes: &[&Plane], token: &Path) -> Program {
-    let own = dir.join("own");
-    std::fs::create_dir_all(&own).expect("a directory");
-    let mut command = Rhumb::command();
-    command.arg("run").arg("-c").arg(&own).args(["--gateway", "shop/edge"]);
-    for plane in planes {
-        command.args(["--control", &plane.listen]);
-    }
-    command.arg("--state").arg(dir.join("state")).arg("--join-token-file").arg(token);
-    Program::start(command, &dir.join("log"))
-}
-
-fn sidecar(dir: &Path, plane: &Plane, token: &Path, account: &str, args: &[&str]) -> Program {
-    std::fs::create_dir_all(dir).expect("a directory");
-    let mut command = Rhumb::command();
-    command.current_dir(dir).arg("sidecar").args(["--control", &plane.listen]);
-    command.arg("--join-token-file").arg(token).arg("--state").arg(dir.join("state"));
-    command.args(["--service-account", account, "--address", "127.0.0.1"]).args(args);
-    command.args(["--", "sleep", "600"]);
-    Program::start(command, &dir.join("log"))
-}
-
-/// An application that answers every connection's first request.
-fn application(answer: &'static str) -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("its address").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut request = Vec::new();
-                let mut part = [0; 4096];
-                while let Ok(length @ 1..) = (&stream).read(&mut part) {
-                    request.extend_from_slice(&part[..length]);
-                    if request.windows(4).any(|end| end == b"\r\n\r\n") {
-                        request.clear();
-                        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
-                        if (&stream).write_all(format!("{head}{answer}").as_bytes()).is_err() {
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    port
 }
 
 #[test]
@@ -286,27 +188,28 @@ fn proxies_go_to_the_other_control_plane_and_nothing_fails() {
     let port = port::free();
     one.applied(&gateway(port, "first"), &[]);
     let token = store.token("token", "shop", "edge");
-    let gateway_of = member(&store.dir.path().join("edge"), &[&one, &two], &token);
+    let gateway_of =
+        member::gateway(&[&one.listen, &two.listen], &store.dir.path().join("edge"), Some(&token));
     wait::until("the gateway answers", || {
-        asks(port).filter(|answer| answer.ends_with("first")).or_else(|| {
+        asks(port, "/").filter(|answer| answer.ends_with("first")).or_else(|| {
             assert!(!gateway_of.log().contains("rhumb ends"), "{}", gateway_of.log());
             None
         })
     });
     // A token that was used at one control plane is used up at the other.
-    let thief = member(&store.dir.path().join("thief"), &[&two], &token);
+    let thief = member::gateway(&[&two.listen], &store.dir.path().join("thief"), Some(&token));
     wait::until("the thief is refused", || thief.log().contains("proof of identity").then_some(()));
     drop(thief);
     // Whoever is asked counts the proxies of both.
     let applied = two.applied(&gateway(port, "second"), &["--wait"]);
     assert!(applied.contains("live on 1 proxy"), "{applied}\n{}", gateway_of.log());
-    assert!(asks(port).expect("an answer").ends_with("second"));
+    assert!(asks(port, "/").expect("an answer").ends_with("second"));
     assert!(two.rhumb(&["get", "proxies"]).output.contains("gateway/shop/edge (shop/edge)"));
     let (is_over, failed) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                if !asks(port).is_some_and(|answer| answer.contains(" 200 ")) {
+                if !asks(port, "/").is_some_and(|answer| answer.contains(" 200 ")) {
                     failed.store(true, Ordering::Relaxed);
                 }
             }
@@ -314,8 +217,9 @@ fn proxies_go_to_the_other_control_plane_and_nothing_fails() {
         one.program.signal(rustix::process::Signal::KILL);
         one.program.wait();
         two.applied(&gateway(port, "third"), &[]);
-        let arrived =
-            wait::poll(Duration::from_secs(60), || asks(port).filter(|answer| answer.ends_with("third")));
+        let arrived = wait::poll(Duration::from_secs(60), || {
+            asks(port, "/").filter(|answer| answer.ends_with("third"))
+        });
         is_over.store(true, Ordering::Relaxed);
         assert!(arrived.is_some(), "{}\n{}", gateway_of.log(), two.program.log());
     });
@@ -332,8 +236,8 @@ fn without_the_store_everything_goes_on_and_changes_are_refused() {
     one.applied(&gateway(port, "first"), &[]);
     let token = store.token("token", "shop", "edge");
     let dir = store.dir.path().join("edge");
-    let edge = member(&dir, &[&one, &two], &token);
-    wait::until("the gateway answers", || asks(port).filter(|answer| answer.ends_with("first")));
+    let edge = member::gateway(&[&one.listen, &two.listen], &dir, Some(&token));
+    wait::until("the gateway answers", || asks(port, "/").filter(|answer| answer.ends_with("first")));
     store.down();
     for plane in [&one, &two] {
         let refused = plane.apply(&gateway(port, "second"), &[]);
@@ -344,14 +248,14 @@ fn without_the_store_everything_goes_on_and_changes_are_refused() {
         );
         assert!(plane.rhumb(&["get"]).output.contains("answer"));
     }
-    assert!(asks(port).expect("an answer").ends_with("first"));
+    assert!(asks(port, "/").expect("an answer").ends_with("first"));
     // A proxy that begins anew is served by a control plane whose store is away.
     drop(edge);
     // It may have been too early to have any.
     let _ = std::fs::remove_dir_all(dir.join("state/documents"));
-    let edge = member(&dir, &[&one, &two], &token);
+    let edge = member::gateway(&[&one.listen, &two.listen], &dir, Some(&token));
     wait::until("it answers again", || {
-        asks(port).filter(|answer| answer.ends_with("first")).or_else(|| {
+        asks(port, "/").filter(|answer| answer.ends_with("first")).or_else(|| {
             assert!(!edge.log().contains("rhumb ends"), "{}", edge.log());
             None
         })
@@ -361,7 +265,7 @@ fn without_the_store_everything_goes_on_and_changes_are_refused() {
     wait::until("changes are taken again", || {
         (two.apply(&gateway(port, "second"), &[]).code == Some(0)).then_some(())
     });
-    wait::until("the gateway runs it", || asks(port).filter(|answer| answer.ends_with("second")));
+    wait::until("the gateway runs it", || asks(port, "/").filter(|answer| answer.ends_with("second")));
 }
 
 #[test]
@@ -371,19 +275,19 @@ fn a_control_plane_waits_for_its_store() {
     store.down();
     let mut plane = Plane::begin(&store, "one");
     wait::until("it waits", || plane.program.log().contains("waiting for the database").then_some(()));
-    let admin = plane.admin.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-    let ready = || asked(admin, "/readyz?verbose");
+    let admin = plane.admin;
+    let ready = || asks(admin, "/readyz?verbose");
     let answer = wait::until("the admin listener answers", ready);
     assert!(answer.contains(" 503 ") && answer.contains("is away"), "{answer}");
     assert!(plane.program.ended().is_none(), "{}", plane.program.log());
     store.up();
     wait::until("it is ready", || ready().filter(|answer| answer.contains(" 200 ")));
     plane.applied(&backend(9000), &[]);
-    let scraped = asked(admin, "/metrics").expect("metrics");
+    let scraped = asks(admin, "/metrics").expect("metrics");
     assert!(scraped.contains("rhumb_store_up 1\n"), "{scraped}");
     store.down();
     wait::until("the metrics say that it is away", || {
-        asked(admin, "/metrics").filter(|scraped| scraped.contains("rhumb_store_up 0\n"))
+        asks(admin, "/metrics").filter(|scraped| scraped.contains("rhumb_store_up 0\n"))
     });
     // One that still waits ends when it is told to.
     let mut other = Plane::begin(&store, "two");
@@ -397,21 +301,18 @@ fn workloads_of_one_control_plane_serve_clients_of_the_other() {
     let store = Store::start();
     let (one, two) = (Plane::start(&store, "one"), Plane::start(&store, "two"));
     let (app, upstream) = (application("hello"), port::free());
-    let service = format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: orders}}\nspec: {{ports: [{{name: http, port: 80, targetPort: {app}, appProtocol: http}}]}}\n"
-    );
-    one.applied(&service, &[]);
+    one.applied(&service_document(app), &[]);
     let (tunnel, other) = (format!("127.0.0.1:{}", port::free()), format!("127.0.0.1:{}", port::free()));
-    let mut orders = sidecar(
+    let mut orders = member::sidecar(
+        &one.listen,
         &store.dir.path().join("orders"),
-        &one,
         &store.token("orders-token", "default", "orders"),
         "orders",
         &["--service", "orders", "--port", &format!("80={app}"), "--tunnel", &tunnel],
     );
-    let client = sidecar(
+    let client = member::sidecar(
+        &two.listen,
         &store.dir.path().join("client"),
-        &two,
         &store.token("client-token", "default", "client"),
         "client",
         &["--workload", "client", "--upstream", &format!("orders=127.0.0.1:{upstream}"), "--tunnel", &other],
@@ -420,8 +321,9 @@ fn workloads_of_one_control_plane_serve_clients_of_the_other() {
         let logs = [one.program.log(), two.program.log(), orders.log(), client.log()];
         logs.join("\n---\n")
     };
-    let found =
-        wait::poll(Duration::from_secs(60), || asks(upstream).filter(|answer| answer.ends_with("hello")));
+    let found = wait::poll(Duration::from_secs(60), || {
+        asks(upstream, "/").filter(|answer| answer.ends_with("hello"))
+    });
     assert!(found.is_some(), "{}", told(&orders));
     // Whoever ends is withdrawn first, and the client's proxy at the other control plane is waited for.
     orders.signal(rustix::process::Signal::TERM);
@@ -430,7 +332,7 @@ fn workloads_of_one_control_plane_serve_clients_of_the_other() {
     let withdrawn = log.lines().find(|line| line.contains("no proxy sends requests here any more"));
     // Its own proxy wants the endpoints of its service, too.
     assert!(withdrawn.is_some_and(|line| line.contains("proxies=2")), "{}", told(&orders));
-    let answer = asks(upstream).expect("an answer");
+    let answer = asks(upstream, "/").expect("an answer");
     assert!(answer.contains(" 503 "), "{answer}");
     // What is revoked at the store is refused by both.
     let revoked = store.rhumb(&["cert", "revoke", "spiffe://cluster.local/ns/default/sa/client"]);

@@ -13,6 +13,7 @@ pub mod h2;
 pub mod h2_load;
 pub mod hpack;
 pub mod load;
+pub mod member;
 pub mod message;
 pub mod netns;
 pub mod oracle;
