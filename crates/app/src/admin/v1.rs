@@ -346,12 +346,11 @@ fn endpoints() -> Vec<Endpoint> {
             |call| Box::pin(look::tap(call)),
         )
         .only(Editor)
-        .takes([
-            query("filter", Takes::Text(4_096), "which: an expression over request and response"),
-            query("limit", Takes::Number { least: 1, most: look::MOST.0 }, "how many at most (100)"),
-            query("rate", Takes::Number { least: 1, most: look::MOST.2 }, "how many in a second (100)"),
-            query("seconds", Takes::Number { least: 1, most: look::TIME.1 }, "for how long (60)"),
-        ])
+        .takes(look::parameters(
+            "which: an expression over request and response",
+            look::MOST.0,
+            "how many at most (100)",
+        ))
         .refuses(LOOKS),
         page(
             "/trace",
@@ -360,12 +359,11 @@ fn endpoints() -> Vec<Endpoint> {
             |call| Box::pin(look::trace(call)),
         )
         .only(Editor)
-        .takes([
-            query("filter", Takes::Text(4_096), "which: an expression over the request"),
-            query("limit", Takes::Number { least: 1, most: look::MOST.1 }, "how many at most (1)"),
-            query("rate", Takes::Number { least: 1, most: look::MOST.2 }, "how many in a second (100)"),
-            query("seconds", Takes::Number { least: 1, most: look::TIME.1 }, "for how long (60)"),
-        ])
+        .takes(look::parameters(
+            "which: an expression over the request",
+            look::MOST.1,
+            "how many at most (1)",
+        ))
         .refuses(LOOKS),
         page(
             "/audit",

@@ -9,7 +9,7 @@ use rhumb_proxy::tap::{Look, MAX_TAPS, Opened};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::describe::Answer;
+use super::describe::{Answer, Param, Takes, query};
 use super::watch::{Feed, Gone};
 use super::{Call, Problem, fleet_look};
 
@@ -17,7 +17,7 @@ use super::{Call, Problem, fleet_look};
 const USUAL: (usize, usize, usize) = (100, 1, 100);
 
 /// How long one looks, unless another time is asked for, and the longest. **Unit**: seconds.
-pub(super) const TIME: (u64, u64) = (60, 600);
+const TIME: (u64, u64) = (60, 600);
 
 /// The most exchanges of a tap, of a trace, and in a second.
 pub(super) const MOST: (u64, u64, u64) = (10_000, 100, 1_000);
@@ -27,6 +27,16 @@ const SPARE: u32 = 16;
 
 /// How often it is looked whether the reader is still there, and told what was missed.
 const TURN: Duration = Duration::from_secs(1);
+
+/// What can be said of either; each has a filter and a limit of its own.
+pub(super) fn parameters(which: &'static str, most: u64, how_many: &'static str) -> [Param; 4] {
+    [
+        query("filter", Takes::Text(4_096), which),
+        query("limit", Takes::Number { least: 1, most }, how_many),
+        query("rate", Takes::Number { least: 1, most: MOST.2 }, "how many in a second (100)"),
+        query("seconds", Takes::Number { least: 1, most: TIME.1 }, "for how long (60)"),
+    ]
+}
 
 /// Exchanges that have ended.
 pub(super) async fn tap(call: Call) -> Answer {
