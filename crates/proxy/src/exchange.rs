@@ -1,34 +1,32 @@
 //! One exchange: a request, what decides about it, and its response. Read [`serve`] first.
 
+mod policies;
+mod record;
+
 use std::future::{Future, poll_fn};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rhumb_base::failure::{Cause, Failure};
 use rhumb_codec::field::Known;
-use rhumb_codec::head::{Method, RequestHead, ResponseHead, Scheme, Version};
+use rhumb_codec::head::{Method, RequestHead, ResponseHead, Version};
 use rhumb_net::timer::Timer;
 use rhumb_plan::consumer::ConsumerPolicies;
-use rhumb_plan::rule::DEFAULT_REQUEST_TIMEOUT;
 use rhumb_plan::{Backend, Port, Rule};
-use rhumb_policy::chain::{ChainState, Step};
-use rhumb_policy::{Chain, Effects, Findings, Mode, Priority, Reply};
+use rhumb_policy::chain::ChainState;
+use rhumb_policy::{Effects, Findings, Priority, Reply};
 use rhumb_route::{Lookup, normalize};
-use rhumb_telemetry::metrics::RuleId;
-use rhumb_telemetry::record::{Timing, TlsRecord};
-use rhumb_telemetry::{
-    Limit, Metric, Note, NoteSet, Protocol, Record, RequestId, RetryReason, StatusSource, TraceContext,
-};
+use rhumb_telemetry::record::Timing;
+use rhumb_telemetry::{Limit, Metric, Note, NoteSet, RequestId, RetryReason, TraceContext};
 
 use crate::baggage;
 use crate::downstream::Connection;
 use crate::fields;
-use crate::limits::Digits;
-use crate::pump::{Broken, Pump};
+use crate::pump::Pump;
 use crate::respond;
 use crate::side::Down;
 use crate::traced::Traced;
@@ -407,14 +405,6 @@ impl<'a> Exchange<'a> {
         table.listener(name.as_bytes()) != table.listener(self.req.authority())
     }
 
-    async fn run_request_policies(&mut self, down: &mut Down<'_>, timer: &mut Timer) -> Result<(), End> {
-        let Some(rule) = self.rule.clone() else { return Ok(()) };
-        let mut state = std::mem::take(&mut self.chain_state);
-        let result = self.run_chain(&rule.value.chain, &mut state, down, timer).await;
-        self.chain_state = state;
-        result
-    }
-
     /// Which rule got it, for those who look.
     fn told_of_rule(&self) -> serde_json::Value {
         let rule = self.rule.as_ref().map(|rule| &rule.value);
@@ -426,228 +416,6 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    /// Policies of the consumer that asks, if it is known and has some.
-    fn consumer_policies(&self) -> Option<Arc<ConsumerPolicies>> {
-        let consumer = self.found.principal.as_ref()?.consumer.as_ref()?;
-        let mut reader = self.worker.reader.borrow_mut();
-        reader.load().consumers.get(&*consumer.name).map(Arc::clone)
-    }
-
-    async fn run_consumer_policies(
-        &mut self,
-        policies: Arc<ConsumerPolicies>,
-        down: &mut Down<'_>,
-        timer: &mut Timer,
-    ) -> Result<(), End> {
-        if policies.invalid.is_some() {
-            return Err(refuse(Cause::ConfigurationInvalid));
-        }
-        let mut state = ChainState::default();
-        let result = self.run_chain(&policies.chain, &mut state, down, timer).await;
-        self.of_consumer = Some(Box::new((policies, state)));
-        result
-    }
-
-    /// Runs a chain's request hooks, waiting where one of them waits.
-    pub(crate) async fn run_chain(
-        &mut self,
-        chain: &Chain,
-        state: &mut ChainState,
-        down: &mut Down<'_>,
-        timer: &mut Timer,
-    ) -> Result<(), End> {
-        if chain.is_empty() {
-            return Ok(());
-        }
-        let mut step = self.with_policy_view(|req, _, cx| chain.on_request(req, state, cx));
-        loop {
-            let outcome = match step {
-                Step::Done => return Ok(()),
-                Step::Respond(reply) => return Err(End::Reply(reply)),
-                Step::Reset => return Err(End::Reset),
-                Step::Delay(time, then) => {
-                    self.wait(down, timer, time + time, pause(Instant::now() + time)).await?;
-                    then
-                }
-                Step::Read(limit) => {
-                    self.read_ahead(down, timer, limit).await?;
-                    step = self.with_policy_view(|req, _, cx| chain.proceed(req, state, cx));
-                    continue;
-                }
-                Step::Wait(future) => {
-                    let begun = self.begin_wait();
-                    let waited = self.wait(down, timer, DEFAULT_REQUEST_TIMEOUT, future).await;
-                    self.note_wait(chain.waiting(state), begun);
-                    waited?
-                }
-            };
-            step = self.with_policy_view(|req, _, cx| chain.resume(outcome, req, state, cx));
-        }
-    }
-
-    /// Reads the beginning of the request's content for a policy, within the request's time.
-    async fn read_ahead(&mut self, down: &mut Down<'_>, timer: &mut Timer, limit: usize) -> Result<(), End> {
-        // RFC 9110 §10.1.1: the client waits to be asked; who reads asks, and nobody has to a second time.
-        if std::mem::take(&mut self.req.expect_continue) && self.req.version != Version::Http10 {
-            down.send_head(&ResponseHead::with_status(100), true);
-        }
-        timer.set(self.started + self.request_limit(DEFAULT_REQUEST_TIMEOUT));
-        let Self { req, pump, .. } = self;
-        let read = poll_fn(|cx| match pump.poll_ahead(cx, req, down, limit) {
-            Poll::Ready(result) => Poll::Ready(Ok(result)),
-            Poll::Pending => timer.poll(cx).map(Err),
-        });
-        match read.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Broken::Client(failure))) => Err(End::Cut(failure)),
-            Ok(Err(Broken::Request(failure) | Broken::Backend(failure))) => Err(End::Refuse(failure)),
-            Err(()) => Err(refuse(Cause::RequestTimeout)),
-        }
-    }
-
-    /// Waits for what a policy waits for, within the request's time; for `longest` when that has no end.
-    async fn wait<T>(
-        &mut self,
-        down: &mut Down<'_>,
-        timer: &mut Timer,
-        longest: Duration,
-        work: impl Future<Output = T>,
-    ) -> Result<T, End> {
-        timer.set(self.started + self.request_limit(longest));
-        wait_for(down, timer, work).await.map_err(|gave_up| match gave_up {
-            GaveUp::ClientGone => End::Cut(Cause::ClientClosed.into()),
-            GaveUp::Late => refuse(Cause::BackendTimeout),
-        })
-    }
-
-    /// The request's time; `longest` when that has no end.
-    fn request_limit(&self, longest: Duration) -> Duration {
-        match self.rule.as_ref().and_then(|rule| rule.value.timeouts.request) {
-            None => DEFAULT_REQUEST_TIMEOUT,
-            Some(Duration::ZERO) => longest,
-            Some(limit) => limit,
-        }
-    }
-
-    /// True when a request of a caller in the mesh may go on: nothing has changed, or what has changed allows it too.
-    #[inline]
-    pub(crate) fn is_still_allowed(&mut self) -> bool {
-        self.connection.mesh.is_none()
-            || self.worker.revision() == self.allowed
-            || self.look_whether_allowed()
-    }
-
-    #[cold]
-    fn look_whether_allowed(&mut self) -> bool {
-        let (revision, port) = self.connection.port(self.worker);
-        self.allowed = revision;
-        if !self.connection.mesh.as_ref().is_some_and(|mesh| mesh.is_inbound()) {
-            return true;
-        }
-        let rule = match port.table.find(self.req.authority(), &self.req) {
-            Lookup::Found(found) => Arc::clone(found.rule),
-            // It is no longer served: whoever is served still is served to the end.
-            _ => return true,
-        };
-        let mut policies = rule.value.chain.items().iter().filter(|item| !item.is_shadow);
-        let is_allowed = rule.value.invalid.is_none()
-            && policies.all(|item| {
-                self.with_policy_view(|req, _, cx| rhumb_policy::mesh::still_admits(&item.policy, req, cx))
-            });
-        if !is_allowed {
-            self.worker.metrics.borrow_mut().add(Metric::MeshEnded, &["denied"], 1);
-        }
-        is_allowed
-    }
-
-    /// Runs hooks on the request, and keeps what they ask of the engine.
-    fn with_policy_view<T>(
-        &mut self,
-        run: impl FnOnce(&mut RequestHead, &mut ResponseHead, &mut rhumb_policy::Exchange<'_>) -> T,
-    ) -> T {
-        let known = self.found.refusals.len();
-        let mut cx = rhumb_policy::Exchange {
-            client: self.client,
-            certificate: self.connection.certificate(),
-            scheme: self.connection.scheme,
-            port: self.connection.address.port(),
-            destination: None,
-            matched_prefix: self.matched_prefix,
-            request_id: self.request_id.as_str(),
-            unix_nanos: self.worker.unix_nanos(self.started),
-            rng: Some(&self.worker.rng),
-            effects: self.effects,
-            decision: None,
-            began: Some(self.started),
-            found: std::mem::take(&mut self.found),
-            content: self.pump.ahead(),
-            out: Some(&self.worker.out),
-            member: Some(&**self.worker),
-        };
-        let result = run(&mut self.req, &mut self.rsp, &mut cx);
-        (self.effects, self.found) = (cx.effects, cx.found);
-        if cx.decision.is_some() {
-            self.outcome.decision = cx.decision;
-        }
-        if let Some(most) = self.effects.max_content {
-            self.pump.max_content = self.pump.max_content.min(most);
-        }
-        if std::mem::take(&mut self.found.keys_full) {
-            self.worker.metrics.borrow_mut().limit(Limit::PolicyKeys);
-        }
-        if self.found.refusals.len() > known {
-            self.count_refusals(known);
-        }
-        result
-    }
-
-    /// Counts what policies refused, or would have refused.
-    #[cold]
-    fn count_refusals(&self, known: usize) {
-        let mut metrics = self.worker.metrics.borrow_mut();
-        for refusal in self.found.refusals.iter().skip(known) {
-            let code = refusal.cause.map_or("", |cause| cause.facts().code);
-            metrics.add(Metric::PolicyRefusals, &[refusal.policy, code, refusal.mode.as_str()], 1);
-        }
-    }
-
-    /// Runs the response hooks of a chain on the response head.
-    pub(crate) fn run_response_chain(&mut self, chain: &Chain, state: &mut ChainState) {
-        self.with_policy_view(|_, rsp, cx| chain.on_response(rsp, state, cx));
-    }
-
-    /// Runs the rule's response hooks and sets the fields that every response has.
-    pub(crate) fn finish_response_head(&mut self) {
-        if let Some(mut of_consumer) = self.of_consumer.take() {
-            let (policies, state) = &mut *of_consumer;
-            self.run_response_chain(&policies.chain, state);
-            self.of_consumer = Some(of_consumer);
-        }
-        if let Some(rule) = self.rule.clone()
-            && !rule.value.chain.is_empty()
-        {
-            let mut state = std::mem::take(&mut self.chain_state);
-            self.run_response_chain(&rule.value.chain, &mut state);
-            self.chain_state = state;
-        }
-        if !self.found.response_edits.is_empty() {
-            self.found.response_edits.iter().for_each(|edit| edit.apply(&mut self.rsp.fields));
-        }
-        let seconds = self.worker.unix_nanos(self.started) / 1_000_000_000;
-        fields::finish_response(&mut self.rsp, self.request_id.as_str(), seconds);
-        if let Some(tells) = self.outcome.tells {
-            let attempts = tells.attempts.then_some(self.outcome.tries);
-            for (name, number) in [(Known::XRhumbRetriesLeft, tells.left), (Known::XRhumbAttempts, attempts)]
-            {
-                let Some(number) = number else { continue };
-                let mut text = Digits::default();
-                text.put(number.into(), b"");
-                self.rsp.fields.set(name, text.as_bytes());
-            }
-        }
-        self.outcome.status = self.rsp.status;
-    }
-
     /// Sets the forwarding fields of the request. Once per exchange, after its policies.
     pub(crate) fn set_forwarding_fields(&mut self) {
         if self.connection.mesh.is_some() {
@@ -655,28 +423,6 @@ impl<'a> Exchange<'a> {
         }
         let client = client_of(self.connection);
         fields::forward(&mut self.req, &client, &self.port.settings, &self.trace, self.request_id.as_str());
-    }
-
-    /// A copy of the request for a mirror, with forwarding fields; nothing when a policy of the mirror would not let it
-    /// pass at once.
-    pub(crate) fn copy_request(&self, chain: &Chain) -> Option<Box<RequestHead>> {
-        let mut copy = self.req.clone();
-        let mut cx = rhumb_policy::Exchange {
-            matched_prefix: self.matched_prefix,
-            request_id: self.request_id.as_str(),
-            unix_nanos: self.worker.unix_nanos(self.started),
-            rng: Some(&self.worker.rng),
-            ..rhumb_policy::Exchange::new(self.client, self.connection.scheme, self.connection.address.port())
-        };
-        if !matches!(chain.on_request(&mut copy, &mut ChainState::default(), &mut cx), Step::Done) {
-            return None;
-        }
-        // The copy is sent when its content is at hand: nobody waits for 100 (Continue).
-        copy.fields.remove(Known::Expect);
-        let client = client_of(self.connection);
-        fields::forward(&mut copy, &client, &self.port.settings, &self.trace, self.request_id.as_str());
-        self.tell_trace_to_mirror(&mut copy.fields);
-        Some(copy)
     }
 
     /// True when this side would keep the client's connection open.
@@ -773,164 +519,6 @@ impl<'a> Exchange<'a> {
         down.abort();
         After::Cut
     }
-
-    /// Names of the policies in shadow mode that would have refused.
-    fn shadow_refusals(&self) -> String {
-        let shadows = self.found.refusals.iter().filter(|refusal| refusal.mode == Mode::Shadow);
-        let names: Vec<&str> = shadows.map(|refusal| refusal.policy).collect();
-        names.join(",")
-    }
-
-    /// Makes the record, the only place where one is made.
-    fn finish(mut self) {
-        let now = self.outcome.ended.unwrap_or_else(Instant::now);
-        self.connection.rests_since.set(now);
-        let trail = self.found.trail.take();
-        if !self.outcome.is_over {
-            // Its task was dropped: at the end of a drain, or because of a bug of ours.
-            let cause = if std::thread::panicking() { Cause::InternalError } else { Cause::ShuttingDown };
-            self.outcome.failure = Some(cause.into());
-            if !self.outcome.has_responded {
-                self.outcome.status = cause.facts().status;
-            }
-        }
-        let Self { worker, connection, port, revision, req, outcome, pump, .. } = &self;
-        let worker = Rc::clone(worker);
-        let facts = outcome.failure.map(|failure| failure.cause.facts());
-        let target = req.received_target();
-        let (path, query) = match target.iter().position(|&b| b == b'?') {
-            Some(at) => (target.get(..at).unwrap_or_default(), target.get(at + 1..)),
-            None => (target, None),
-        };
-        let rule = self.rule.as_ref().map(|rule| &rule.value);
-        let principal = self.found.principal.as_deref();
-        let keys = rule.and_then(|rule| rule.tracing.as_ref()?.baggage.as_deref()).unwrap_or_default();
-        let members = match keys {
-            [] => Vec::new(),
-            keys => baggage::chosen(&req.fields, keys),
-        };
-        let mut notes = outcome.notes;
-        if pump.has_said_goodbye() {
-            notes.insert(Note::Draining);
-        }
-        if pump.has_spliced {
-            notes.insert(Note::Spliced);
-        }
-        if self.effects.delayed {
-            notes.insert(Note::FaultDelay);
-        }
-        if self.effects.aborted {
-            notes.insert(Note::FaultAbort);
-        }
-        if pump.is_cut() {
-            notes.insert(Note::FaultReset);
-        }
-        if pump.is_paced() && !self.effects.is_limited {
-            notes.insert(Note::FaultBandwidth);
-        }
-        let record = Record {
-            start_unix_nanos: worker.unix_nanos(self.started),
-            timing: Timing { total: now.saturating_duration_since(self.started), ..outcome.timing },
-            client: Some(SocketAddr::new(
-                self.client,
-                if self.client == connection.peer_ip { connection.peer.port() } else { 0 },
-            )),
-            method: req.method_name(),
-            scheme: match connection.scheme {
-                Scheme::Http => rhumb_telemetry::Scheme::Http,
-                Scheme::Https => rhumb_telemetry::Scheme::Https,
-            },
-            authority: req.received_authority(),
-            path,
-            query,
-            protocol: match req.version {
-                Version::Http10 => Protocol::Http10,
-                Version::Http11 => Protocol::Http11,
-                Version::Http2 => Protocol::Http2,
-            },
-            upgrade: if outcome.is_tunnel {
-                req.upgrade().or_else(|| req.protocol()).unwrap_or_default()
-            } else {
-                b""
-            },
-            status: outcome.status,
-            status_source: if outcome.upstream_status.is_some() {
-                StatusSource::Upstream
-            } else {
-                StatusSource::Gateway
-            },
-            failure_code: facts.map(|facts| facts.code),
-            failure_side: facts.map(|facts| facts.side.as_str()),
-            notes,
-            bytes_in: pump.bytes_in,
-            bytes_out: pump.bytes_out + outcome.local_bytes,
-            listener: port.name.as_str(),
-            route: rule.map_or("", |rule| rule.route.as_str()),
-            rule: rule.map_or("", |rule| &rule.template),
-            backend: outcome.backend.as_ref().map_or("", |backend| backend.name.as_str()),
-            endpoint: outcome.endpoint.as_ref().map_or("", |endpoint| endpoint.label()),
-            upstream_status: outcome.upstream_status,
-            grpc_status: outcome.grpc_status,
-            policy_decision: outcome.decision.as_deref().unwrap_or_default(),
-            principal: principal.map_or("", |principal| &principal.subject),
-            consumer: principal.and_then(|principal| principal.consumer.as_ref()).map_or("", |c| &c.name),
-            shadow: &self.shadow_refusals(),
-            tries: outcome.tries,
-            retries: &outcome.retries,
-            request_id: self.request_id.as_str().as_bytes(),
-            trace: Some(self.trace),
-            baggage: &members,
-            is_traced: self.traced.is_sampled(),
-            tls: connection.tls.as_deref().map(|tls| TlsRecord {
-                version: tls.version,
-                cipher: tls.cipher,
-                sni: tls.server_name.as_deref().unwrap_or_default().as_bytes(),
-                client_subject: tls.client_subject.as_deref().unwrap_or_default().as_bytes(),
-            }),
-            user_agent: req.fields.get(Known::UserAgent).unwrap_or_default(),
-            referer: req.fields.get(Known::Referer).unwrap_or_default(),
-            end: "",
-            config_revision: *revision,
-        };
-        let rule_id = rule.map_or(RuleId::UNMATCHED, |rule| {
-            *rule.metrics_id.get_or_init(|| worker.registry.rule(rule.route.as_str(), &rule.template))
-        });
-        let backend_id = outcome.backend.as_ref().map(|backend| {
-            *backend.metrics_id.get_or_init(|| worker.registry.backend(backend.name.as_str()))
-        });
-        let mut metrics = worker.metrics.borrow_mut();
-        metrics.finish(&record, connection.listener, rule_id, backend_id);
-        if let Some(mesh) = &connection.mesh {
-            mesh.count(&mut metrics, outcome.status);
-        }
-        if let Some(signals) = &worker.signals {
-            crate::signals::count(&worker, signals, &self, &record, rule_id, backend_id);
-        }
-        if let Some(limit) = outcome.failure.and_then(|failure| limit_of(failure.cause, rule.is_some())) {
-            metrics.limit(limit);
-        }
-        if pump.replay.had_no_room() {
-            metrics.limit(Limit::ReplayTotal);
-        }
-        drop(metrics);
-        for log in worker.logs.borrow_mut().iter_mut() {
-            log.push(&record, now);
-        }
-        self.tell_spans(&record);
-        self.tell_taps(&record, trail);
-        worker.give_request(self.req);
-        worker.give_response(self.rsp);
-    }
-}
-
-/// The bound that a failure has reached, if it was one; those of request heads are counted where heads are read.
-fn limit_of(cause: Cause, is_routed: bool) -> Option<Limit> {
-    match cause {
-        Cause::ContentTooLarge => Some(Limit::BodyBytes),
-        Cause::RequestTimeout if is_routed => Some(Limit::BodyTime),
-        Cause::IdleTimeout => Some(Limit::StreamTime),
-        _ => None,
-    }
 }
 
 fn refuse(cause: Cause) -> End {
@@ -945,11 +533,4 @@ fn client_of(connection: &Connection) -> fields::Client<'_> {
         scheme: connection.scheme,
         is_trusted: connection.is_trusted,
     }
-}
-
-/// Until a point in time.
-async fn pause(until: Instant) {
-    let mut timer = Timer::new();
-    timer.set(until);
-    poll_fn(|cx| timer.poll(cx)).await;
 }
