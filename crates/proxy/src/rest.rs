@@ -29,7 +29,8 @@ impl Awake {
         let _ = self.0.subscribe().wait_for(|awake| *awake > 0).await;
     }
 
-    fn add(&self) {
+    /// One more is awake.
+    pub fn add(&self) {
         self.0.send_modify(|awake| *awake += 1);
     }
 
@@ -83,9 +84,14 @@ impl Rest {
         self.quiet_turns.set(if quiet { self.quiet_turns.get().saturating_add(1) } else { 0 });
     }
 
+    /// True when there is nothing to look after, and has not been for a while.
+    pub(crate) fn is_due(&self) -> bool {
+        self.quiet_turns.get() >= QUIET_TURNS && !self.is_stirred.get()
+    }
+
     /// Returns when something has come, if there is nothing to look after; true when time was spent so.
     pub(crate) async fn rest(&self) -> bool {
-        if self.quiet_turns.get() < QUIET_TURNS || self.is_stirred.get() {
+        if !self.is_due() {
             return false;
         }
         self.is_resting.set(true);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use rhumb_codec::field::Known;
 use rhumb_codec::head::{Content as Body, Method, RequestHead, ResponseHead};
 use rhumb_telemetry::metrics::{BackendId, RuleId};
-use rhumb_telemetry::sightings::{CONTENT_BYTES, Content};
+use rhumb_telemetry::sightings::{CONTENT_BYTES, Content, Parties};
 use rhumb_telemetry::signals::Seen;
 use rhumb_telemetry::{Record, WorkerSightings, WorkerSignals};
 
@@ -61,8 +61,17 @@ pub(crate) fn count(
         let response_type = exchange.rsp.fields.get(Known::ContentType).unwrap_or_default();
         let request = exchange.pump.replay.whole();
         let content = Content { request_type, response_type, request, response: exchange.pump.glanced() };
-        let caller = if exchange.connection.mesh.is_some() { seen.source } else { "" };
-        sightings.borrow_mut().see(record, caller, &content);
+        let parties = match exchange.connection.mesh.as_deref() {
+            None => Parties::default(),
+            Some(mesh) => {
+                let is_served = mesh.is_inbound();
+                let is_in_mesh =
+                    is_served || outcome.backend.as_ref().is_some_and(|backend| backend.mesh.is_some());
+                let service = if is_in_mesh { seen.target } else { "" };
+                Parties { caller: seen.source, service, is_served }
+            }
+        };
+        sightings.borrow_mut().see(record, &parties, &content);
     }
 }
 

@@ -518,6 +518,11 @@ async fn housekeeping(worker: Rc<Worker>) {
     let mut seen = (0, 0, 0);
     let mut told = Told::new(&worker);
     loop {
+        if worker.rest.is_due()
+            && let Some(sightings) = &worker.sightings
+        {
+            sightings.borrow_mut().rest();
+        }
         if worker.rest.rest().await {
             // All that was left out meanwhile is due.
             (swept, ticked) = (Instant::now() - SWEEP, Instant::now() - LOG_TICK);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rhumb_telemetry::access_log::{Format, QueryLog, Sink};
 use rhumb_telemetry::record::{Protocol, Record, Scheme, StatusSource, Timing, TlsRecord};
-use rhumb_telemetry::sightings::Content;
+use rhumb_telemetry::sightings::{Content, Parties};
 use rhumb_telemetry::signals::{BUDGET, Seen};
 use rhumb_telemetry::{AccessLog, AccessLogConfig, Board, IdSource, Lookout, Registry, TraceContext};
 
@@ -63,7 +63,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let mut sightings = Lookout::new(7, &registry).worker();
     let content = Content { request_type: b"", response_type: b"application/json", ..Content::default() };
-    measure("sightings of APIs", |_| sightings.see(black_box(&plain), "", &content));
+    let parties = Parties::default();
+    measure("sightings of APIs", |_| sightings.see(black_box(&plain), &parties, &content));
     let formats = [
         ("JSON line", Format::Json, QueryLog::Omitted, &plain),
         ("JSON line, query", Format::Json, QueryLog::Redacted, &plain),

@@ -37,6 +37,20 @@ pub const CONTENT_BYTES: usize = 4 << 10;
 /// Responses in a second of which a worker looks whether it knows what is in those of their kind.
 const LOOKS: u32 = 500;
 
+/// Who has to do with an exchange.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Parties<'a> {
+    /// Who asked, of the mesh, where there is no consumer.
+    pub caller: &'a str,
+    /// `NAMESPACE/NAME:PORT` of the service that was asked; empty outside of a mesh.
+    pub service: &'a str,
+    /// This process answers for that service.
+    pub is_served: bool,
+}
+
+/// What a worker has answered that rests: every wish.
+const AT_REST: u64 = u64::MAX;
+
 /// What of an exchange is not in its record.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Content<'a> {
@@ -53,7 +67,9 @@ pub struct Content<'a> {
 /// Requests of one shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sighting {
-    /// Authority of the target URI.
+    /// A number for the shape, which stays the same as long as the process lives.
+    pub shape: u64,
+    /// Authority of the target URI; of a service of the mesh [its own](authority_of), by whatever name it was called.
     pub host: Box<str>,
     /// Method.
     pub method: Box<str>,
@@ -69,6 +85,10 @@ pub struct Sighting {
     pub response_type: Box<str>,
     /// Who asked: a consumer, or a workload of the mesh.
     pub caller: Box<str>,
+    /// `NAMESPACE/NAME:PORT` of the service that was asked; empty outside of a mesh.
+    pub service: Box<str>,
+    /// This process answers for that service.
+    pub is_served: bool,
     /// Route and template that took them.
     pub route: (Box<str>, Box<str>),
     /// Content of one of them.
@@ -128,6 +148,11 @@ impl Lookout {
         Asked { lookout: self, number: self.asked.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
+    /// Counts requests that were not looked at.
+    pub fn note_dropped(&self, requests: u64) {
+        self.dropped.add(requests);
+    }
+
     /// What was handed over since the last call.
     pub fn fetch(&self) -> Vec<Sighting> {
         std::mem::take(&mut *self.lock())
@@ -172,20 +197,22 @@ pub struct WorkerSightings {
 }
 
 impl WorkerSightings {
-    /// Looks at an exchange that a backend has answered; others are none of an API's. `caller`: of the mesh, where there
-    /// is no consumer.
-    pub fn see(&mut self, record: &Record<'_>, caller: &str, content: &Content<'_>) {
+    /// Looks at an exchange that a backend has answered; others are none of an API's.
+    pub fn see(&mut self, record: &Record<'_>, parties: &Parties<'_>, content: &Content<'_>) {
         if record.upstream_status.is_none() || record.path.len() > TEXT {
             return;
         }
         let query = record.query.filter(|query| query.len() <= TEXT).unwrap_or_default();
-        let caller = if record.consumer.is_empty() { caller } else { record.consumer };
+        let caller = if record.consumer.is_empty() { parties.caller } else { record.consumer };
         let seed = self.lookout.seed;
         let mut key = fold(bytes(seed, record.authority), shape_of(seed, record.path));
         key = fold(key, bytes(seed, record.method) ^ u64::from(record.status) << 48);
         key =
             fold(key, bytes(seed, content.request_type) ^ bytes(seed, content.response_type).rotate_left(32));
         key = fold(key, bytes(seed, caller.as_bytes()));
+        if !parties.service.is_empty() {
+            key = fold(key, bytes(seed, parties.service.as_bytes()) ^ u64::from(parties.is_served));
+        }
         if !query.is_empty() {
             for name in names(query) {
                 key = fold(key, bytes(seed, name));
@@ -199,7 +226,7 @@ impl WorkerSightings {
             }
             return;
         }
-        self.first_seen(key, record, query, caller, content);
+        self.first_seen(key, record, query, &Parties { caller, ..*parties }, content);
     }
 
     #[cold]
@@ -208,9 +235,10 @@ impl WorkerSightings {
         key: u64,
         record: &Record<'_>,
         query: &[u8],
-        caller: &str,
+        parties: &Parties<'_>,
         content: &Content<'_>,
     ) {
+        self.wake();
         if self.shapes.len() >= SHAPES {
             self.dropped += 1;
             return;
@@ -234,15 +262,19 @@ impl WorkerSightings {
                 && is_json(content.request_type)
         });
         self.contents += usize::from(copied.is_some());
+        let own_authority = authority_of(parties.service);
         let sighting = Sighting {
-            host: host.into(),
+            shape: key,
+            host: own_authority.map_or_else(|| host.into(), Into::into),
             method: method.into(),
             path: path.into(),
             query: parameters,
             status: record.status,
             request_type: media_type(content.request_type).to_ascii_lowercase().into(),
             response_type: media_type(content.response_type).to_ascii_lowercase().into(),
-            caller: caller.into(),
+            caller: parties.caller.into(),
+            service: parties.service.into(),
+            is_served: parties.is_served,
             route: (record.route.into(), record.rule.into()),
             content: copied.map(Into::into),
             response: content.response.map(Into::into),
@@ -297,6 +329,19 @@ impl WorkerSightings {
         }
     }
 
+    /// Hands over what was gathered, and has nothing to tell until something is seen again: nobody waits for a worker that
+    /// rests.
+    pub fn rest(&mut self) {
+        self.hand_over();
+        self.answered.store(AT_REST, Ordering::Release);
+    }
+
+    fn wake(&self) {
+        if self.answered.load(Ordering::Relaxed) == AT_REST {
+            self.answered.store(self.lookout.asked.load(Ordering::Relaxed), Ordering::Release);
+        }
+    }
+
     fn hand_over(&mut self) {
         let mut dropped = std::mem::take(&mut self.dropped);
         self.contents = 0;
@@ -328,6 +373,21 @@ impl fmt::Debug for WorkerSightings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerSightings").field("shapes", &self.shapes.len()).finish_non_exhaustive()
     }
+}
+
+/// The authority of a service of the mesh, as those who call it by its whole name write it. `service`: `NAMESPACE/NAME:PORT`.
+pub fn authority_of(service: &str) -> Option<String> {
+    let (namespace, rest) = service.split_once('/')?;
+    let (name, port) = rest.rsplit_once(':')?;
+    let is_name = |part: &str| !part.is_empty() && !part.contains('/');
+    if !is_name(namespace) || !is_name(name) {
+        return None;
+    }
+    Some(match port {
+        // RFC 9110 §4.2.3: the usual port is left out.
+        "80" => format!("{name}.{namespace}.svc.cluster.local"),
+        port => format!("{name}.{namespace}.svc.cluster.local:{port}"),
+    })
 }
 
 fn is_json(media: &[u8]) -> bool {
@@ -430,9 +490,17 @@ mod tests {
         let mut worker = lookout.worker();
         for number in 0..100 {
             let path = format!("/users/{number}/orders");
-            worker.see(&record(path.as_bytes(), Some(b"page=1&size=2&page=3")), "", &Content::default());
+            worker.see(
+                &record(path.as_bytes(), Some(b"page=1&size=2&page=3")),
+                &Parties::default(),
+                &Content::default(),
+            );
         }
-        worker.see(&Record { upstream_status: None, ..record(b"/nobody", None) }, "", &Content::default());
+        worker.see(
+            &Record { upstream_status: None, ..record(b"/nobody", None) },
+            &Parties::default(),
+            &Content::default(),
+        );
         let begun = Instant::now();
         worker.tick(begun);
         assert!(lookout.fetch().is_empty());
@@ -458,7 +526,7 @@ mod tests {
             // Names, not values: letters only.
             let name: String =
                 number.to_string().bytes().map(|digit| char::from(digit - b'0' + b'g')).collect();
-            worker.see(&record(format!("/{name}").as_bytes(), None), "", &content);
+            worker.see(&record(format!("/{name}").as_bytes(), None), &Parties::default(), &content);
         }
         assert_eq!(worker.shapes.len(), SHAPES);
         worker.hand_over();
@@ -483,8 +551,8 @@ mod tests {
         assert_eq!((0..26u8).filter(|n| wants(&format!("/x/{}", letter(*n)), json)).count(), CONTENTS - 27);
         let path = b"/users/3";
         let content = Content { response: Some(br#"{"id": 3}"#), ..Content::default() };
-        worker.see(&record(path, None), "", &Content::default());
-        worker.see(&record(path, None), "", &content);
+        worker.see(&record(path, None), &Parties::default(), &Content::default());
+        worker.see(&record(path, None), &Parties::default(), &content);
         // Who asks need not wait for the ten seconds.
         let asked = lookout.ask();
         assert!(!asked.is_answered() && lookout.fetch().is_empty());
@@ -492,5 +560,43 @@ mod tests {
         assert!(asked.is_answered());
         let seen = lookout.fetch();
         assert_eq!((seen.len(), seen[0].count, seen[0].response.as_deref()), (1, 2, content.response));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_worker_that_rests_and_what_it_saw_is_told_before() {
+        let registry = Registry::new();
+        let lookout = Lookout::new(7, &registry);
+        let mut worker = lookout.worker();
+        worker.see(&record(b"/users", None), &Parties::default(), &Content::default());
+        worker.rest();
+        assert_eq!(lookout.fetch().len(), 1);
+        assert!(lookout.ask().is_answered());
+        worker.see(&record(b"/users", None), &Parties::default(), &Content::default());
+        let asked = lookout.ask();
+        assert!(!asked.is_answered(), "it has something to tell");
+        worker.look();
+        assert!(asked.is_answered());
+        assert_eq!(lookout.fetch().len(), 1);
+    }
+
+    #[test]
+    fn a_service_of_the_mesh_has_one_host_by_whatever_name_it_is_called() {
+        let registry = Registry::new();
+        let lookout = Lookout::new(7, &registry);
+        let mut worker = lookout.worker();
+        let parties = |service, is_served| Parties { caller: "shop/web", service, is_served };
+        for authority in [&b"orders"[..], b"10.0.0.7:9000"] {
+            let record = Record { authority, ..record(b"/users", None) };
+            worker.see(&record, &parties("shop/orders:80", true), &Content::default());
+        }
+        worker.see(&record(b"/users", None), &parties("shop/orders:8080", false), &Content::default());
+        worker.hand_over();
+        let mut seen: Vec<_> = lookout.fetch().iter().map(|one| (one.host.clone(), one.is_served)).collect();
+        seen.sort();
+        seen.dedup();
+        let (usual, other) =
+            ("orders.shop.svc.cluster.local".into(), "orders.shop.svc.cluster.local:8080".into());
+        assert_eq!(seen, [(usual, true), (other, false)]);
+        assert_eq!(["", "shop", "shop/", "/a:1", "a/b/c:1"].map(authority_of), [const { None }; 5]);
     }
 }
