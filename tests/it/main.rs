@@ -12,6 +12,8 @@ mod documents;
 mod embedded;
 mod ext_authz;
 mod fleet;
+mod fleet_apis;
+mod fleet_rest;
 mod gate;
 mod grpc;
 mod h2_attacks;

@@ -17,6 +17,9 @@ pub const MAX_REPORT: usize = 1 << 20;
 /// The most that one report tells of each: checks, certificates, events.
 pub const MAX_ITEMS: usize = 64;
 
+/// The most kinds of requests that one report tells of.
+pub const MAX_SEEN: usize = 256;
+
 /// Something to tell.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Report {
@@ -32,6 +35,9 @@ pub struct Report {
     /// What was asked for.
     #[prost(message, repeated, tag = "4")]
     pub told: Vec<Told>,
+    /// Requests by which it is found out which APIs there are, each kind as `rhumb-signals` writes it; in reports of their own.
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    pub seen: Vec<bytes::Bytes>,
 }
 
 /// How a proxy stands.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_agent::ads::report::{
-    Certificate, Check, Event, MAX_ITEMS, MAX_REPORT, Report, SPAN, Span, Standing,
+    Certificate, Check, Event, MAX_ITEMS, MAX_REPORT, MAX_SEEN, Report, SPAN, Span, Standing,
 };
 use rhumb_agent::{Agent, NoReports, Reports};
 use rhumb_base::rng::Rng;
@@ -37,6 +37,9 @@ const UNHEARD: Duration = Duration::from_secs(300);
 /// How long requests that somebody looks at are put together for.
 const TOGETHER: Duration = Duration::from_millis(50);
 
+/// Requests that are told of in one report take at most. **Unit**: bytes.
+const SEEN_BYTES: usize = MAX_REPORT / 2;
+
 /// How often findings are told again whose details alone have changed, in spans.
 const DETAILS: u32 = 6;
 
@@ -55,6 +58,10 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// Tells over the connection of an agent.
     pub(crate) fn new(agent: Arc<Agent>, node: String, admin: Arc<Admin>) -> Self {
+        // What is seen before a control plane is there is told when it is.
+        if let Some(history) = &admin.history {
+            history.finder().share();
+        }
         Self { agent, node, admin, rng: Rng::from_os(), told: Standing::default(), spans: 0 }
     }
 
@@ -102,12 +109,10 @@ impl Reporter {
                 () = tokio::time::sleep_until(due) => {
                     let report = self.report();
                     due = self.next();
-                    if report == Report::default() {
-                        continue;
+                    if report != Report::default() {
+                        self.send(&reports, report);
                     }
-                    let is_sent = prost::Message::encoded_len(&report) <= MAX_REPORT && reports.send(report);
-                    let result = if is_sent { "sent" } else { "dropped" };
-                    self.admin.registry.counter(Metric::Reports, &[result]).add(1);
+                    self.tell_seen(&reports);
                 }
                 question = reports.question() => match question {
                     Some(question) => watched.take(question),
@@ -119,6 +124,37 @@ impl Reporter {
                     tokio::time::sleep(TOGETHER).await;
                 }
             }
+        }
+    }
+
+    /// Sends a report; false when that is lost.
+    fn send(&self, reports: &Reports, report: Report) -> bool {
+        let is_sent = prost::Message::encoded_len(&report) <= MAX_REPORT && reports.send(report);
+        let result = if is_sent { "sent" } else { "dropped" };
+        self.admin.registry.counter(Metric::Reports, &[result]).add(1);
+        is_sent
+    }
+
+    /// Tells of requests by which it is found out which APIs there are; what finds no room waits.
+    fn tell_seen(&self, reports: &Reports) {
+        let Some(finder) = self.history().map(|history| history.finder()) else { return };
+        let mut untold = finder.take_untold(unix_ms() / 1000);
+        while !untold.is_empty() {
+            let (mut seen, mut length) = (Vec::new(), 0);
+            for one in untold.iter().take(MAX_SEEN) {
+                let written = one.write();
+                length += written.len();
+                if length > SEEN_BYTES && !seen.is_empty() {
+                    break;
+                }
+                seen.push(written.into());
+            }
+            let rest = untold.split_off(seen.len());
+            if !self.send(reports, Report { seen, ..Report::default() }) {
+                untold.extend(rest);
+                return finder.put_back(untold);
+            }
+            untold = rest;
         }
     }
 

@@ -41,7 +41,7 @@ use crate::reload::{self, Live};
 use crate::remote::{self, Member};
 use crate::scales::{Scales, WEIGH};
 use crate::signal::{Signal, Signals};
-use crate::signals::Recorder;
+use crate::signals::{self, Recorder};
 use crate::supervisor::{Ended, Supervisor, default_workers, raise_descriptor_limit};
 use crate::systemd::{self, Notify};
 use crate::upgrade::{Failed, Origin, Predecessor, Successor};
@@ -162,8 +162,8 @@ async fn control(
     }
     let shared = Shared {
         current: Current::default(),
-        signals: process.signals.as_ref().map(|signals| crate::signals::board(signals, &registry)),
-        lookout: process.signals.as_ref().and_then(|signals| crate::signals::lookout(signals, &registry)),
+        signals: process.signals.as_ref().map(|signals| signals::board(signals, &registry)),
+        lookout: process.signals.as_ref().and_then(|signals| signals::lookout(signals, &registry)),
         registry,
         origin: Instant::now(),
         connections: Arc::default(),
@@ -373,13 +373,7 @@ async fn control(
             }
             _ = look.tick(), if opening.is_some() => None,
             // Nothing is taken or refused meanwhile, and nothing counted.
-            // A rest may be over before it was seen here: then the recorder alone has seen it.
-            () = shared.awake.any(), if !is_awake || recorder.as_ref().is_some_and(Recorder::rests) => {
-                if let Some(recorder) = &recorder {
-                    recorder.wake();
-                }
-                None
-            }
+            () = signals::awakening(&shared.awake, recorder.as_ref(), is_awake) => None,
             _ = weigh.tick(), if is_awake => {
                 scales.weigh(live.settings());
                 None

@@ -169,6 +169,19 @@ impl Drop for Recorder {
     }
 }
 
+/// Returns when workers are awake and it is not known here: they were not when it was looked last (`was_awake`), or the recorder
+/// has seen them rest since. It is told. **Cancel**: nothing is lost.
+pub(crate) async fn awakening(awake: &Awake, recorder: Option<&Recorder>, was_awake: bool) {
+    // A rest may be over before anybody else has looked: then the recorder alone has seen it, and would sleep on.
+    if was_awake && !recorder.is_some_and(Recorder::rests) {
+        return std::future::pending().await;
+    }
+    awake.any().await;
+    if let Some(recorder) = recorder {
+        recorder.wake();
+    }
+}
+
 struct Keeper {
     history: Arc<History>,
     /// A file that is not opened yet.
@@ -299,4 +312,63 @@ fn state_file() -> Option<PathBuf> {
 /// Seconds since 1970.
 fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rhumb_telemetry::Record;
+    use rhumb_telemetry::signals::Seen;
+
+    /// How long something may take on a loaded machine; the recorder would sleep for longer.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn until(what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn traffic_after_a_rest_that_nobody_else_has_seen_is_recorded() {
+        let registry = Registry::new();
+        let settings = Signals::default();
+        let board = board(&settings, &registry);
+        let awake = Arc::new(Awake::default());
+        let with = (Current::default(), Arc::clone(&awake));
+        let recorder = Recorder::start(Arc::clone(&board), &settings, true, None, &registry, with).unwrap();
+        until("it rests, since nobody is awake", || recorder.rests());
+
+        // A worker has something to do before the process has looked whether all rest: it thinks that they were awake all along.
+        awake.add();
+        let mut worker = board.worker();
+        worker.count(
+            &Record { status: 200, upstream_status: Some(200), ..Record::default() },
+            &Seen {
+                rule: registry.rule("default/web", "/"),
+                backend: None,
+                endpoint: None,
+                source: "gateway",
+                target: "default/web",
+                is_mutual: false,
+                plan: "",
+            },
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let told = runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, awakening(&awake, Some(&recorder), true)).await
+        });
+        assert!(told.is_ok(), "nobody tells the recorder");
+        until("it looks", || !recorder.rests());
+        until("what came is recorded", || {
+            recorder.history().now(Duration::from_secs(60)).golden.requests == 1
+        });
+        // It is told once: who runs the process does nothing while all is known.
+        let again = runtime.block_on(async {
+            tokio::time::timeout(Duration::ZERO, awakening(&awake, Some(&recorder), true)).await
+        });
+        assert!(again.is_err());
+    }
 }

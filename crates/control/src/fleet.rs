@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rhumb_ads::report::{Look, MAX_ITEMS, Report, Standing};
+use bytes::Bytes;
+use rhumb_ads::report::{Look, MAX_ITEMS, MAX_SEEN, Report, Standing};
 use rhumb_signals::{Event, History, Level, Reporter};
 
 use crate::caller::Caller;
@@ -25,6 +26,9 @@ const MAX_TEXT: usize = 1_024;
 
 /// What comes before the name of a workload in the name of a proxy.
 const SIDECAR: &str = "sidecar/";
+
+/// Kinds of documents that rules are in.
+const ROUTES: [&str; 2] = ["HTTPRoute", "GRPCRoute"];
 
 /// What proxies tell.
 #[derive(Debug)]
@@ -63,6 +67,8 @@ struct Counts {
     foreign: AtomicU64,
     late: AtomicU64,
     overflow: AtomicU64,
+    seen: AtomicU64,
+    foreign_seen: AtomicU64,
 }
 
 /// How much was told since the start.
@@ -74,6 +80,8 @@ pub struct Figures {
     pub bytes: u64,
     /// Series by what became of them: taken over, none of the reporter's business, too late, without room.
     pub series: [(&'static str, u64); 4],
+    /// Kinds of requests by what became of them: taken over, none of the reporter's business.
+    pub sightings: [(&'static str, u64); 2],
 }
 
 impl Fleet {
@@ -133,7 +141,8 @@ impl Fleet {
             ("late", of(&counts.late)),
             ("overflow", of(&counts.overflow)),
         ];
-        Figures { reports: of(&counts.reports), bytes: of(&counts.bytes), series }
+        let sightings = [("taken", of(&counts.seen)), ("foreign", of(&counts.foreign_seen))];
+        Figures { reports: of(&counts.reports), bytes: of(&counts.bytes), series, sightings }
     }
 
     /// Takes a report over. `proxy`: what the proxy is called, known from its first report.
@@ -167,6 +176,9 @@ impl Fleet {
                 self.counts.overflow.fetch_add(taken.overflow, Ordering::Relaxed);
             }
         }
+        if !report.seen.is_empty() {
+            self.hear(hub, &reporter(hub, caller, &from.node), &report.seen);
+        }
         for event in report.events.into_iter().take(MAX_ITEMS) {
             #[allow(clippy::cast_precision_loss)] // seconds
             let now = unix_ms() as f64 / 1000.0;
@@ -185,6 +197,20 @@ impl Fleet {
                 proxy: Some(proxy.to_string()),
             });
         }
+    }
+
+    /// Takes over what somebody has seen of APIs.
+    fn hear(&self, hub: &Hub, reporter: &Reporter, seen: &[Bytes]) {
+        let told = seen.get(..MAX_SEEN).unwrap_or(seen);
+        let is_route = |name: &str| {
+            let Some((namespace, name)) = name.split_once('/') else { return false };
+            let keys = ROUTES.map(|kind| Key::new(kind, namespace, name));
+            hub.with(|core| keys.iter().any(|key| core.library().get(key).is_some()))
+        };
+        let heard = self.history.finder().hear(reporter, told, unix_ms() / 1000, is_route);
+        self.counts.seen.fetch_add(heard.taken, Ordering::Relaxed);
+        let foreign = heard.foreign + (seen.len() - told.len()) as u64;
+        self.counts.foreign_seen.fetch_add(foreign, Ordering::Relaxed);
     }
 
     /// A stream has ended.

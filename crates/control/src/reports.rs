@@ -79,7 +79,11 @@ async fn serve(
             }
         };
         let Ok(Some(report)) = report else { break };
-        let is_asked_for = report.standing.is_none() && report.spans.is_empty() && report.events.is_empty();
+        let is_asked_for = !report.told.is_empty()
+            && report.standing.is_none()
+            && report.spans.is_empty()
+            && report.events.is_empty()
+            && report.seen.is_empty();
         if is_asked_for && !told.takes() {
             continue;
         }

@@ -27,6 +27,7 @@ use crate::matches::{self, Filter};
 use crate::mesh;
 use crate::policies::{self, Attached, Chains, Level, Policies, Settings, at_place, chains};
 use crate::report::{Event, Report};
+use crate::templates;
 use crate::trace::{Changes, Read};
 
 /// What rules are made with.
@@ -299,8 +300,7 @@ impl<'a> Maker<'a, '_> {
                 let session = self.backends.traffic.make(doc, written, &owner, self.report);
                 found.iter_mut().for_each(|found| found.session.clone_from(&session));
             }
-            let template: Arc<str> =
-                rule.matches.first().map_or_else(String::new, |matched| matched.path().to_string()).into();
+            let template: Arc<str> = templates::template(&rule.matches).into();
             let matches: Box<[RequestMatch]> = rule.matches.clone().into();
             let invalid = match &broken {
                 None if rule.is_broken => Some(self.broken(doc)),

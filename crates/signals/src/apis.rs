@@ -4,8 +4,14 @@
 //! siblings look alike, with the same methods and the same names below them, or where there are more than a hundred, they
 //! become one. All of it is bounded: what
 //! finds no room is dropped and counted.
+//!
+//! What one process saw may be told to another ([`Finder::share`]), which puts it together with what others saw
+//! ([`Finder::hear`]).
 
+mod glimpse;
 mod tree;
+mod outbox;
+mod fleet;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,15 +20,29 @@ use rhumb_telemetry::Lookout;
 use rhumb_telemetry::sightings::{Asked, Sighting};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+pub use fleet::Heard;
+use glimpse::{Fields, Glimpse};
+use outbox::Outbox;
+pub use outbox::Untold;
 use tree::Node;
 
-/// Hosts that are told apart at most.
-const HOSTS: usize = 64;
+/// How much is told apart.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// Hosts at most.
+    hosts: usize,
+    /// Segments in all trees at most.
+    nodes: usize,
+}
 
-/// Segments in all trees at most.
-const NODES: usize = 20_000;
+impl Room {
+    /// Of what one process sees.
+    const PROCESS: Self = Self { hosts: 64, nodes: 20_000 };
+
+    /// Of what all processes of a control plane see.
+    const FLEET: Self = Self { hosts: 1_024, nodes: 50_000 };
+}
 
 /// Routes whose last use is known at most.
 const ROUTES: usize = 10_000;
@@ -31,11 +51,28 @@ const ROUTES: usize = 10_000;
 pub(crate) const VALUES: usize = 32;
 
 /// What was found out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Finder {
     inner: Mutex<Inner>,
+    room: Room,
     /// Where workers hand over what they see.
     lookout: OnceLock<Arc<Lookout>>,
+    outbox: Mutex<Outbox>,
+}
+
+impl Default for Finder {
+    fn default() -> Self {
+        Self::with(Room::PROCESS)
+    }
+}
+
+/// Who tells of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Who answers for the host, or a gateway in front of it.
+    BySelf,
+    /// Who calls it.
+    ByCaller,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -43,6 +80,9 @@ struct Inner {
     /// When it began to look. Unit: seconds since 1970.
     since: u64,
     hosts: BTreeMap<String, Node>,
+    /// Hosts of which callers alone tell.
+    #[serde(default)]
+    called: BTreeMap<String, Node>,
     /// When a rule was last used, by route and template.
     routes: BTreeMap<String, u64>,
     nodes: usize,
@@ -88,22 +128,10 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// Looks at a content: names of its fields are kept, and nothing else of it.
-    fn look_into(&mut self, content: &[u8]) {
-        let objects = match serde_json::from_slice(content) {
-            Ok(Value::Array(all)) => {
-                self.lists += 1;
-                all
-            }
-            Ok(one) => vec![one],
-            Err(_) => return,
-        };
-        for object in objects.iter().filter_map(Value::as_object).take(VALUES) {
-            self.contents += 1;
-            for name in object.keys().filter(|name| name.len() <= NAME) {
-                note(&mut self.fields, name, 1);
-            }
-        }
+    fn look_into(&mut self, seen: &Fields) {
+        self.contents += seen.objects;
+        self.lists += seen.lists;
+        seen.names.iter().for_each(|(name, count)| note(&mut self.fields, name, *count));
     }
 
     fn join(&mut self, other: &Self) {
@@ -116,35 +144,28 @@ impl Answered {
 }
 
 impl Seen {
-    fn add(&mut self, sighting: &Sighting) {
-        let count = sighting.count;
+    fn add(&mut self, glimpse: &Glimpse) {
+        let count = glimpse.count;
         if self.requests == 0 {
-            self.first = sighting.at;
-            self.example = sighting.path.to_string();
+            self.first = glimpse.at;
+            self.example.clone_from(&glimpse.path);
         }
         self.requests += count;
-        self.last = self.last.max(sighting.at);
-        if self.statuses.len() < VALUES || self.statuses.contains_key(&sighting.status) {
-            let answered = self.statuses.entry(sighting.status).or_default();
+        self.last = self.last.max(glimpse.at);
+        if self.statuses.len() < VALUES || self.statuses.contains_key(&glimpse.status) {
+            let answered = self.statuses.entry(glimpse.status).or_default();
             answered.requests += count;
-            note(&mut answered.types, &sighting.response_type, count);
-            if let Some(content) = &sighting.response {
-                answered.look_into(content);
-            }
+            note(&mut answered.types, &glimpse.response_type, count);
+            answered.look_into(&glimpse.answered);
         }
-        note(&mut self.request_types, &sighting.request_type, count);
-        note(&mut self.callers, &sighting.caller, count);
-        note(&mut self.routes, &sighting.route.0, count);
-        for name in &sighting.query {
+        note(&mut self.request_types, &glimpse.request_type, count);
+        note(&mut self.callers, &glimpse.caller, count);
+        note(&mut self.routes, &glimpse.route, count);
+        for name in &glimpse.query {
             note(&mut self.query, name, count);
         }
-        let content = sighting.content.as_deref();
-        if let Some(Value::Object(fields)) = content.and_then(|bytes| serde_json::from_slice(bytes).ok()) {
-            self.contents += 1;
-            for name in fields.keys().filter(|name| name.len() <= NAME) {
-                note(&mut self.fields, name, 1);
-            }
-        }
+        self.contents += glimpse.sent.objects;
+        glimpse.sent.names.iter().for_each(|(name, count)| note(&mut self.fields, name, *count));
     }
 
     /// Takes over what another, which turned out to be the same, was seen to do.
@@ -171,9 +192,6 @@ impl Seen {
         self.contents += other.contents;
     }
 }
-
-/// Longest name of a field that is kept. Unit: bytes.
-const NAME: usize = 128;
 
 fn note(values: &mut BTreeMap<String, u64>, name: &str, count: u64) {
     if name.is_empty() {
@@ -249,6 +267,23 @@ pub struct Declared {
 }
 
 impl Finder {
+    /// One that puts together what many processes see.
+    pub fn of_fleet() -> Self {
+        Self::with(Room::FLEET)
+    }
+
+    fn with(room: Room) -> Self {
+        Self { inner: Mutex::default(), room, lookout: OnceLock::new(), outbox: Mutex::default() }
+    }
+
+    /// It looks from here on, if it has not before. `now`: seconds since 1970.
+    pub fn begin(&self, now: u64) {
+        let mut inner = self.lock();
+        if inner.since == 0 {
+            inner.since = now;
+        }
+    }
+
     /// Takes over what was kept by [`Finder::keep`]; nothing happens where that is damaged.
     pub fn load(&self, kept: &[u8]) {
         if let Ok(kept) = serde_json::from_slice::<Inner>(kept) {
@@ -287,26 +322,66 @@ impl Finder {
 
     /// Looks at what workers saw. `now`: seconds since 1970.
     pub fn look(&self, sightings: &[Sighting], now: u64) {
+        let glimpses: Vec<_> =
+            sightings.iter().map(|sighting| (Told::BySelf, Glimpse::of(sighting))).collect();
+        let of_apis = self.see(&glimpses, now);
+        let mut outbox = self.outbox();
+        if !outbox.is_wanted {
+            return;
+        }
+        let mut dropped = 0;
+        for ((sighting, (_, glimpse)), is_of_api) in sightings.iter().zip(glimpses).zip(of_apis) {
+            if is_of_api && !outbox.add(sighting.shape, glimpse) {
+                dropped += sighting.count;
+            }
+        }
+        if let Some(lookout) = self.lookout.get().filter(|_| dropped > 0) {
+            lookout.note_dropped(dropped);
+        }
+    }
+
+    /// From here on what is seen waits to be told to somebody else too.
+    pub fn share(&self) {
+        self.outbox().is_wanted = true;
+    }
+
+    /// What is to be told to somebody else. `now`: seconds since 1970.
+    pub fn take_untold(&self, now: u64) -> Vec<Untold> {
+        self.outbox().take(now)
+    }
+
+    /// Takes back what could not be told.
+    pub fn put_back(&self, untold: Vec<Untold>) {
+        self.outbox().put_back(untold);
+    }
+
+    /// Takes over what was seen; says of each whether it is of an API.
+    fn see(&self, glimpses: &[(Told, Glimpse)], now: u64) -> Vec<bool> {
         let mut inner = self.lock();
         if inner.since == 0 {
             inner.since = now;
         }
-        inner.is_changed |= !sightings.is_empty();
+        inner.is_changed |= !glimpses.is_empty();
+        let mut of_apis = vec![false; glimpses.len()];
         // What is there is known before it is judged what there is none of: workers tell both in no order.
-        let (nothing, there): (Vec<_>, Vec<_>) =
-            sightings.iter().partition(|sighting| is_nothing(sighting.status));
-        for sighting in there.into_iter().chain(nothing) {
-            inner.see(sighting);
+        for is_of_nothing in [false, true] {
+            for ((told, glimpse), is_of_api) in glimpses.iter().zip(&mut of_apis) {
+                if glimpse.is_of_nothing() == is_of_nothing {
+                    *is_of_api = inner.see(*told, glimpse, self.room);
+                }
+            }
         }
+        of_apis
     }
 
     /// What was found out. `rules`: route and template of each rule of the configuration.
     pub fn apis<'r>(&self, rules: impl Iterator<Item = (&'r str, &'r str)>) -> Apis {
         let inner = self.lock();
         let mut operations = Vec::new();
-        for (host, tree) in &inner.hosts {
+        for (host, tree) in inner.hosts.iter().chain(&inner.called) {
             tree.visit(&mut |path, method, seen| operations.push(operation(host, path, method, seen)));
         }
+        operations.sort_by(|a, b| a.host.cmp(&b.host));
         let mut routes: Vec<_> = rules
             .map(|(route, template)| Declared {
                 route: route.to_owned(),
@@ -322,42 +397,56 @@ impl Finder {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Inner {
-    fn see(&mut self, sighting: &Sighting) {
-        let host = sighting.host.to_ascii_lowercase();
-        // Who tries paths is not to be taken for an API.
-        if is_nothing(sighting.status)
-            && !self.hosts.get(&host).is_some_and(|tree| tree.knows(&sighting.path, &sighting.method))
-        {
-            return;
-        }
-        let (route, template) = &sighting.route;
-        let rule = rule(route, template);
-        if self.routes.len() < ROUTES || self.routes.contains_key(&rule) {
-            let last = self.routes.entry(rule).or_default();
-            *last = sighting.at.max(*last);
-        }
-        if !self.hosts.contains_key(&host) && self.hosts.len() >= HOSTS {
-            self.dropped += sighting.count;
-            return;
-        }
-        let tree = self.hosts.entry(host).or_default();
-        let mut room = NODES.saturating_sub(self.nodes);
-        match tree.find(&sighting.path, &mut room) {
-            Some(node) => node.operation(&sighting.method).add(sighting),
-            None => self.dropped += sighting.count,
-        }
-        self.nodes = NODES.saturating_sub(room);
-        let gone = tree.settle(&sighting.path);
-        self.nodes = self.nodes.saturating_sub(gone);
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// RFC 9110 §15.5.5, §15.5.6, §15.6.2: that is what there is none of.
-fn is_nothing(status: u16) -> bool {
-    matches!(status, 404 | 405 | 501)
+impl Inner {
+    /// Takes over what was seen, if it is of an API.
+    fn see(&mut self, told: Told, glimpse: &Glimpse, room: Room) -> bool {
+        let host = &glimpse.host;
+        let is_foreign = told == Told::ByCaller;
+        let trees = if is_foreign && !self.hosts.contains_key(host) { &self.called } else { &self.hosts };
+        // Who tries paths is not to be taken for an API.
+        if glimpse.is_of_nothing()
+            && !trees.get(host).is_some_and(|tree| tree.knows(&glimpse.path, &glimpse.method))
+        {
+            return false;
+        }
+        self.use_rule(glimpse);
+        if is_foreign && self.hosts.contains_key(host) {
+            return true;
+        }
+        if let Some(told_by_callers) = (!is_foreign).then(|| self.called.remove(host)).flatten() {
+            self.nodes = self.nodes.saturating_sub(told_by_callers.size() - 1);
+        }
+        let is_full = self.hosts.len() + self.called.len() >= room.hosts;
+        let trees = if is_foreign { &mut self.called } else { &mut self.hosts };
+        if is_full && !trees.contains_key(host) {
+            self.dropped += glimpse.count;
+            return true;
+        }
+        let tree = trees.entry(host.clone()).or_default();
+        let mut left = room.nodes.saturating_sub(self.nodes);
+        match tree.find(&glimpse.path, &mut left) {
+            Some(node) => node.operation(&glimpse.method).add(glimpse),
+            None => self.dropped += glimpse.count,
+        }
+        self.nodes = room.nodes.saturating_sub(left);
+        let gone = tree.settle(&glimpse.path);
+        self.nodes = self.nodes.saturating_sub(gone);
+        true
+    }
+
+    fn use_rule(&mut self, glimpse: &Glimpse) {
+        let rule = rule(&glimpse.route, &glimpse.rule);
+        if self.routes.len() < ROUTES || self.routes.contains_key(&rule) {
+            let last = self.routes.entry(rule).or_default();
+            *last = glimpse.at.max(*last);
+        }
+    }
 }
 
 fn rule(route: &str, template: &str) -> String {
@@ -466,7 +555,7 @@ mod tests {
             see(&finder, "GET", &format!("/{letters}/{letters}"));
         }
         let inner = finder.lock();
-        assert!(inner.nodes <= NODES, "{}", inner.nodes);
+        assert!(inner.nodes <= Room::PROCESS.nodes, "{}", inner.nodes);
         drop(inner);
         assert!(paths(&finder).len() < 100, "{:?}", &paths(&finder)[..20]);
         let kept = finder.keep().unwrap();

@@ -113,7 +113,7 @@ struct Gathered {
 impl History {
     /// A history in memory, of at most so many bytes.
     pub fn in_memory(board: Arc<Board>, limit: usize) -> Self {
-        Self::new(board, Shelf::in_memory(limit))
+        Self::new(board, Shelf::in_memory(limit), Finder::default())
     }
 
     /// A history in a file of at most so many bytes, which goes on where an earlier process has ended.
@@ -121,10 +121,10 @@ impl History {
     /// # Errors
     /// When the file cannot be used.
     pub fn in_file(board: Arc<Board>, path: &Path, limit: usize) -> Result<Self, ShelfError> {
-        Ok(Self::new(board, Shelf::in_file(path, limit)?))
+        Ok(Self::new(board, Shelf::in_file(path, limit)?, Finder::default()))
     }
 
-    fn new(board: Arc<Board>, shelf: Shelf) -> Self {
+    fn new(board: Arc<Board>, shelf: Shelf, finder: Finder) -> Self {
         let names = Names::load(&shelf);
         let next_event = shelf.ends(Kind::Events).map_or(0, |(_, last)| last + 1);
         let inner = Inner {
@@ -145,7 +145,7 @@ impl History {
             outbox: Outbox::default(),
             fleet: None,
         };
-        let history = Self { board, finder: Finder::default(), inner: Mutex::new(inner) };
+        let history = Self { board, finder, inner: Mutex::new(inner) };
         history.know_apis();
         history
     }
@@ -261,12 +261,17 @@ impl History {
         for (number, totals) in frame {
             inner.ten.frame.entry(number).or_default().add(&totals);
         }
+        self.keep_apis(inner, is_last);
+        inner.write(now, is_last)
+    }
+
+    /// Has what is known of APIs written once in a while.
+    fn keep_apis(&self, inner: &mut Inner, is_last: bool) {
         if (is_last || inner.looks.is_multiple_of(APIS_EVERY))
             && let Some(apis) = self.finder.keep()
         {
             inner.waiting.push(Write::Put(Kind::Apis, 0, apis));
         }
-        inner.write(now, is_last)
     }
 
     /// Notes that something happened.

@@ -243,6 +243,8 @@ metrics! {
         "Reports of proxies that the control plane has heard.";
     FleetSeries = "rhumb_fleet_series_total", Counter, "", ["result"],
         "Series in reports of proxies; foreign: none of the reporter's business.";
+    FleetSightings = "rhumb_fleet_sightings_total", Counter, "", ["result"],
+        "Kinds of requests that proxies told of to find APIs; foreign: none of the reporter's business.";
     FleetBytes = "rhumb_fleet_history_bytes", Gauge, "bytes", [],
         "What the history of all proxies takes.";
     Reports = "rhumb_reports_total", Counter, "", ["result"],

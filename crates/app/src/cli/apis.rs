@@ -21,7 +21,7 @@ use crate::print;
 ///
 /// Operations that were seen: host, method, template of the path, callers, last use. With OpenAPI files (3.0 and 3.1), what
 /// is declared and unused, what is seen and not declared (shadow), and what is seen to be other than declared (drift).
-/// Rules of the configuration that nobody uses are unused too.
+/// Rules of the configuration that nobody uses are unused too. A control plane tells what all of its proxies saw.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:

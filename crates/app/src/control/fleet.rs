@@ -76,6 +76,12 @@ impl FleetKeeper {
             }
         });
         let of = Arc::clone(&self.fleet);
+        registry.collect(Metric::FleetSightings, move |emit| {
+            for (result, count) in of.figures().sightings {
+                emit(&[result], number(count));
+            }
+        });
+        let of = Arc::clone(&self.fleet);
         registry.collect(Metric::FleetBytes, move |emit| {
             emit(&[], i64::try_from(of.history().bytes()).unwrap_or(i64::MAX));
         });

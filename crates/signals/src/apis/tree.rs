@@ -153,7 +153,7 @@ impl Node {
         self.is_learned |= other.is_learned;
     }
 
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         1 + self.names.values().map(Self::size).sum::<usize>()
             + self.value.as_ref().map_or(0, |value| value.size())
     }

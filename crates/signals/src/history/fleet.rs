@@ -16,6 +16,7 @@ use rhumb_telemetry::signals::{Dimension, Name, OTHER, Outcome, Totals};
 use rhumb_telemetry::{Board, Registry};
 
 use super::{DAY, HALF_A_LOOK_MS, HOUR, History, LOOK, MINUTE};
+use crate::apis::Finder;
 use crate::frame::Frame;
 use crate::shelf::{Shelf, ShelfError};
 use crate::tens;
@@ -84,7 +85,7 @@ impl Reporter {
     }
 
     /// `target`: `NAMESPACE/NAME:PORT`.
-    fn serves(&self, target: &str) -> bool {
+    pub(crate) fn serves(&self, target: &str) -> bool {
         let service = target.rsplit_once(':').map_or(target, |(service, _)| service);
         self.services.iter().any(|own| **own == *service)
     }
@@ -161,9 +162,7 @@ impl History {
     /// A history of what others count, in memory.
     pub fn of_fleet(limit: usize) -> Self {
         let board = Board::new(0, 1, &Registry::new());
-        let history = Self::in_memory(board, limit);
-        history.lock().fleet = Some(Fleet::default());
-        history
+        Self::new(board, Shelf::in_memory(limit), Finder::of_fleet()).hearing()
     }
 
     /// A history of what others count, in a file that outlives the process.
@@ -172,9 +171,12 @@ impl History {
     /// When the file cannot be used.
     pub fn of_fleet_in_file(path: &Path, limit: usize) -> Result<Self, ShelfError> {
         let board = Board::new(0, 1, &Registry::new());
-        let history = Self::new(board, Shelf::in_file(path, limit)?);
-        history.lock().fleet = Some(Fleet::default());
-        Ok(history)
+        Ok(Self::new(board, Shelf::in_file(path, limit)?, Finder::of_fleet()).hearing())
+    }
+
+    fn hearing(self) -> Self {
+        self.lock().fleet = Some(Fleet::default());
+        self
     }
 
     /// Takes over what somebody reports of a span that ended `age_ms` ago. `now_ms`: since 1970.
@@ -247,6 +249,8 @@ impl History {
         for (since, pending) in closed {
             inner.close_span(since, pending);
         }
+        self.finder.begin(now);
+        self.keep_apis(inner, is_last);
         inner.write(now_ms.saturating_sub(HALF_A_LOOK_MS) / 1000, is_last)
     }
 }

@@ -120,7 +120,7 @@ pub(super) async fn explain(call: Call) -> Answer {
 }
 
 /// The documents in force.
-fn standing(call: &Call) -> Result<Vec<Arc<Doc>>, Problem> {
+pub(super) fn standing(call: &Call) -> Result<Vec<Arc<Doc>>, Problem> {
     let Some(control) = &call.desk.admin.control else { return Ok(call.desk.admin.shelf.docs().to_vec()) };
     let mut docs: HashMap<DocId, Arc<Doc>> = HashMap::new();
     for document in control.documents(None, None, None) {
@@ -133,7 +133,7 @@ fn standing(call: &Call) -> Result<Vec<Arc<Doc>>, Problem> {
     Ok(docs.into_values().collect())
 }
 
-fn surroundings() -> Surroundings {
+pub(super) fn surroundings() -> Surroundings {
     Surroundings {
         now: Nanos::default(),
         unix_seconds: i64::try_from(unix_now()).unwrap_or(i64::MAX),
@@ -143,7 +143,9 @@ fn surroundings() -> Surroundings {
 }
 
 /// Does work that takes long elsewhere, not too much of it at a time.
-async fn work_out<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn work_out<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
     // It is never closed.
     let _permit = AT_A_TIME.acquire().await.ok();
     let worked = tokio::task::spawn_blocking(work).await;

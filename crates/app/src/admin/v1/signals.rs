@@ -11,7 +11,7 @@ use rhumb_signals::{By, Column, History, Level, Query, Step, Usage};
 use serde_json::{Value, json};
 
 use super::describe::{self, Answer, Content, Endpoint, Given, Gives, Param, Takes, json_of, query};
-use super::{Call, Problem, done};
+use super::{Call, Problem, done, questions};
 use crate::health::unix_now;
 
 /// How long lately is, unless another time is asked for. **Unit**: seconds.
@@ -202,8 +202,16 @@ async fn usage_of(call: Call) -> Answer {
 }
 
 async fn apis(call: Call) -> Answer {
+    if let Some(fleet) = call.desk.admin.fleet.clone() {
+        let standing = questions::standing(&call)?;
+        let found = ask_of(Arc::clone(fleet.history()), move |history| {
+            let rules = rhumb_resolve::templates(&standing);
+            history.finder().apis(rules.iter().map(|(route, template)| (&**route, &**template)))
+        });
+        return done(&found.await?);
+    }
     let plan = call.desk.admin.current.load();
-    let why = "which APIs there are is found out where traffic is: ask a gateway or a sidecar";
+    let why = "nothing is looked at here: `signals` is off";
     let asked = call.desk.admin.history.clone().ok_or_else(|| Problem::not_in_this_process(why))?;
     if let Some(asked) = asked.finder().ask() {
         let until = tokio::time::Instant::now() + HAND_OVER;
