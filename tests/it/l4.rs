@@ -2,6 +2,7 @@
 
 pub(crate) mod edges;
 mod flow;
+mod otlp;
 mod passthrough;
 pub(crate) mod postgres;
 mod proxy_protocol;

@@ -29,6 +29,8 @@ use rhumb_testkit::process::Rhumb;
 struct World {
     authority: Authority,
     documents: String,
+    /// More fields of every process.
+    process: String,
 }
 
 /// A workload that serves a port of a service.
@@ -43,7 +45,7 @@ struct Served {
 
 impl World {
     fn new() -> Self {
-        Self { authority: Authority::new("mesh"), documents: String::new() }
+        Self { authority: Authority::new("mesh"), documents: String::new(), process: String::new() }
     }
 
     fn add(&mut self, document: &str) {
@@ -112,11 +114,11 @@ impl World {
     fn write(&self, dir: &Path, name: &str, body: &str, admin: u16) {
         let text = format!(
             "apiVersion: rhumb.dev/v1alpha1\nkind: ProxyConfig\nmetadata: {{name: process}}\n\
-             spec: {{workers: 1, admin: {{address: '127.0.0.1:{admin}'}}}}\n---\n\
+             spec: {{workers: 1, admin: {{address: '127.0.0.1:{admin}'}}{}}}\n---\n\
              apiVersion: rhumb.dev/v1alpha1\nkind: Sidecar\nmetadata: {{name: {name}}}\n\
              spec: {{{body}, identity: {{certificate: 'file:workload.crt', key: 'file:workload.key', \
              bundle: 'file:bundle.pem'}}}}\n{}",
-            self.documents
+            self.process, self.documents
         );
         let fresh = dir.join("mesh.yaml.new");
         std::fs::write(&fresh, text).expect("a file");

@@ -1,6 +1,7 @@
 //! What deploy/ has for Prometheus and Grafana, with a real Prometheus that scrapes a real proxy.
 
 use crate::gate::{Gate, json, local};
+use crate::tracing::Collector;
 use rhumb_testkit::client::Client;
 use rhumb_testkit::port;
 use rhumb_testkit::process::{Program, serve};
@@ -211,6 +212,34 @@ fn protocol_buffers_bring_native_histograms() {
             .field("content-type")
             .is_some_and(|media| media.starts_with("application/vnd.google.protobuf"))
     );
+}
+
+#[test]
+fn an_exemplar_in_a_real_prometheus_is_a_trace_that_the_collector_got() {
+    let collector = Collector::start("http");
+    let policy = format!(
+        "tracing: {{otlp: {{url: 'http://127.0.0.1:{}/v1/traces'}}, percentage: 100}}",
+        collector.port
+    );
+    let gate = Gate::with(|config| {
+        config.route(&format!("match: {{path: '/*'}}, to: peer, policies: {{{policy}}}"))
+    });
+    // It asks for OpenMetrics, which has exemplars.
+    let prometheus = Prometheus::with(gate.rhumb.admin_address(), "", &["--enable-feature=exemplar-storage"]);
+    let found = wait::until("an exemplar is there", || {
+        assert_eq!(gate.get("/users/7").status(), 200);
+        let all = prometheus.ask(
+            "/api/v1/query_exemplars?query=http_server_request_duration_seconds_bucket&start=0&end=4102444800",
+        );
+        let exemplars = all["data"][0]["exemplars"].as_array()?;
+        let trace = exemplars.first()?["labels"]["trace_id"].as_str()?.to_owned();
+        Some((trace, all["data"][0]["seriesLabels"]["http_route"].clone()))
+    });
+    assert_eq!(found.1, "/*");
+    wait::until("the collector has that trace", || {
+        let spans = collector.wait_for(1);
+        spans.iter().any(|span| span["trace"] == *found.0).then_some(())
+    });
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Collector {
     }
 
     /// Lines of a file of the collector.
-    fn lines(&self, file: &str) -> Vec<Value> {
+    pub(crate) fn lines(&self, file: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.dir.path().join(file)).unwrap_or_default();
         // The last line may be half written.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

@@ -29,6 +29,8 @@ PUT_OFF = set()
 
 def value(any_value):
     kind = any_value.WhichOneof("value")
+    if kind == "array_value":
+        return [value(one) for one in any_value.array_value.values]
     return getattr(any_value, kind) if kind else None
 
 

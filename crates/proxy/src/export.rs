@@ -52,6 +52,8 @@ pub(crate) struct Exports {
     queues: RefCell<Vec<Rc<Queue>>>,
     /// Collectors that get metrics from this worker, as of a revision.
     metered: RefCell<(u64, Vec<Rc<Metered>>)>,
+    /// The process ends: what comes is not sent any more.
+    is_over: Cell<bool>,
 }
 
 /// A collector that gets metrics; nobody else holds it when it is to get none any more.
@@ -75,12 +77,16 @@ struct Queue {
 impl Exports {
     /// Adds the spans of an exchange.
     pub(crate) fn tell(&self, worker: &Rc<Worker>, collector: &Arc<Collector>, traced: &Traced<'_>) {
+        let spans = 1 + traced.attempts.len() + traced.waits.len();
+        let spans = u32::try_from(spans).unwrap_or(u32::MAX);
+        if self.is_over.get() {
+            count(worker, collector, Telling::Spans, Count::Dropped("undeliverable"), spans);
+            return;
+        }
         let Some(queue) = self.queue(collector, Telling::Spans) else { return };
         let mut batch = queue.batch.borrow_mut();
         if batch.size() >= QUEUE_BYTES {
             drop(batch);
-            let spans = 1 + traced.attempts.len() + traced.waits.len();
-            let spans = u32::try_from(spans).unwrap_or(u32::MAX);
             count(worker, collector, Telling::Spans, Count::Dropped("queue_full"), spans);
             return;
         }
@@ -94,8 +100,12 @@ impl Exports {
         }
     }
 
-    /// Adds the log record of an exchange.
+    /// Adds the log record of an exchange or of a connection.
     pub(crate) fn log(&self, worker: &Rc<Worker>, collector: &Arc<Collector>, record: &Record<'_>) {
+        if self.is_over.get() {
+            count(worker, collector, Telling::Logs, Count::Dropped("undeliverable"), 1);
+            return;
+        }
         let Some(queue) = self.queue(collector, Telling::Logs) else { return };
         let mut logs = queue.logs.borrow_mut();
         if logs.size() >= QUEUE_BYTES {
@@ -178,6 +188,7 @@ impl Exports {
     /// Sends what is left, within [`LAST_WORDS`].
     pub(crate) async fn finish(&self, worker: &Rc<Worker>) {
         let deadline = Instant::now() + LAST_WORDS;
+        self.is_over.set(true);
         let queues = std::mem::take(&mut *self.queues.borrow_mut());
         for queue in &queues {
             let left = deadline.saturating_duration_since(Instant::now());

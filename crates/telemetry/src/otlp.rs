@@ -1,5 +1,7 @@
 //! Logs and metrics in OpenTelemetry's protocol (OTLP 1.x, protobuf); spans are [`crate::trace`]'s.
 
+mod connection;
+
 use rhumb_codec::protobuf::{Message, Writer};
 
 use crate::metrics::samples::{Sample, Value};
@@ -8,17 +10,19 @@ use crate::record::Record;
 use crate::signals::Buckets;
 use crate::trace::{Resource, attribute, exchange, scoped, text};
 
-/// Log records of finished exchanges, as they go into a request to a collector.
+/// Log records of finished exchanges and connections, as they go into a request to a collector.
 #[derive(Debug, Default)]
 pub struct LogBatch {
     records: Vec<u8>,
     count: u32,
 }
 
-/// Severities of OpenTelemetry's data model: number and word.
-const INFO: (u64, &str) = (9, "INFO");
-const WARN: (u64, &str) = (13, "WARN");
-const ERROR: (u64, &str) = (17, "ERROR");
+/// A severity of OpenTelemetry's data model: number and word.
+type Severity = (u64, &'static str);
+
+const INFO: Severity = (9, "INFO");
+const WARN: Severity = (13, "WARN");
+const ERROR: Severity = (17, "ERROR");
 
 impl LogBatch {
     /// How many records are in it.
@@ -36,27 +40,26 @@ impl LogBatch {
         self.records.len()
     }
 
-    /// Adds the record of an exchange: what the span of one has, and how long it took.
+    /// Adds the record of an exchange or a connection: what the span of an exchange has, or what the access log tells of a
+    /// connection, and how long it took.
     pub fn push(&mut self, record: &Record<'_>) {
         let took = u64::try_from(record.timing.total.as_nanos()).unwrap_or(u64::MAX);
-        let method = text(record.method);
-        let (severity, word) = match record.status {
-            _ if record.is_error() => ERROR,
-            400..=499 => WARN,
-            _ => INFO,
+        let mut attributes = Writer::new();
+        let ((severity, word), body) = if record.protocol.is_l4() {
+            connection::attributes(&mut attributes, record);
+            (connection::severity(record), connection::body(record))
+        } else {
+            let method = text(record.method);
+            exchange(&mut attributes, record, &method);
+            (severity(record), format!("{method} {} {}", record.rule, record.status))
         };
         let mut log = Writer::new();
         log.fixed64(1, record.start_unix_nanos);
         log.number(2, severity);
         log.bytes(3, word.as_bytes());
-        log.message(5, |any| {
-            let body = format!("{method} {} {}", record.rule, record.status);
-            any.bytes(1, body.as_bytes());
-        });
+        log.message(5, |any| any.bytes(1, body.as_bytes()));
         // Field 6 of a LogRecord is what field 9 of a Span is.
-        let mut span = Writer::new();
-        exchange(&mut span, record, &method);
-        for attribute in Message::new(&span.into_bytes()).filter_map(|field| field.ok()?.1.bytes()) {
+        for attribute in Message::new(&attributes.into_bytes()).filter_map(|field| field.ok()?.1.bytes()) {
             log.bytes(6, attribute);
         }
         attribute(&mut log, 6, "rhumb.duration_nanos", |any| any.always_number(3, took));
@@ -76,6 +79,15 @@ impl LogBatch {
     pub fn take(&mut self, resource: &Resource<'_>) -> (Vec<u8>, u32) {
         let count = std::mem::take(&mut self.count);
         (scoped(resource, &mut self.records), count)
+    }
+}
+
+/// How bad the end of an exchange was.
+fn severity(record: &Record<'_>) -> Severity {
+    match record.status {
+        _ if record.is_error() => ERROR,
+        400..=499 => WARN,
+        _ => INFO,
     }
 }
 
@@ -223,6 +235,7 @@ fn label(label: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Note, NoteSet, Protocol, TlsRecord};
 
     #[test]
     fn names_are_those_of_the_conventions() {
@@ -239,5 +252,34 @@ mod tests {
         let resource = Resource { service: "s", instance: "i", version: "v" };
         let (bytes, count) = batch.take(&resource);
         assert!(count == 1 && batch.is_empty() && bytes.windows(5).any(|word| word == b"ERROR"));
+    }
+
+    #[test]
+    fn a_connection_is_told_without_what_only_requests_have() {
+        let told = |record: &Record<'_>| {
+            let mut batch = LogBatch::default();
+            batch.push(record);
+            let (bytes, _) = batch.take(&Resource { service: "s", instance: "i", version: "v" });
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let tls = TlsRecord { sni: b"shop.example", ..TlsRecord::default() };
+        let closed = Record {
+            protocol: Protocol::Tls,
+            route: "default/shop",
+            end: "closed",
+            endpoint: "10.0.0.1:443",
+            notes: NoteSet::EMPTY.with(Note::Spliced),
+            tls: Some(tls),
+            ..Record::default()
+        };
+        let text = told(&closed);
+        for part in ["INFO", "TLS default/shop closed", "shop.example", "10.0.0.1:443", "spliced"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("http."), "{text}");
+        let failed = Record { failure_code: Some("connect_failed"), failure_side: Some("backend"), ..closed };
+        assert!(told(&failed).contains("ERROR"));
+        let refused = Record { failure_side: Some("client"), ..failed };
+        assert!(told(&refused).contains("WARN"));
     }
 }

@@ -307,7 +307,7 @@ fn attempt(span: &mut Writer, attempt: &Attempt<'_>, record: &Record<'_>, count:
 }
 
 /// Host, without the brackets of IPv6, and port of an authority.
-fn address_of(authority: &[u8]) -> (&[u8], Option<u16>) {
+pub(crate) fn address_of(authority: &[u8]) -> (&[u8], Option<u16>) {
     let colon = authority.iter().rposition(|&byte| byte == b':');
     let split = colon.and_then(|at| {
         let port = std::str::from_utf8(authority.get(at + 1..)?).ok()?.parse().ok()?;
@@ -318,7 +318,7 @@ fn address_of(authority: &[u8]) -> (&[u8], Option<u16>) {
     (inner.unwrap_or(host), port)
 }
 
-fn as_it_is(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn as_it_is(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
@@ -342,7 +342,7 @@ fn status(span: &mut Writer, is_error: bool, message: &str) {
     }
 }
 
-fn string(span: &mut Writer, key: &str, value: &[u8]) {
+pub(crate) fn string(span: &mut Writer, key: &str, value: &[u8]) {
     if value.is_empty() {
         return;
     }
@@ -354,7 +354,7 @@ fn string(span: &mut Writer, key: &str, value: &[u8]) {
 /// Longest value of an attribute. Unit: bytes.
 const VALUE_MAX: usize = 4096;
 
-fn number(span: &mut Writer, key: &str, value: u64) {
+pub(crate) fn number(span: &mut Writer, key: &str, value: u64) {
     attribute(span, 9, key, |any| any.always_number(3, value));
 }
 

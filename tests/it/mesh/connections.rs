@@ -1,10 +1,13 @@
 //! Connections that are carried as they are, in streams between proxies, and ports that do not say what is spoken.
 
 use super::{World, upstream};
+use crate::gate::local;
 use crate::l4::edges::connections;
 use crate::l4::{Peer, connect, read_all, read_exact};
+use crate::tracing::Collector;
 use rhumb_testkit::backend::Backend;
 use rhumb_testkit::client::Client;
+use rhumb_testkit::wait;
 use std::io::Write as _;
 use std::net::Shutdown;
 
@@ -40,6 +43,36 @@ fn connections_are_carried_both_ways_and_each_side_may_finish_first() {
         let (edge, ended) = connections(side, "default/db:5432", |all| all["outcomes"]["ok"] == 3);
         assert_eq!((&edge["source"], &edge["mtls"]), (&"default/web".into(), &true.into()), "{edge}");
         assert_eq!((&ended["opened"], &ended["open"]), (&3.into(), &0.into()), "{edge}");
+    }
+}
+
+#[test]
+fn either_side_tells_a_collector_of_the_connections_between_them() {
+    let collector = Collector::start("http");
+    let peer = Peer::echo("hello");
+    let mut world = World::new();
+    world.process =
+        format!(", signals: {{otlp: {{url: 'http://127.0.0.1:{}', logs: true}}}}", collector.port);
+    let db = world.serve("db", 5432, ", appProtocol: tcp", peer.address);
+    let _server = world.sidecar_of(&db);
+    let (listen, address) = upstream();
+    let _caller = world.caller("web", &[(&db, listen)]);
+    let client = connect(address);
+    assert_eq!(read_exact(&client, 5), b"hello");
+    client.shutdown(Shutdown::Write).expect("half an end");
+    assert_eq!(read_all(&client), b".");
+    let told = wait::until("both sides have told", || {
+        Some(collector.lines("spans.logs")).filter(|logs| logs.len() >= 2)
+    });
+    for (backend, endpoint) in
+        [("default/db:5432", local(db.port)), ("default/inbound/db:5432", peer.address)]
+    {
+        let one = told.iter().find(|log| log["attributes"]["rhumb.backend"] == backend);
+        let one = one.unwrap_or_else(|| panic!("{backend}: {told:#?}"));
+        let of = &one["attributes"];
+        assert_eq!(of["network.transport"], "tcp", "{one}");
+        assert_eq!(of["rhumb.bytes_out"].as_u64(), Some(6), "{one}");
+        assert!(of["rhumb.endpoint"].as_str().is_some_and(|at| at.contains(&endpoint.to_string())), "{one}");
     }
 }
 

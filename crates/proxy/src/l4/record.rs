@@ -268,5 +268,9 @@ impl Drop for Account {
         for log in worker.logs.borrow_mut().iter_mut() {
             log.push(&record, now);
         }
+        let collector = self.port.settings.exporter.as_ref().filter(|collector| collector.logs);
+        if let Some(collector) = collector.filter(|_| !std::thread::panicking()) {
+            worker.exports.log(worker, collector, &record);
+        }
     }
 }
