@@ -121,6 +121,9 @@ _rhumb() {
             rhumb__subcmd__cert,authority)
                 cmd="rhumb__subcmd__cert__subcmd__authority"
                 ;;
+            rhumb__subcmd__cert,bundle)
+                cmd="rhumb__subcmd__cert__subcmd__bundle"
+                ;;
             rhumb__subcmd__cert,help)
                 cmd="rhumb__subcmd__cert__subcmd__help"
                 ;;
@@ -138,6 +141,9 @@ _rhumb() {
                 ;;
             rhumb__subcmd__cert__subcmd__help,authority)
                 cmd="rhumb__subcmd__cert__subcmd__help__subcmd__authority"
+                ;;
+            rhumb__subcmd__cert__subcmd__help,bundle)
+                cmd="rhumb__subcmd__cert__subcmd__help__subcmd__bundle"
                 ;;
             rhumb__subcmd__cert__subcmd__help,help)
                 cmd="rhumb__subcmd__cert__subcmd__help__subcmd__help"
@@ -282,6 +288,9 @@ _rhumb() {
                 ;;
             rhumb__subcmd__help__subcmd__cert,authority)
                 cmd="rhumb__subcmd__help__subcmd__cert__subcmd__authority"
+                ;;
+            rhumb__subcmd__help__subcmd__cert,bundle)
+                cmd="rhumb__subcmd__help__subcmd__cert__subcmd__bundle"
                 ;;
             rhumb__subcmd__help__subcmd__cert,issue)
                 cmd="rhumb__subcmd__help__subcmd__cert__subcmd__issue"
@@ -587,7 +596,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__cert)
-            opts="-h --admin-ca --admin-name --admin-cert --admin-key --help show authority rotate revoke issue help"
+            opts="-h --admin-ca --admin-name --admin-cert --admin-key --help show authority bundle rotate revoke issue help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -666,8 +675,54 @@ _rhumb() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rhumb__subcmd__cert__subcmd__bundle)
+            opts="-h --authority --store --store-file --seal-key-file --admin-ca --admin-name --admin-cert --admin-key --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --authority)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seal-key-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rhumb__subcmd__cert__subcmd__help)
-            opts="show authority rotate revoke issue help"
+            opts="show authority bundle rotate revoke issue help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -681,6 +736,20 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__cert__subcmd__help__subcmd__authority)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__cert__subcmd__help__subcmd__bundle)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1029,7 +1098,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__control)
-            opts="-c -h --directory --listen --authority --trust-domain --admin --config --admin-token-file --admin-directory --xds --store --store-file --seal-key-file --log-level --log-format --admin-ca --admin-name --admin-cert --admin-key --help"
+            opts="-c -h --directory --listen --authority --trust-domain --admin --config --admin-token-file --admin-directory --xds --kubernetes-issuer --kubernetes-keys --kubernetes-ca --kubernetes-token --kubernetes-audience --store --store-file --seal-key-file --log-level --log-format --admin-ca --admin-name --admin-cert --admin-key --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1072,6 +1141,26 @@ _rhumb() {
                     return 0
                     ;;
                 --xds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubernetes-issuer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubernetes-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubernetes-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubernetes-token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubernetes-audience)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1761,7 +1850,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help__subcmd__cert)
-            opts="show authority rotate revoke issue"
+            opts="show authority bundle rotate revoke issue"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1775,6 +1864,20 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__help__subcmd__cert__subcmd__authority)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rhumb__subcmd__help__subcmd__cert__subcmd__bundle)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -2487,7 +2590,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__issuer)
-            opts="-c -h --listen --config --trust-domain --authority --leaf-lifetime --intermediate-lifetime --root-lifetime --certificate --key --bundle --kubernetes-keys --kubernetes-issuer --kubernetes-audience --metrics --log-level --log-format --admin-ca --admin-name --admin-cert --admin-key --help"
+            opts="-c -h --listen --config --trust-domain --authority --leaf-lifetime --intermediate-lifetime --root-lifetime --certificate --key --bundle --kubernetes-issuer --kubernetes-keys --kubernetes-ca --kubernetes-token --kubernetes-audience --metrics --log-level --log-format --admin-ca --admin-name --admin-cert --admin-key --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2537,11 +2640,19 @@ _rhumb() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kubernetes-issuer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --kubernetes-keys)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --kubernetes-issuer)
+                --kubernetes-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubernetes-token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2793,7 +2904,7 @@ _rhumb() {
             return 0
             ;;
         rhumb__subcmd__sidecar)
-            opts="-c -h --config --service --port --upstream --capture --namespace --workload --service-account --address --tunnel --certificate --key --bundle --control --join-token-file --state --admin-token-file --admin-directory --log-level --log-format --admin-ca --admin-name --admin-cert --admin-key --help"
+            opts="-c -h --config --service --port --upstream --capture --namespace --workload --service-account --address --tunnel --certificate --key --bundle --control --join-token-file --service-account-token --state --admin-token-file --admin-directory --log-level --log-format --admin-ca --admin-name --admin-cert --admin-key --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2856,6 +2967,10 @@ _rhumb() {
                     return 0
                     ;;
                 --join-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --service-account-token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -244,9 +244,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l address -d 'Addr
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l tunnel -d 'Where connections of the mesh are taken. Default: port 15008 of every address' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l certificate -d 'Certificate of the workload with its chain, PEM' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l key -d 'Key of the certificate, PEM' -r -F
-complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l bundle -d 'Roots that are trusted, PEM' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l bundle -d 'Roots that are trusted, PEM (`rhumb cert bundle` prints them)' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l control -d 'Control plane of the mesh, as HOST:PORT; several to fail over to. Documents and the certificate come from it' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l join-token-file -d 'File with the join token for the first certificate' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l service-account-token -d 'Instead of a join token, in a pod: file of the token of its Kubernetes service account, made for the audience that the control plane wants. Needs --bundle' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l state -d 'Directory of key, certificate and the last documents' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand sidecar" -l admin-directory -d 'Directory of named tokens and of the audit log. Default: that of the service\'s state (systemd), or that of the token' -r -F
@@ -291,6 +292,11 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand control" -s c -l config -d '
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-token-file -d 'File with the token that opens the admin listener; written when it does not exist. Default: a file of this user\'s runtime directory, found by the other verbs by themselves' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l admin-directory -d 'Directory of named tokens and of the audit log. Default: `admin` beside the documents' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l xds -d 'Where gRPC clients without a proxy connect in plain text: an address of this machine only. Others use `rhumb xds-agent`. Default: nowhere' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l kubernetes-issuer -d 'Who signs the tokens of a Kubernetes cluster whose service accounts may join: its --service-account-issuer' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l kubernetes-keys -d 'Keys of the cluster: a file with what it has at /openid/v1/jwks, or the URL of that. Default: where the issuer says' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l kubernetes-ca -d 'PEM file of the roots of the server of the keys. Default: those of the pod\'s service account, else those of the system' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l kubernetes-token -d 'File of a token to show to the server of the keys. Default: that of the pod\'s service account, with its own roots only' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l kubernetes-audience -d 'For whom its tokens must be' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand control" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
@@ -371,8 +377,10 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l root-lifetime -d 
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l certificate -d 'PEM file of an intermediate that somebody else makes, followed by its chain' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l key -d 'PEM file of its key' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l bundle -d 'PEM file of the roots that members trust' -r -F
-complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l kubernetes-keys -d 'Keys of a Kubernetes cluster whose service accounts may join: what it has at /openid/v1/jwks' -r -F
-complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l kubernetes-issuer -d 'Who signs the tokens of the cluster: its --service-account-issuer' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l kubernetes-issuer -d 'Who signs the tokens of a Kubernetes cluster whose service accounts may join: its --service-account-issuer' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l kubernetes-keys -d 'Keys of the cluster: a file with what it has at /openid/v1/jwks, or the URL of that. Default: where the issuer says' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l kubernetes-ca -d 'PEM file of the roots of the server of the keys. Default: those of the pod\'s service account, else those of the system' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l kubernetes-token -d 'File of a token to show to the server of the keys. Default: that of the pod\'s service account, with its own roots only' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l kubernetes-audience -d 'For whom its tokens must be' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l metrics -d 'Where metrics are, at /metrics. Default: nowhere' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand issuer" -l log-level -d 'What to log: error, warn, info, debug, trace, or per module, as in `info,rhumb_proxy=debug`' -r
@@ -415,17 +423,18 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subco
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "create" -d 'Make a join token and print it'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "admin" -d 'Tokens for the admin API of a running process'
 complete -c rhumb -n "__fish_rhumb_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -l admin-name -d 'Name in that certificate. Default: the address' -r
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -l admin-cert -d 'File with a certificate to show it' -r -F
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -l admin-key -d 'File with the key of the certificate to show' -r -F
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -s h -l help -d 'Print help'
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -f -a "show" -d 'Tell what is in the files of a proxy, or in a file of certificates'
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -f -a "authority" -d 'Tell which roots there are, and what happens next'
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -f -a "rotate" -d 'Begin a rotation of the root; it ends by itself, after two lives of an SVID'
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -f -a "revoke" -d 'Void what an identity has been given until now, or one certificate'
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -f -a "issue" -d 'Issue an SVID into files, for a proxy that has no control plane'
-complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority rotate revoke issue help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -l admin-key -d 'File with the key of the certificate to show' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -s h -l help -d 'Print help'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -f -a "show" -d 'Tell what is in the files of a proxy, or in a file of certificates'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -f -a "authority" -d 'Tell which roots there are, and what happens next'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -f -a "bundle" -d 'Print the roots that members trust, in PEM'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -f -a "rotate" -d 'Begin a rotation of the root; it ends by itself, after two lives of an SVID'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -f -a "revoke" -d 'Void what an identity has been given until now, or one certificate'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -f -a "issue" -d 'Issue an SVID into files, for a proxy that has no control plane'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and not __fish_seen_subcommand_from show authority bundle rotate revoke issue help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from show" -l format -d 'How it is written' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from show" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
@@ -444,6 +453,15 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcom
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l admin-cert -d 'File with a certificate to show it' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -l admin-key -d 'File with the key of the certificate to show' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from authority" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from bundle" -l authority -d 'Directory of the certificate authority' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from bundle" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from bundle" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from bundle" -l seal-key-file -d 'Key with which everything in that database is sealed: the same file for each control plane. The first one makes it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from bundle" -l admin-ca -d 'File with the CA that signs the certificate of the admin listener' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from bundle" -l admin-name -d 'Name in that certificate. Default: the address' -r
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from bundle" -l admin-cert -d 'File with a certificate to show it' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from bundle" -l admin-key -d 'File with the key of the certificate to show' -r -F
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from bundle" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l authority -d 'Directory of the certificate authority' -r -F
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l store -d 'Database that several control planes share: postgres://USER:PASSWORD@HOST/NAME. It has documents, their history and the certificate authority' -r
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from rotate" -l store-file -d 'File with the URL of that database, so that the password is in no list of processes' -r -F
@@ -478,6 +496,7 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcom
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from issue" -s h -l help -d 'Print help'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "show" -d 'Tell what is in the files of a proxy, or in a file of certificates'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "authority" -d 'Tell which roots there are, and what happens next'
+complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "bundle" -d 'Print the roots that members trust, in PEM'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "rotate" -d 'Begin a rotation of the root; it ends by itself, after two lives of an SVID'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "revoke" -d 'Void what an identity has been given until now, or one certificate'
 complete -c rhumb -n "__fish_rhumb_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "issue" -d 'Issue an SVID into files, for a proxy that has no control plane'
@@ -601,6 +620,7 @@ complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcom
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "admin" -d 'Tokens for the admin API of a running process'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "show" -d 'Tell what is in the files of a proxy, or in a file of certificates'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "authority" -d 'Tell which roots there are, and what happens next'
+complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "bundle" -d 'Print the roots that members trust, in PEM'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "rotate" -d 'Begin a rotation of the root; it ends by itself, after two lives of an SVID'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "revoke" -d 'Void what an identity has been given until now, or one certificate'
 complete -c rhumb -n "__fish_rhumb_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "issue" -d 'Issue an SVID into files, for a proxy that has no control plane'

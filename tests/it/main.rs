@@ -24,6 +24,7 @@ mod intercept;
 mod lifecycle;
 mod l4;
 mod identity;
+mod kubernetes;
 mod mesh;
 mod mesh_control;
 mod mesh_load;

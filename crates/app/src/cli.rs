@@ -20,6 +20,7 @@ mod drain;
 mod intercept;
 mod sidecar;
 mod issuer;
+mod kubernetes;
 mod store;
 mod token;
 mod cert;

@@ -12,7 +12,7 @@ use rhumb_control::document::Mesh;
 use rhumb_control::roll::Roll;
 use rhumb_control::store::Postgres;
 use rhumb_database::Database;
-use rhumb_identity::{Authority, Issuer, Lifetimes, Place, system_clock};
+use rhumb_identity::{Authority, Issuer, Kubernetes, Lifetimes, Place, system_clock};
 use rhumb_net::handover::Inherited;
 use rhumb_plan::Current;
 use rhumb_plan::process::Process;
@@ -53,6 +53,8 @@ const END: Duration = Duration::from_secs(5);
 pub(crate) struct Options {
     /// The database that it shares with others, instead of both directories, if there is one.
     pub(crate) store: StoreArgs,
+    /// The Kubernetes cluster whose service accounts may join.
+    pub(crate) kubernetes: Option<Kubernetes>,
     /// Where documents and their history are.
     pub(crate) directory: PathBuf,
     /// Where people and tools ask.
@@ -146,7 +148,7 @@ async fn serve(options: Options, ready: impl FnOnce()) -> anyhow::Result<Exit> {
         Some(shared) => (shared.place()?, shared.database.shown().to_owned()),
         None => (Place::Directory(options.authority.clone()), options.authority.display().to_string()),
     };
-    let issuer = authority(&control, options.trust_domain.as_ref(), place, &shown)?;
+    let issuer = authority(&control, options.trust_domain.as_ref(), (place, &shown), options.kubernetes)?;
     let fleet = FleetKeeper::start(&control, &options.directory)?;
     fleet.observe(&registry);
     settle_mesh(&control, issuer.authority().trust_domain()).await?;
@@ -234,8 +236,8 @@ fn documents(shared: Option<&SharedStore>, directory: &Path) -> anyhow::Result<C
 pub(crate) fn authority(
     control: &Control,
     written: Option<&TrustDomain>,
-    place: Place,
-    shown: &str,
+    (place, shown): (Place, &str),
+    kubernetes: Option<Kubernetes>,
 ) -> anyhow::Result<Arc<Issuer>> {
     let clock = system_clock();
     let now = clock();
@@ -246,7 +248,7 @@ pub(crate) fn authority(
     });
     let authority = Authority::open_at(place, &domain, lifetimes, now)
         .with_context(|| format!("certificate authority in {shown}"))?;
-    Issuer::new(authority, None, clock).context("certificate authority")
+    Issuer::new(authority, kubernetes, clock).context("certificate authority")
 }
 
 /// The thread that serves proxies: neither they nor people wait for each other.

@@ -66,7 +66,7 @@ impl Embedded {
         let owned = directory.join(OWNED);
         take_over(&control, config, &owned).await.context("documents of the control plane")?;
         let place = Place::Directory(directory.join("authority"));
-        let issuer = authority(&control, None, place, &shown())?;
+        let issuer = authority(&control, None, (place, &shown()), None)?;
         settle_mesh(&control, issuer.authority().trust_domain()).await?;
         let roll = Roll::at(directory.join(WORKLOADS));
         roll.restore(control.hub(), Instant::now());

@@ -154,7 +154,7 @@ impl Kept {
 /// Those of a process that issues SVIDs.
 pub(crate) fn register_issuer(registry: &Registry, issuer: &Arc<Issuer>) {
     type Value = fn(&Issuer, &mut dyn FnMut(&[&str], i64));
-    let metrics: [(Metric, Value); 7] = [
+    let metrics: [(Metric, Value); 8] = [
         (Metric::AuthorityExpiry, |issuer, emit| {
             let forecast = issuer.authority().forecast();
             if forecast.root_ends > 0 {
@@ -173,6 +173,13 @@ pub(crate) fn register_issuer(registry: &Registry, issuer: &Arc<Issuer>) {
             emit(&["svid"], whole(counts.renewed));
         }),
         (Metric::SvidsRefused, |issuer, emit| emit(&[], whole(issuer.counts().refused))),
+        (Metric::KeyFetches, |issuer, emit| {
+            let counts = issuer.counts();
+            if counts.keys_fetched + counts.keys_failed > 0 {
+                emit(&["ok"], whole(counts.keys_fetched));
+                emit(&["failed"], whole(counts.keys_failed));
+            }
+        }),
         (Metric::AuthorityFailures, |issuer, emit| emit(&[], whole(issuer.counts().failed_turns))),
         (Metric::Revocations, |issuer, emit| {
             emit(&[], i64::try_from(issuer.authority().revocations().len()).unwrap_or(i64::MAX));

@@ -31,6 +31,13 @@ pub fn hand_out(
     Ok((files, issued))
 }
 
+/// The roots that members trust, in PEM: what a workload that joins with a token of Kubernetes verifies the issuer with.
+///
+/// **Errors**: those of [`Authority::bundle`].
+pub fn roots_pem(authority: &Authority, now_unix: u64) -> Result<String, Error> {
+    Ok(pem::of_certificates(authority.bundle(now_unix)?.roots()))
+}
+
 /// Writes what a member has into a directory, in the same way: for programs that take their identity from files.
 ///
 /// **Errors**: those of the files.

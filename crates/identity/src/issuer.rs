@@ -55,6 +55,10 @@ pub struct Counts {
     pub refused: u64,
     /// Times that the authority could not be looked after.
     pub failed_turns: u64,
+    /// Times that the keys of a Kubernetes cluster were fetched.
+    pub keys_fetched: u64,
+    /// Times that they could not be.
+    pub keys_failed: u64,
 }
 
 /// Why somebody is not given an SVID. What is told of it is in [`Refusal::told`].
@@ -143,15 +147,28 @@ impl Issuer {
     /// What happened how often.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        let counts = *self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let (keys_fetched, keys_failed) =
+            self.kubernetes.as_ref().map(Kubernetes::fetches).unwrap_or_default();
+        Counts { keys_fetched, keys_failed, ..counts }
     }
 
     fn count(&self, of: impl FnOnce(&mut Counts) -> &mut u64) {
         *of(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner)) += 1;
     }
 
-    /// Looks after the authority for as long as it is polled. **Cancel**: at any time.
+    /// Looks after the authority, and after the keys of a cluster, for as long as it is polled. **Cancel**: at any time.
     pub async fn run(self: Arc<Self>) {
+        let following = async {
+            match &self.kubernetes {
+                Some(kubernetes) => kubernetes.follow().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::join!(Arc::clone(&self).look_after(), following);
+    }
+
+    async fn look_after(self: Arc<Self>) {
         loop {
             let issuer = Arc::clone(&self);
             // Files are written, and the disk is waited for.

@@ -40,11 +40,11 @@ pub use authority::{Authority, Changed, Error, Forecast, Issued, Mounted, Phase,
 pub use channel::over_tls;
 pub use clock::{Clock, system_clock};
 pub use files::{FileWatch, SvidFiles};
-pub use hand_out::{hand_out, write_out};
+pub use hand_out::{hand_out, roots_pem, write_out};
 pub use inspect::{Inspected, NotInspected, inspect, kept_domain};
 pub use issuer::{Counts, Issuer, IssuerService, Refusal, serve};
 pub use keeper::{Joining, Keeper, KeeperSettings, NotKept, Status};
-pub use kubernetes::{Kubernetes, KubernetesSettings, NotTaken};
+pub use kubernetes::{FetchedKeys, Keys, Kubernetes, KubernetesSettings, NotTaken};
 pub use lifetimes::{Lifetimes, TooShort};
 pub use members::{MemberConnection, MemberPeer, accept};
 pub use records::{Place, Shared};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 use rhumb_base::spiffe::{SpiffeId, TrustDomain};
-use rhumb_identity::{Authority, Inspected, Lifetimes, hand_out, inspect, system_clock};
+use rhumb_identity::{Authority, Inspected, Lifetimes, hand_out, inspect, roots_pem, system_clock};
 use rhumb_tls::Peer;
 use serde_json::json;
 
@@ -22,6 +22,7 @@ pub(super) const DIRECTORY: &str = "/var/lib/rhumb/authority";
 Examples:
   rhumb cert show /var/lib/rhumb/identity    what a proxy has, and when it ends
   rhumb cert authority                       the roots, and what happens next
+  rhumb cert bundle > ca.crt                 the roots that members trust
   rhumb cert rotate                          a new root, without a failed handshake
   rhumb cert revoke spiffe://cluster.local/ns/shop/sa/orders
   rhumb cert issue --service-account orders --out /etc/rhumb/svid")]
@@ -36,6 +37,8 @@ enum What {
     Show(Show),
     /// Tell which roots there are, and what happens next
     Authority(Status),
+    /// Print the roots that members trust, in PEM
+    Bundle(Bundle),
     /// Begin a rotation of the root; it ends by itself, after two lives of an SVID
     Rotate(Rotate),
     /// Void what an identity has been given until now, or one certificate
@@ -75,6 +78,12 @@ struct Status {
     /// How it is written
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
+}
+
+#[derive(clap::Args, Debug)]
+struct Bundle {
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(clap::Args, Debug)]
@@ -121,6 +130,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             let authority = status.place.attach(now)?;
             print::out(&told(&authority, status.format, now)?)?;
         }
+        What::Bundle(bundle) => print::out(&roots_pem(&bundle.place.attach(now)?, now)?)?,
         What::Rotate(rotate) => {
             let authority = rotate.place.attach(now)?;
             authority.rotate_root(now)?;

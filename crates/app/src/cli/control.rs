@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rhumb_base::spiffe::TrustDomain;
 
 use super::Exit;
+use super::kubernetes::KubernetesArgs;
 use super::store::StoreArgs;
 use crate::control::{Options, run as run_process};
 use crate::logs::LogArgs;
@@ -57,6 +58,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = super::xds::loopback)]
     xds: Option<SocketAddr>,
     #[command(flatten)]
+    kubernetes: KubernetesArgs,
+    #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
     logs: LogArgs,
@@ -67,8 +70,16 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         print::err(&format!("rhumb: {error}\n"));
         return Ok(Exit::Usage);
     }
+    let kubernetes = match args.kubernetes.open() {
+        Ok(kubernetes) => kubernetes,
+        Err(error) => {
+            print::err(&format!("rhumb: {error:#}\n"));
+            return Ok(Exit::Runtime);
+        }
+    };
     let options = Options {
         store: args.store,
+        kubernetes,
         directory: args.directory,
         admin: args.admin,
         config: args.config,

@@ -12,14 +12,13 @@ use axum::routing::get;
 use rhumb_base::spiffe::TrustDomain;
 use rhumb_base::unit::parse_duration;
 use rhumb_control::document::{Document, Mesh, Role};
-use rhumb_identity::{
-    Authority, Issuer, Kubernetes, KubernetesSettings, Lifetimes, Mounted, serve, system_clock,
-};
+use rhumb_identity::{Authority, Issuer, Lifetimes, Mounted, serve, system_clock};
 use rhumb_telemetry::Registry;
 use rhumb_telemetry::metrics::Format;
 use tokio::net::TcpListener;
 
 use super::Exit;
+use super::kubernetes::KubernetesArgs;
 use crate::control::lifetimes;
 use crate::identity::register_issuer;
 use crate::logs::LogArgs;
@@ -68,15 +67,8 @@ pub(crate) struct Args {
     /// PEM file of the roots that members trust
     #[arg(long, value_name = "FILE", requires = "certificate")]
     bundle: Option<PathBuf>,
-    /// Keys of a Kubernetes cluster whose service accounts may join: what it has at /openid/v1/jwks
-    #[arg(long, value_name = "FILE", requires = "kubernetes_issuer")]
-    kubernetes_keys: Option<PathBuf>,
-    /// Who signs the tokens of the cluster: its --service-account-issuer
-    #[arg(long, value_name = "URL", requires = "kubernetes_keys")]
-    kubernetes_issuer: Option<String>,
-    /// For whom its tokens must be
-    #[arg(long, value_name = "TEXT", default_value = "rhumb")]
-    kubernetes_audience: String,
+    #[command(flatten)]
+    kubernetes: KubernetesArgs,
     /// Where metrics are, at /metrics. Default: nowhere
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
@@ -129,13 +121,7 @@ async fn issue(args: Args) -> anyhow::Result<Exit> {
         }
         _ => Authority::open(directory, domain, lifetimes, clock())?,
     };
-    let kubernetes = match (args.kubernetes_keys, args.kubernetes_issuer) {
-        (Some(keys), Some(issuer)) => {
-            let settings = KubernetesSettings { issuer, audience: args.kubernetes_audience, keys };
-            Some(Kubernetes::open(settings)?)
-        }
-        _ => None,
-    };
+    let kubernetes = args.kubernetes.open()?;
     let issuer = Issuer::new(authority, kubernetes, clock)?;
     let mut signals = Signals::take()?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| args.listen.to_string())?;

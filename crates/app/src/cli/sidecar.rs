@@ -67,13 +67,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS")]
     tunnel: Option<SocketAddr>,
     /// Certificate of the workload with its chain, PEM
-    #[arg(long, value_name = "FILE", requires_all = ["key", "bundle"])]
+    #[arg(long, value_name = "FILE", requires_all = ["key", "bundle"], group = "proof")]
     certificate: Option<PathBuf>,
     /// Key of the certificate, PEM
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// Roots that are trusted, PEM
-    #[arg(long, value_name = "FILE", requires = "certificate")]
+    /// Roots that are trusted, PEM (`rhumb cert bundle` prints them)
+    #[arg(long, value_name = "FILE", requires = "proof")]
     bundle: Option<PathBuf>,
     /// Control plane of the mesh, as HOST:PORT; several to fail over to. Documents and the certificate come from it
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "certificate")]
@@ -81,6 +81,16 @@ pub(crate) struct Args {
     /// File with the join token for the first certificate
     #[arg(long, value_name = "FILE", requires = "control")]
     join_token_file: Option<PathBuf>,
+    /// Instead of a join token, in a pod: file of the token of its Kubernetes service account, made for the audience that the
+    /// control plane wants. Needs --bundle
+    #[arg(
+        long,
+        value_name = "FILE",
+        group = "proof",
+        requires_all = ["control", "bundle"],
+        conflicts_with = "join_token_file"
+    )]
+    service_account_token: Option<PathBuf>,
     /// Directory of key, certificate and the last documents
     #[arg(long, value_name = "PATH", requires = "control")]
     state: Option<PathBuf>,
@@ -270,6 +280,9 @@ fn document(args: &Args, trust_domain: Option<&TrustDomain>) -> Value {
         if let Some(token) = &args.join_token_file {
             control["token"] = json!(format!("file:{}", token.display()));
         }
+        if let (Some(token), Some(bundle)) = (&args.service_account_token, &args.bundle) {
+            control["serviceAccount"] = json!({ "token": token, "bundle": bundle });
+        }
         if let Some(domain) = trust_domain {
             control["trustDomain"] = json!(domain.as_str());
         }
@@ -345,6 +358,25 @@ mod tests {
             "capture": {},
         });
         assert_eq!(spec, expected);
+    }
+
+    #[test]
+    fn a_service_account_of_kubernetes_is_a_proof() {
+        let proof = ["--service-account-token", "/run/token", "--bundle", "/etc/ca.crt"];
+        let words = [&["--control", "10.0.0.5:15012"], &proof[..], &["--", "./orders"]].concat();
+        let expected = json!({
+            "addresses": ["10.0.0.5:15012"],
+            "serviceAccount": { "token": "/run/token", "bundle": "/etc/ca.crt" },
+        });
+        assert_eq!(made(&words)["identity"]["control"], expected);
+        for wrong in [
+            &["--service-account-token", "t", "--bundle", "b", "--", "./orders"][..],
+            &["--control", "a:1", "--service-account-token", "t", "--", "./orders"],
+            &["--control", "a:1", "--bundle", "b", "--", "./orders"],
+        ] {
+            let words = std::iter::once("sidecar").chain(wrong.iter().copied());
+            assert!(Line::try_parse_from(words).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

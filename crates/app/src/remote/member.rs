@@ -113,7 +113,7 @@ impl RemoteArgs {
             name: format!("gateway/{gateway}"),
             resources: vec![(Kind::Gateway, gateway.clone())],
             registration: None,
-            token,
+            joining: token.map_or(Joining::Nothing, Joining::Token),
             directory: self.state.clone(),
             identity,
             trust_domain,
@@ -134,7 +134,7 @@ pub(crate) struct Member {
     /// What it says of itself, once it is ready.
     pub(crate) registration: Option<Registration>,
     /// How it proves who it is the first time.
-    pub(crate) token: Option<JoinToken>,
+    pub(crate) joining: Joining,
     /// Where what it has is kept.
     pub(crate) directory: PathBuf,
     /// Where key and certificate are kept.
@@ -164,6 +164,14 @@ impl Member {
             servers.map(|address| server(address.value.host(), address.value.port())).collect();
         let token = control.token.as_ref().map(|token| JoinToken::parse(token.value.0.trim()));
         let token = token.transpose().context("join token of the Sidecar")?;
+        let joining = match (token, &control.service_account) {
+            (Some(token), _) => Joining::Token(token),
+            (None, Some(account)) => Joining::Kubernetes {
+                token: PathBuf::from(&*account.token.value),
+                bundle: PathBuf::from(&*account.bundle.value),
+            },
+            (None, None) => Joining::Nothing,
+        };
         let written = control.namespace.as_ref().map(|namespace| namespace.value.as_str());
         let namespace = written.unwrap_or_else(|| doc.namespace());
         let workload = spec.workload.as_ref();
@@ -206,7 +214,7 @@ impl Member {
             name: format!("sidecar/{id}"),
             resources,
             registration,
-            token,
+            joining,
             identity: directory.clone(),
             directory,
             trust_domain: membership.trust_domain().clone(),
@@ -243,11 +251,8 @@ impl Member {
         let is_kept_by_plan = self.membership.is_some();
         let membership = self.membership.unwrap_or_else(|| Membership::new(self.trust_domain.clone()));
         let control = self.trust_domain.workload(SYSTEM_NAMESPACE, CONTROL_ACCOUNT);
-        let settings = KeeperSettings {
-            issuers: self.servers.clone(),
-            joining: self.token.map_or(Joining::Nothing, Joining::Token),
-            directory: self.identity,
-        };
+        let settings =
+            KeeperSettings { issuers: self.servers.clone(), joining: self.joining, directory: self.identity };
         let keeper = Keeper::open(membership.clone(), settings, system_clock()).context("identity")?;
         let keeping = tokio::spawn(Arc::clone(&keeper).run());
         if tokio::time::timeout(FIRST_CERTIFICATE, keeper.ready()).await.is_err() {

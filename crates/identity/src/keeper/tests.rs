@@ -114,6 +114,7 @@ async fn a_service_account_of_kubernetes_is_a_proof() {
     let (x, y) = (encode_url(&point[1..33]), encode_url(&point[33..]));
     let set = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","kid":"k","x":"{x}","y":"{y}"}}]}}"#);
     std::fs::write(&keys, set).unwrap();
+    let keys = crate::Keys::File(keys);
     let settings = KubernetesSettings { issuer: "https://cluster".into(), audience: "rhumb".into(), keys };
     let served = Served::start(Lifetimes::default(), Some(Kubernetes::open(settings).unwrap())).await;
     let now = system_clock()();

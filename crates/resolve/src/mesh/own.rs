@@ -105,7 +105,10 @@ fn keeping(doc: &Doc, sidecar: &Sidecar, written: &SidecarIdentity) -> Option<pl
         addresses: control
             .addresses
             .iter()
-            .map(|address| format!("{}:{}", address.host(), address.port()).into())
+            .map(|address| match address.host().contains(':') {
+                true => format!("[{}]:{}", address.host(), address.port()).into(),
+                false => format!("{}:{}", address.host(), address.port()).into(),
+            })
             .collect(),
         token: control.token.as_ref().map(|token| token.value.0.clone()),
         service_account: control
