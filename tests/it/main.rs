@@ -9,6 +9,7 @@ mod control;
 mod curl;
 mod dashboard;
 mod documents;
+mod egress_control;
 mod embedded;
 mod ext_authz;
 mod fleet;

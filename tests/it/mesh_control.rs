@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
 
-const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
+pub(crate) const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 
 /// What a sidecar says when callers know of it.
-const REGISTERED: &str = "registered at the control plane";
+pub(crate) const REGISTERED: &str = "registered at the control plane";
 
 /// A control plane and machines.
 pub(crate) struct Site {
@@ -140,7 +140,7 @@ fn hop(name: &str) -> Command {
 }
 
 /// An application that calls nobody by itself.
-fn rest() -> Command {
+pub(crate) fn rest() -> Command {
     let mut command = Command::new("sleep");
     command.arg("100000");
     command
@@ -166,7 +166,7 @@ pub(crate) fn services(names: impl IntoIterator<Item = String>) -> String {
 }
 
 /// A workload whose connections are captured; it has declared nobody whom it calls.
-fn captured(site: &Site, machine: &Machine, name: &str) -> Member {
+pub(crate) fn captured(site: &Site, machine: &Machine, name: &str) -> Member {
     machine.nameservers(&["10.77.0.254"]);
     let mut intercept = Rhumb::command();
     intercept.arg("intercept");

@@ -229,6 +229,31 @@ fn proxies_go_to_the_other_control_plane_and_nothing_fails() {
 }
 
 #[test]
+fn what_one_control_plane_is_told_reaches_proxies_of_the_other() {
+    let store = Store::start();
+    let (one, two) = (Plane::start(&store, "one"), Plane::start(&store, "two"));
+    let port = port::free();
+    one.applied(&gateway(port, "answer-0"), &[]);
+    let token = store.token("token", "shop", "edge");
+    let edge = member::gateway(&[&two.listen], &store.dir.path().join("edge"), Some(&token));
+    let answers = |number: u32| {
+        let expected = format!("answer-{number}");
+        let answered =
+            wait::poll(wait::LIMIT, || asks(port, "/").filter(|answer| answer.ends_with(&expected)));
+        assert!(answered.is_some(), "{expected}: {}\n{}", edge.log(), two.program.log());
+    };
+    answers(0);
+    for number in 1..=5 {
+        one.applied(&gateway(port, &format!("answer-{number}")), &[]);
+        answers(number);
+    }
+    // Whoever has applied it knows that it is in force there, too.
+    let applied = one.applied(&gateway(port, "answer-6"), &["--wait"]);
+    assert!(applied.contains("live on 1 proxy"), "{applied}\n{}", edge.log());
+    assert!(asks(port, "/").expect("an answer").ends_with("answer-6"));
+}
+
+#[test]
 fn without_the_store_everything_goes_on_and_changes_are_refused() {
     let mut store = Store::start();
     let (one, two) = (Plane::start(&store, "one"), Plane::start(&store, "two"));

@@ -23,8 +23,6 @@ pub const MAX_CALLERS: usize = 1024;
 pub enum Answer {
     /// That of a service, by its name in [`rhumb_plan::mesh::Mesh::outbound`] of the plan that is in force by now.
     Service(Arc<str>),
-    /// Out of the mesh, and allowed by the name that it was looked up by.
-    Allowed,
     /// Nothing that is known: what the mesh says about such addresses holds.
     Unknown,
 }

@@ -28,7 +28,7 @@ use self::captured::{captured, captured_inbound};
 use crate::downstream::{self, Connection};
 use crate::l4;
 use crate::l4::header::Ends;
-use crate::l4::leave::leave;
+use crate::l4::leave::{Stranger, leave};
 use crate::l4::outside::{Host, Outside};
 use crate::signals::UNKNOWN;
 use crate::worker::{Member, Worker};
@@ -199,9 +199,9 @@ pub(crate) fn start(
         Role::Outside(host, number) => {
             let (worker, port) = (Rc::clone(worker), Arc::clone(port));
             let to = Outside { host: Host::parse(host), port: *number };
-            let exit = worker.plan().mesh.as_ref().map(|mesh| mesh.exit(to.host.name(), to.host.address()));
-            let exit = exit.unwrap_or(Exit::Refused);
-            tokio::task::spawn_local(leave(worker, port, stream, ends, to, exit, member));
+            let stranger = Stranger { name: to.host.shared_name(), address: to.host.address() };
+            let exit = worker.plan().mesh.as_ref().map_or(Exit::Refused, |mesh| stranger.exit(mesh));
+            tokio::task::spawn_local(leave(worker, port, stream, ends, to, (stranger, exit), member));
         }
         Role::Outbound => captured(worker, port, stream, peer, member),
         Role::Inbound => captured_inbound(worker, port, stream, peer, member),

@@ -157,6 +157,8 @@ struct Maker<'d> {
     services: HashMap<Key<'d>, Entry<'d, Service>>,
     workloads: HashMap<&'d str, Vec<Entry<'d, Workload>>>,
     mesh: Option<Entry<'d, Mesh>>,
+    /// A Mesh of which nothing could be read.
+    unreadable: Option<&'d Doc>,
     sidecar: Option<Entry<'d, Sidecar>>,
     trust_domain: TrustDomain,
     has_ipv6: bool,
@@ -183,6 +185,7 @@ impl Memory {
             services: HashMap::new(),
             workloads: HashMap::new(),
             mesh: None,
+            unreadable: None,
             sidecar: None,
             trust_domain: default_trust_domain(),
             has_ipv6,
@@ -228,6 +231,7 @@ impl<'d> Maker<'d> {
                     }
                     Some(first) => self.second(doc, first.doc, "Sidecar"),
                 },
+                Spec::Unreadable if &*doc.id.kind == "Mesh" => self.unreadable = Some(doc),
                 _ => {}
             }
         }

@@ -1,9 +1,11 @@
 //! The egress gateway on machines of its own: a workload that may not leave by itself, the gateway, and a host outside.
 
 use super::namespaces::Lab;
+use rhumb_testkit::netns::Machine;
 use rhumb_testkit::process::{Finished, Program, finish, succeed};
 use rhumb_testkit::wait;
 use rustix::process::Signal;
+use std::path::Path;
 use std::process::Command;
 
 /// What the Mesh says about the gateway.
@@ -15,6 +17,46 @@ const RULES: &str = "apiVersion: rhumb.dev/v1alpha1\nkind: Policy\nmetadata: {na
                      targetRefs: [{kind: Service, name: egress}]\n  policies:\n    authorization:\n      rules:\n        \
                      - {name: web, when: \"source.serviceAccount == 'web' && destination.port in [80, 443, 2525]\"}\n        \
                      - {name: secret, action: Deny, when: \"destination.host == 'secret.example.com'\"}";
+
+/// Talks to a host outside for as long as it is let, and writes down each answer.
+pub(crate) const TALKER: &str = "import socket, sys, time
+s = socket.create_connection((sys.argv[1], 2525), 60).makefile('rw', newline='\\r\\n')
+try:
+    print(s.readline().strip(), flush=True)
+    while True:
+        s.write('HELO there\\r\\n'); s.flush()
+        if not s.readline(): break
+        print('heard', flush=True); time.sleep(0.05)
+except OSError: pass
+print('ended', flush=True)";
+
+/// Somebody who talks to a host outside.
+pub(crate) struct Talker(Program);
+
+impl Talker {
+    pub(crate) fn start(machine: &Machine, host: &str, log: &Path) -> Self {
+        let mut command = machine.command("python3");
+        command.args(["-c", TALKER, host]);
+        let talker = Self(Program::start(command, log));
+        talker.goes_on();
+        talker
+    }
+
+    /// Waits until it has heard more.
+    pub(crate) fn goes_on(&self) {
+        let heard = || self.0.log().matches("heard").count();
+        let before = heard();
+        wait::until("somebody talks to a host outside", || {
+            assert!(!self.0.log().contains("ended"), "{}", self.0.log());
+            (heard() > before).then_some(())
+        });
+    }
+
+    /// Waits until it is not let any more.
+    pub(crate) fn ends(&self) {
+        wait::until("the connection out of the mesh is cut", || self.0.log().contains("ended").then_some(()));
+    }
+}
 
 struct Scene {
     lab: Lab,
@@ -60,6 +102,20 @@ impl Scene {
 
     fn curl(&self, url: &str) -> Finished {
         self.lab.curl("web", url)
+    }
+
+    fn talk(&self, host: &str) -> Talker {
+        Talker::start(self.lab.machine("web"), host, &self.lab.path(&format!("talk-{host}.log")))
+    }
+
+    /// Writes something else into the documents of the gateway.
+    fn change(&self, before: &str, after: &str) {
+        let path = self.lab.path("egress/mesh.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(before), "{text}");
+        let fresh = self.lab.path("egress/mesh.yaml.new");
+        std::fs::write(&fresh, text.replace(before, after)).unwrap();
+        std::fs::rename(fresh, path).unwrap();
     }
 
     /// Waits until the gateway says why it refused something.
@@ -210,5 +266,34 @@ fn a_workload_calls_a_host_outside_at_an_address_of_its_own_through_the_gateway(
     scene.lab.start_proxy("web", upstream);
     let call = || scene.lab.curl("web", "http://127.0.0.1:7001/");
     scene.lab.until("a call", &format!("127.0.0.1:7001 from {gateway}"), call);
+    assert_eq!(scene.sources(), [gateway]);
+}
+
+#[test]
+fn connections_through_the_egress_gateway_end_when_they_are_no_longer_allowed_and_others_go_on() {
+    let listed = "egress: deny, egressGateway: {service: egress, destinations: [api.example.com, www.example.com, BLOCK]}";
+    let mut scene = Scene::new(listed);
+    scene.start_web();
+    let gateway = scene.lab.machine("egress").address().to_string();
+    scene.lab.until("a call that may leave", &format!("api.example.com from {gateway}"), || {
+        scene.curl("http://api.example.com/")
+    });
+    let (api, www) = (scene.talk("api.example.com"), scene.talk("www.example.com"));
+    let by_address = scene.talk(&scene.outside);
+    // A destination that is listed no more.
+    scene.change("destinations: [api.example.com, ", "destinations: [");
+    api.ends();
+    www.goes_on();
+    by_address.goes_on();
+    // A policy.
+    scene.change("destination.port in [80, 443, 2525]", "destination.host != 'www.example.com'");
+    www.ends();
+    by_address.goes_on();
+    // The gateway as a whole.
+    let text = std::fs::read_to_string(scene.lab.path("egress/mesh.yaml")).unwrap();
+    let written = text.lines().find(|line| line.contains("egressGateway")).expect("the spec of the Mesh");
+    scene.change(written, "spec: {egress: deny}");
+    by_address.ends();
+    assert_ne!(scene.curl("http://api.example.com/").code, Some(0));
     assert_eq!(scene.sources(), [gateway]);
 }

@@ -1,5 +1,6 @@
 //! The egress gateway: connections of workloads that leave the mesh here, each to where its CONNECT says.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -7,8 +8,9 @@ use rhumb_base::failure::{Cause, Failure};
 use rhumb_codec::head::Content;
 use rhumb_conn::h2;
 use rhumb_conn::io::Io;
-use rhumb_plan::Port;
+use rhumb_plan::l4::L4Rule;
 use rhumb_plan::mesh::{Exit, Mesh};
+use rhumb_plan::{Plan, Port};
 use rhumb_telemetry::{Metric, Protocol};
 
 use crate::downstream::Connection;
@@ -42,11 +44,8 @@ pub(crate) async fn serve(
     let opened = match may_leave(worker, connection, &to, port) {
         Ok(()) => {
             let plan = worker.plan();
-            let is_listed = |address| {
-                let gateway = plan.mesh.as_ref().and_then(|mesh| mesh.egress_gateway.as_ref());
-                gateway.is_some_and(|gateway| gateway.destinations.has_address(address))
-            };
-            outside::connect(worker, &to, is_listed).await.map_err(|failure| (failure, "unreachable"))
+            let connecting = outside::connect(worker, &to, |address| is_listed(&plan, address));
+            connecting.await.map_err(|failure| (failure, "unreachable"))
         }
         Err((cause, outcome)) => Err((Failure::from(cause), outcome)),
     };
@@ -69,7 +68,8 @@ pub(crate) async fn serve(
     let mut seen = worker.revision();
     let may_go_on = || {
         let revision = worker.revision();
-        revision == std::mem::replace(&mut seen, revision) || may_stay(worker, connection, &to, port)
+        revision == std::mem::replace(&mut seen, revision)
+            || may_stay(worker, connection, (&to, address.ip()), port)
     };
     let (mut up, carried) = (Io::Plain(up), &mut account.carried);
     let end = hbone::relay(&mut up, stream, Reads::Request, limits, carried, &[], may_go_on).await;
@@ -91,23 +91,43 @@ fn may_leave(
         return Err((Cause::AccessDenied, "not_listed"));
     }
     let rule = tcp::rule_of_all(port).ok_or((Cause::RouteNotFound, "denied"))?;
-    let host = to.host.to_string();
-    if rule.invalid.is_some()
-        || !tcp::may_connect(worker, rule, &tcp::Asking::of(connection, Some((&host, to.port))))
-    {
+    if !do_policies_allow(worker, connection, to, rule) {
         return Err((Cause::AccessDenied, "denied"));
     }
     Ok(())
 }
 
-/// The same for a connection that is under way, after something has changed: with the policies as they are by then.
-fn may_stay(worker: &Worker, connection: &Connection, to: &Outside, port: &Port) -> bool {
+fn do_policies_allow(worker: &Worker, connection: &Connection, to: &Outside, rule: &L4Rule) -> bool {
+    let host = to.host.to_string();
+    rule.invalid.is_none()
+        && tcp::may_connect(worker, rule, &tcp::Asking::of(connection, Some((&host, to.port))))
+}
+
+/// True for an address that the Mesh lists among those that are reached here.
+fn is_listed(plan: &Plan, address: IpAddr) -> bool {
+    let gateway = plan.mesh.as_ref().and_then(|mesh| mesh.egress_gateway.as_ref());
+    gateway.is_some_and(|gateway| gateway.destinations.has_address(address))
+}
+
+/// The same for a connection that is under way to an address, after something has changed: with Mesh and policies as they are by
+/// then.
+fn may_stay(
+    worker: &Worker,
+    connection: &Connection,
+    (to, reached): (&Outside, IpAddr),
+    port: &Port,
+) -> bool {
     let plan = worker.plan();
-    let services = plan.mesh.iter().flat_map(|mesh| mesh.inbound.values());
-    let current = services.filter_map(|service| service.tcp.as_ref()).find(|other| other.name == port.name);
-    // What is no longer served is served to its end.
-    let Some(current) = current else { return true };
-    let may_stay = may_leave(worker, connection, to, current).is_ok();
+    // A process that is no member any more has nothing that could forbid it.
+    let Some(mesh) = &plan.mesh else { return true };
+    let mut services = mesh.inbound.values().filter_map(|service| service.tcp.as_ref());
+    // What is no longer served is served to its end, as long as the Mesh lets it through a gateway.
+    let current = services.find(|other| other.name == port.name);
+    let may_stay = mesh.exit(to.host.name(), to.host.address()) == Exit::Gateway
+        && outside::may_reach(reached, |address| is_listed(&plan, address))
+        && current.is_none_or(|port| {
+            tcp::rule_of_all(port).is_some_and(|rule| do_policies_allow(worker, connection, to, rule))
+        });
     if !may_stay {
         worker.metrics.borrow_mut().add(Metric::MeshEnded, &["denied"], 1);
     }

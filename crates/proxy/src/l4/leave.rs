@@ -1,22 +1,41 @@
 //! Connections of the workload that leave the mesh: from here, or through the egress gateway, which is the only one that
 //! may leave where networks are made so. What cannot go through it goes nowhere.
 
+use std::future::{Future, poll_fn};
+use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use rhumb_base::failure::Failure;
 use rhumb_conn::io::Io;
 use rhumb_plan::Port;
-use rhumb_plan::mesh::Exit;
+use rhumb_plan::mesh::{Exit, Mesh};
 use rhumb_telemetry::{Metric, Protocol};
 use tokio::net::TcpStream;
 
 use crate::l4::header::Ends;
 use crate::l4::outside::{self, Outside};
 use crate::l4::record::{Account, Way};
-use crate::l4::relay::{RelayLimits, relay};
+use crate::l4::relay::{RelayEnd, RelayLimits, relay};
 use crate::l4::tcp;
-use crate::worker::{Member, Worker};
+use crate::worker::{Member, Watch, Worker};
+
+/// What a connection that leads to no service is known by.
+pub(crate) struct Stranger {
+    /// The name that its client asked for.
+    pub(crate) name: Option<Arc<str>>,
+    /// The address that it was made to.
+    pub(crate) address: Option<IpAddr>,
+}
+
+impl Stranger {
+    /// The way out that the mesh has for it.
+    pub(crate) fn exit(&self, mesh: &Mesh) -> Exit {
+        mesh.exit(self.name.as_deref(), self.address)
+    }
+}
 
 /// Carries a connection of the workload to a host out of the mesh, the way that the mesh has for it. `port` is the socket
 /// that it came in by.
@@ -26,11 +45,11 @@ pub(crate) async fn leave(
     stream: TcpStream,
     ends: Ends,
     to: Outside,
-    exit: Exit,
+    (stranger, exit): (Stranger, Exit),
     member: Member,
 ) {
     match exit {
-        Exit::Direct => directly(worker, port, stream, ends, to).await,
+        Exit::Direct => directly(worker, port, stream, ends, to, stranger).await,
         Exit::Gateway => through_gateway(worker, port, stream, ends, to).await,
         Exit::Refused => {
             tracing::info!(destination = %to, "a connection out of the mesh is refused (`egress: deny`)");
@@ -47,7 +66,14 @@ pub(crate) fn refuse(worker: &Worker, port: &Port, stream: &TcpStream, reason: &
 }
 
 /// As if nobody had captured it.
-async fn directly(worker: Rc<Worker>, port: Arc<Port>, stream: TcpStream, ends: Ends, to: Outside) {
+async fn directly(
+    worker: Rc<Worker>,
+    port: Arc<Port>,
+    stream: TcpStream,
+    ends: Ends,
+    to: Outside,
+    stranger: Stranger,
+) {
     let mut account = Account::new(&worker, &port, Protocol::Tcp, ends.client);
     account.tries = 1;
     drop(port);
@@ -62,8 +88,37 @@ async fn directly(worker: Rc<Worker>, port: Arc<Port>, stream: TcpStream, ends: 
     };
     account.connect = Some(begun.elapsed());
     let (mut down, mut up) = (Io::Plain(stream), Io::Plain(up));
-    let end = relay(&mut down, &mut up, Vec::new(), RelayLimits::default(), &mut account.carried).await;
+    let (mut watch, mut seen) = (Watch::new(&worker), worker.revision());
+    let end = {
+        let limits = RelayLimits::default();
+        let mut relaying = pin!(relay(&mut down, &mut up, Vec::new(), limits, &mut account.carried));
+        poll_fn(|cx| {
+            watch.watch(cx.waker());
+            let revision = worker.revision();
+            if revision != std::mem::replace(&mut seen, revision) && !may_stay(&worker, &stranger) {
+                return Poll::Ready(RelayEnd::Denied);
+            }
+            relaying.as_mut().poll(cx)
+        })
+        .await
+    };
+    if end == RelayEnd::Denied {
+        tracing::info!(destination = %to, "a connection out of the mesh ends: the Mesh does not let it leave from here any more");
+        for side in [&down, &up] {
+            let _ = rhumb_net::socket::reset_on_close(side.socket());
+        }
+    }
     account.finish(end);
+}
+
+/// Whether a connection that has left from here may go on, after something has changed.
+fn may_stay(worker: &Worker, stranger: &Stranger) -> bool {
+    let plan = worker.plan();
+    let may_stay = plan.mesh.as_ref().is_none_or(|mesh| stranger.exit(mesh) == Exit::Direct);
+    if !may_stay {
+        worker.metrics.borrow_mut().add(Metric::MeshEnded, &["denied"], 1);
+    }
+    may_stay
 }
 
 /// In a stream to a proxy of the egress gateway, with the identity of this workload. The name goes along as it is: the

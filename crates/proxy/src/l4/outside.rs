@@ -49,6 +49,14 @@ impl Host {
         }
     }
 
+    /// The name, if it is one, for whoever keeps it.
+    pub(crate) fn shared_name(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Name(name) => Some(Arc::clone(name)),
+            Self::Address(_) => None,
+        }
+    }
+
     /// The address, if it is one.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         match self {
@@ -177,8 +185,7 @@ pub(crate) async fn connect(
         Host::Name(name) => worker.outside_dns.find(worker, name).await?,
     };
     let mut failure = Failure::from(Cause::AccessDenied);
-    let may_be_reached = |address: &&IpAddr| !is_own(**address) || is_listed(**address);
-    for address in addresses.iter().filter(may_be_reached).take(MAX_ADDRESSES) {
+    for address in addresses.iter().filter(|address| may_reach(**address, &is_listed)).take(MAX_ADDRESSES) {
         let address = SocketAddr::new(*address, to.port);
         match rhumb_net::connect::connect(address, CONNECT_TIMEOUT).await {
             Ok(stream) => return Ok((stream, address)),
@@ -194,6 +201,11 @@ pub(crate) async fn connect(
         }
     }
     Err(failure)
+}
+
+/// True for an address that names may lead to, or that documents list.
+pub(crate) fn may_reach(address: IpAddr, is_listed: impl Fn(IpAddr) -> bool) -> bool {
+    !is_own(address) || is_listed(address)
 }
 
 /// True for addresses that mean this machine, or its neighbours on the link: metadata services of clouds are there.

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use super::{LOOK_AGAIN, Spoken, dispatch, outbound, spoken};
 use crate::discovery::Answer;
 use crate::l4::header::Ends;
-use crate::l4::leave::{leave, refuse};
+use crate::l4::leave::{Stranger, leave, refuse};
 use crate::l4::outside::{Host, Outside};
 use crate::worker::{Member, Worker};
 
@@ -52,7 +52,7 @@ async fn unknown(
 ) {
     let address = destination.ip().to_canonical();
     let mut answer = Answer::Unknown;
-    let mut name: Option<Arc<str>> = worker.outside.name(address).map(Into::into);
+    let name: Option<Arc<str>> = worker.outside.name(address).map(Into::into);
     if name.is_none() && worker.discovery.is_asked() {
         answer = worker.discovery.ask(destination).await.unwrap_or_else(|limit| {
             worker.metrics.borrow_mut().limit(limit);
@@ -71,21 +71,18 @@ async fn unknown(
     }
     let is_virtual = virtual_address::is_virtual(address);
     let address = Some(address).filter(|_| !is_virtual);
-    let exit_of = |name: Option<&str>| match mesh.exit(name, address) {
-        Exit::Refused if answer == Answer::Allowed => Exit::Direct,
-        exit => exit,
-    };
-    let mut exit = exit_of(name.as_deref());
+    let mut stranger = Stranger { name, address };
+    let mut exit = stranger.exit(mesh);
     let is_decided = !mesh.exits_have_names() && exit != Exit::Gateway && !is_virtual;
-    if name.is_none() && !is_decided {
+    if stranger.name.is_none() && !is_decided {
         // A name is what the gateway decides about best, and what lists may name; without one the address has to do.
         let can_do = address.is_some() && exit != Exit::Refused;
         let wait = if can_do { SOON.min(port.settings.header_timeout) } else { port.settings.header_timeout };
         let asked = asked_name(&stream, Instant::now() + wait).await;
-        name = asked.and_then(|asked| Host::parse(&asked).name().map(Into::into));
-        exit = exit_of(name.as_deref());
+        stranger.name = asked.and_then(|asked| Host::parse(&asked).shared_name());
+        exit = stranger.exit(mesh);
     }
-    let to = match (name, address) {
+    let to = match (stranger.name.clone(), address) {
         // From here it goes where the workload has found out that the name leads.
         (_, Some(address)) if exit == Exit::Direct => Host::Address(address),
         (Some(name), _) => Host::Name(name),
@@ -95,7 +92,7 @@ async fn unknown(
     };
     let to = Outside { host: to, port: destination.port() };
     drop(plan);
-    leave(worker, port, stream, ends, to, exit, member).await;
+    leave(worker, port, stream, ends, to, (stranger, exit), member).await;
 }
 
 /// How long a client may take to ask for a name where the address alone would do. One that waits for the other side to speak

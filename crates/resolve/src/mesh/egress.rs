@@ -15,7 +15,13 @@ use crate::settings::cidr;
 impl<'d> Maker<'d> {
     /// What the Mesh says about connections that leave.
     pub(super) fn egress(&mut self, Entry { doc, spec }: Entry<'d, Mesh>) {
-        if *spec.egress == Egress::Deny {
+        if doc.broken {
+            self.let_nothing_leave(doc);
+            // What could be read of its lists, where it names the gateway that it is to go through.
+            let listed = spec.egress_gateway.iter().flat_map(|gateway| gateway.destinations.iter());
+            let allowed = spec.egress_gateway.iter().flat_map(|_| spec.allowed_names.iter());
+            self.out.egress = plan::Egress::Deny(destinations(listed.chain(allowed)));
+        } else if *spec.egress == Egress::Deny {
             self.out.egress = plan::Egress::Deny(destinations(spec.allowed_names.iter()));
         } else if let Some(name) = spec.allowed_names.first() {
             let diag =
@@ -26,12 +32,25 @@ impl<'d> Maker<'d> {
         }
     }
 
+    /// Of a Mesh with mistakes it is not known what it forbids, nor whether everything is to go through a proxy.
+    pub(super) fn let_nothing_leave(&mut self, doc: &Doc) {
+        self.out.egress = plan::Egress::Deny(Destinations::default());
+        if self.sidecar.is_some() {
+            let what =
+                "connections out of the mesh are refused, as far as no gateway is known to lead them out";
+            let diag = Diag::warning(Rule::NoEffect, doc.origin(doc.span), what)
+                .why("the Mesh has mistakes: what cannot be read may forbid them, or lead them through one")
+                .fix("correct them");
+            self.out.diags.push(diag);
+        }
+    }
+
     /// Finds the service of the egress gateway, and whether this process is one.
     pub(super) fn find_egress_gateway(&mut self) {
         let (Some(Entry { doc, spec }), Some(sidecar)) = (self.mesh, self.sidecar) else { return };
         let Some(written) = &spec.egress_gateway else { return };
         let namespace = written.service.namespace().unwrap_or(DEFAULT_NAMESPACE);
-        // With a mistake in it nothing leaves another way: what is listed and cannot be read may be anything.
+        // With a mistake in the Mesh nothing leaves another way: what is listed and cannot be read may be anything.
         self.out.egress_gateway = Some(plan::EgressGateway {
             service: shown(&(namespace.into(), written.service.name().into(), 0)).into(),
             destinations: if doc.broken {

@@ -15,6 +15,9 @@ impl<'d> Maker<'d> {
             self.out.is_permissive = *spec.mtls == MeshMtls::Permissive;
             self.egress(Entry { doc, spec });
         }
+        if let Some(doc) = self.unreadable {
+            self.let_nothing_leave(doc);
+        }
         if let Some(own) = self.sidecar.and_then(|sidecar| sidecar.spec.mtls.as_ref()) {
             self.out.is_permissive = **own == MeshMtls::Permissive;
         }
