@@ -106,3 +106,6 @@ export function words(name: string): string {
     .replace(/_/g, ' ')
     .replace(/([a-z0-9])([A-Z])/g, (_, a: string, b: string) => `${a} ${b.toLowerCase()}`);
 }
+
+/** As a sentence begins. */
+export const sentence = (text: string) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -172,7 +172,7 @@ async function sendIt(page) {
   await page.getByRole("button", { name: "Send it" }).click();
   const answer = page.getByRole("region", { name: "Answer" });
   await answer.getByText("routed").first().waitFor();
-  await answer.scrollIntoViewIfNeeded();
+  await page.locator("#try").evaluate((card) => card.scrollIntoView());
 }
 
 async function watch(page) {

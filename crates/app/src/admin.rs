@@ -363,6 +363,11 @@ impl Admin {
         self.fleet.as_ref().map(|fleet| fleet.history()).or(self.history.as_ref())
     }
 
+    /// The documents, of a process that is a control plane and nothing else.
+    pub(crate) fn plane(&self) -> Option<&Arc<Control>> {
+        self.control.as_ref().filter(|_| self.kind == "control")
+    }
+
     fn status(&self) -> Value {
         let plan = self.current.load();
         let attempt = self.health.last_attempt();

@@ -1,7 +1,7 @@
 // A service as a control plane knows it: who calls it, its endpoints, and what proxies say of it.
 
 import { ask } from '../api';
-import { ms, percent, rate } from '../format';
+import { ms, percent, rate, sentence } from '../format';
 import { health } from '../live';
 import { Card, Empty, Head, Loaded, Mark, Note, Pill, Rich } from '../parts/basic';
 import { Chart } from '../parts/chart';
@@ -10,7 +10,7 @@ import { useResource } from '../resource';
 import { href } from '../router';
 import { usePeriod, useSeries } from '../series';
 import type { Backend, Edge, Endpoint, Page, Top } from '../types';
-import { ErrorRatio, sentence } from './overview';
+import { ErrorRatio } from './overview';
 import { endpointLevel, Number, useTop } from './services';
 
 export function FleetService({ name }: { name: string }) {

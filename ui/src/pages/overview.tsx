@@ -1,7 +1,7 @@
 // What is wrong, what changed, how it goes.
 
 import { ask } from '../api';
-import { count, ms, percent, plural, rate, span } from '../format';
+import { count, ms, percent, plural, rate, sentence, span } from '../format';
 import { SHOWN_SECONDS, signals } from '../live';
 import type { PageProps } from '../app';
 import { Ago, Card, Empty, Head, Loaded, Mark, Rich } from '../parts/basic';
@@ -184,8 +184,6 @@ function FindingItem({ check }: { check: Finding }) {
     </a>
   );
 }
-
-export const sentence = (text: string) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** The same again and again is told once, with how often. */
 function gathered(changes: Event[]): { event: Event; times: number }[] {

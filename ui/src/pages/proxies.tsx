@@ -1,14 +1,13 @@
 // Proxies of a control plane: who runs what of what it wants, and what it refuses.
 
 import { ask } from '../api';
-import { count, span } from '../format';
+import { count, sentence, span } from '../format';
 import type { PageProps } from '../app';
 import { Card, Empty, Filter, Head, Loaded, Note, Pill, Rich } from '../parts/basic';
 import { Table } from '../parts/table';
 import { useResource } from '../resource';
 import type { Proxy } from '../types';
 import { Told } from './fleet';
-import { sentence } from './overview';
 
 interface Answer {
   revision: number;

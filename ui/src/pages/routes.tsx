@@ -289,6 +289,8 @@ function Try({ route }: { route: Route }) {
   const [attempted, setAttempted] = useState<Attempted | null>(null);
   const [explained, setExplained] = useState<Explained | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
+  // A control plane takes no traffic: its gateways do.
+  const canSend = may('editor') && process.use()?.kind !== 'control';
 
   const run = async (what: 'explain' | 'try') => {
     setBusy(true);
@@ -340,7 +342,7 @@ function Try({ route }: { route: Route }) {
           <button type="submit" class="button first" disabled={isBusy}>
             {isBusy ? 'Working on it…' : 'Explain'}
           </button>
-          {may('editor') && (
+          {canSend && (
             <button type="button" class="button" disabled={isBusy} onClick={() => void run('try')}>
               Send it
             </button>
@@ -351,7 +353,7 @@ function Try({ route }: { route: Route }) {
             Fields, one per line
             <textarea rows={2} value={headers} placeholder="Accept: application/json" onInput={(event) => setHeaders(event.currentTarget.value)} spellcheck={false} />
           </label>
-          {may('editor') && (
+          {canSend && (
             <label class="field">
               Content, when it is sent
               <textarea rows={2} value={content} onInput={(event) => setContent(event.currentTarget.value)} spellcheck={false} />
@@ -378,7 +380,7 @@ function Outcome({ of }: { of: Attempted }) {
       </h3>
       <Text title="Fields of the answer" of={{ first: `HTTP/1.1 ${of.status}`, fields: of.headers }} />
       {of.body !== '' && (
-        <pre class="text" tabIndex={0} aria-label="Content of the answer">
+        <pre class="text foreign" tabIndex={0} aria-label="Content of the answer">
           {of.body}
         </pre>
       )}

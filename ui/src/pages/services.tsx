@@ -1,7 +1,7 @@
 // Services and their endpoints: load, ejections, breaker, ramp.
 
 import { ask, list } from '../api';
-import { count, ms, percent, rate, span, words } from '../format';
+import { count, ms, percent, rate, sentence, span, words } from '../format';
 import type { PageProps } from '../app';
 import { Card, Empty, Filter, Head, Loaded, Mark, Note, Pill } from '../parts/basic';
 import { Chart } from '../parts/chart';
@@ -13,7 +13,7 @@ import { href, type Place } from '../router';
 import { usePeriod, useSeries } from '../series';
 import type { Backend, Endpoint, Page, Route, Top } from '../types';
 import { FleetService } from './fleet';
-import { ErrorRatio, levelOf, sentence } from './overview';
+import { ErrorRatio, levelOf } from './overview';
 
 const useBackends = () => useResource<Page<Backend>>('/backends', () => list('/backends'), { every: 3 });
 
@@ -358,7 +358,7 @@ function Endpoints({ of }: { of: Endpoint[] }) {
           ),
         },
         { id: 'flight', title: 'In flight', isNumber: true, by: (row) => row.inFlight, cell: (row) => count(row.inFlight) },
-        { id: 'latency', title: 'Latency', isNumber: true, by: (row) => row.latencyMs, cell: (row) => ms(row.latencyMs) },
+        { id: 'latency', title: 'Latency', isNumber: true, by: (row) => row.latencyMs, cell: (row) => ms(row.succeeded > 0 ? row.latencyMs : null) },
         { id: 'ok', title: 'Succeeded', isNumber: true, by: (row) => row.succeeded, cell: (row) => count(row.succeeded) },
         {
           id: 'failed',

@@ -3,7 +3,7 @@
 import type { ComponentChildren } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import { Problem } from '../api';
-import { ago, clock } from '../format';
+import { ago, clock, sentence } from '../format';
 import { tune } from '../router';
 import type { Resource } from '../resource';
 import type { Level, Policy } from '../types';
@@ -91,7 +91,7 @@ export function Failed({ problem, again }: { problem: Problem; again?: () => voi
   if (problem.isElsewhere) {
     return (
       <Empty title="Not available in this process" icon="info">
-        {problem.code === 'not_in_this_process' ? problem.message : 'This process does not answer this question.'}
+        {problem.code === 'not_in_this_process' ? <Rich text={sentence(problem.message)} /> : 'This process does not answer this question.'}
       </Empty>
     );
   }

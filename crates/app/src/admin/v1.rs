@@ -190,7 +190,7 @@ fn endpoints() -> Vec<Endpoint> {
         .takes(LIST),
         page(
             "/consumers",
-            "Consumers with policies of their own",
+            "Registered consumers, and the policies of their own",
             json_of::<shape::Page<shape::Consumer>>(example_page),
             |call| Box::pin(state::consumers(call)),
         )

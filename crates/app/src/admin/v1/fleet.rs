@@ -139,7 +139,7 @@ fn failing(admin: &Admin) -> Vec<Finding> {
 
 /// Services of a control plane with their endpoints; nothing elsewhere.
 pub(super) fn backends(admin: &Admin) -> Option<Vec<shape::Backend>> {
-    let control = admin.control.as_ref().filter(|_| admin.kind == "control")?;
+    let control = admin.plane()?;
     let trouble = findings(admin);
     let services = control.documents(Some("Service"), None, None);
     let mesh = control.mesh();

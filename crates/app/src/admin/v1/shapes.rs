@@ -171,7 +171,7 @@ pub(crate) struct Counts {
     pub(crate) backends: usize,
     /// Endpoints.
     pub(crate) endpoints: Endpoints,
-    /// Consumers with policies of their own.
+    /// Registered consumers.
     pub(crate) consumers: usize,
     /// Certificates.
     pub(crate) certificates: usize,

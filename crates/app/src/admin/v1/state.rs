@@ -1,11 +1,12 @@
 //! What the process is and how it stands: routes, backends, certificates, and what is wrong.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use rhumb_balance::Nanos;
+use rhumb_model::Doc;
 use rhumb_plan::target::Protocol;
 use rhumb_plan::{Plan, Port, mesh};
 use rhumb_tls::CertificateInfo;
@@ -13,11 +14,14 @@ use serde_json::{Value, json};
 
 use super::describe::Answer;
 use super::shapes as shape;
-use super::{Call, Finding, Health, Level, Problem, done, fleet, json_page, paged};
+use super::{Call, Finding, Health, Level, Problem, done, fleet, json_page, paged, questions};
 use crate::admin::shelf::Shelf;
 use crate::admin::{Admin, VERSION, endpoints};
 use crate::health::{Phase, unix_now};
 use crate::signal::Signal;
+
+/// The kind of documents that register who calls.
+const CONSUMER: &str = "Consumer";
 
 /// Findings of one answer.
 const MAX_FINDINGS: usize = 200;
@@ -59,10 +63,10 @@ pub(super) async fn overview(call: Call) -> Answer {
         checks,
         process: admin.process(),
         counts: shape::Counts {
-            routes: every_port(&plan).iter().map(|port| port.rules()).sum(),
+            routes: routes_in_force(admin, &plan),
             backends,
             endpoints: shape::Endpoints { total, eligible },
-            consumers: plan.consumers.len(),
+            consumers: consumer_names(admin).len(),
             certificates: admin.certificates().len(),
             proxies: admin.control.as_ref().map(|control| control.proxies().len()),
         },
@@ -90,11 +94,7 @@ pub(super) async fn plan(call: Call) -> Answer {
 
 /// Rules of routes.
 pub(super) async fn routes(call: Call) -> Answer {
-    let plan = call.desk.admin.current.load();
-    let shelf = call.desk.admin.shelf.clone();
-    // A dump of ten thousand routes takes a while: nobody else waits for it.
-    let all = tokio::task::spawn_blocking(move || routes_of(&plan, &shelf)).await;
-    let all = all.map_err(|_| Problem::internal_error("the configuration cannot be shown"))?;
+    let all = all_routes(&call).await?;
     let q = call.given.text("q").map(str::to_lowercase);
     let backend = call.given.text("backend");
     let fits = |route: &&shape::Route| {
@@ -115,18 +115,45 @@ pub(super) async fn routes(call: Call) -> Answer {
 /// Rules by revision: most questions are about the same one.
 static ROUTES: Mutex<Option<(u64, Arc<Vec<shape::Route>>)>> = Mutex::new(None);
 
-fn routes_of(plan: &Plan, shelf: &Shelf) -> Arc<Vec<shape::Route>> {
+/// Rules of what runs here; of a control plane, of what its gateways run.
+async fn all_routes(call: &Call) -> Result<Arc<Vec<shape::Route>>, Problem> {
+    let admin = &call.desk.admin;
+    let control = admin.plane();
+    let plan = admin.current.load();
+    let revision = control.map_or(plan.revision, |control| control.revision());
     let known = |held: &Option<(u64, Arc<Vec<shape::Route>>)>| {
-        held.as_ref().filter(|(revision, _)| *revision == plan.revision).map(|(_, routes)| Arc::clone(routes))
+        held.as_ref().filter(|(of, _)| *of == revision).map(|(_, routes)| Arc::clone(routes))
     };
     if let Some(routes) = known(&ROUTES.lock().unwrap_or_else(PoisonError::into_inner)) {
-        return routes;
+        return Ok(routes);
     }
-    let mut origins = HashMap::new();
-    for doc in shelf.docs().iter().filter(|doc| doc.id.kind.ends_with("Route")) {
-        let name = format!("{}/{}", doc.namespace(), doc.name());
-        origins.insert(name, (doc.id.kind.to_string(), Shelf::origin(doc)));
-    }
+    let docs = questions::standing(call)?;
+    let is_of_plane = control.is_some();
+    // Ten thousand routes take a while: nobody else waits for it.
+    let routes = questions::work_out(move || {
+        let origin = |doc: &Doc| match is_of_plane {
+            true => doc.source.name().to_string(),
+            false => Shelf::origin(doc),
+        };
+        let is_route = |doc: &&Arc<Doc>| doc.id.kind.ends_with("Route");
+        let origins = docs.iter().filter(is_route).map(|doc| {
+            let name = format!("{}/{}", doc.namespace(), doc.name());
+            (name, (doc.id.kind.to_string(), origin(doc)))
+        });
+        let origins = origins.collect();
+        match is_of_plane {
+            true => {
+                routes_of(&rhumb_resolve::resolve(&docs, None, &questions::surroundings()).plan, &origins)
+            }
+            false => routes_of(&plan, &origins),
+        }
+    });
+    let routes = Arc::new(routes.await?);
+    *ROUTES.lock().unwrap_or_else(PoisonError::into_inner) = Some((revision, Arc::clone(&routes)));
+    Ok(routes)
+}
+
+fn routes_of(plan: &Plan, origins: &HashMap<String, (String, String)>) -> Vec<shape::Route> {
     let dump = rhumb_plan::dump(plan);
     let mut routes = Vec::new();
     let ports = list(&dump["ports"]).chain(list(&dump["udpPorts"]));
@@ -137,8 +164,7 @@ fn routes_of(plan: &Plan, shelf: &Shelf) -> Arc<Vec<shape::Route>> {
         let rules = list(&port["rules"]).map(|rule| (rule, None));
         let of_listeners = list(&port["listeners"])
             .flat_map(|listener| list(&listener["routes"]).map(|route| (route, listener["name"].as_str())));
-        routes
-            .extend(rules.chain(of_listeners).map(|(rule, listener)| route(port, listener, rule, &origins)));
+        routes.extend(rules.chain(of_listeners).map(|(rule, listener)| route(port, listener, rule, origins)));
     }
     routes.sort_by(|a, b| a.id.cmp(&b.id));
     // The same rule may stand for several hosts of one listener.
@@ -151,8 +177,6 @@ fn routes_of(plan: &Plan, shelf: &Shelf) -> Arc<Vec<shape::Route>> {
         }
         is_same
     });
-    let routes = Arc::new(routes);
-    *ROUTES.lock().unwrap_or_else(PoisonError::into_inner) = Some((plan.revision, Arc::clone(&routes)));
     routes
 }
 
@@ -240,24 +264,53 @@ pub(super) async fn certificates(call: Call) -> Answer {
     done(&paged(&call.given, call.desk.admin.certificates(), |certificate| &certificate.name))
 }
 
-/// Consumers with policies of their own.
+/// The names of all registered consumers.
+fn consumer_names(admin: &Admin) -> BTreeSet<String> {
+    match &admin.control {
+        Some(control) => {
+            let documents = control.documents(Some(CONSUMER), None, None);
+            documents.iter().map(|one| format!("{}/{}", one.key.namespace, one.key.name)).collect()
+        }
+        None => {
+            let docs = admin.shelf.docs();
+            let consumers = docs.iter().filter(|doc| &*doc.id.kind == CONSUMER);
+            consumers.map(|doc| format!("{}/{}", doc.namespace(), doc.name())).collect()
+        }
+    }
+}
+
+/// Registered consumers, and the policies of their own.
 pub(super) async fn consumers(call: Call) -> Answer {
     let plan = call.desk.admin.current.load();
     let q = call.given.text("q").map(str::to_lowercase);
-    let mut found: Vec<_> = plan.consumers.iter().collect();
-    found.retain(|(name, _)| q.as_ref().is_none_or(|q| name.to_lowercase().contains(q)));
-    found.sort_by_key(|(name, _)| *name);
-    let shape::Page { items, next, total } = paged(&call.given, found, |(name, _)| name);
-    let items = items.into_iter().map(|(name, policies)| shape::Consumer {
-        name: name.to_string(),
-        policies: (policies.chain.items().iter())
-            .map(
-                |item| json!({ "kind": item.policy.kind(), "from": &*item.origin, "shadow": item.is_shadow }),
-            )
-            .collect(),
-        refuses: policies.invalid.as_ref().map(ToString::to_string),
+    let mut found = consumer_names(&call.desk.admin);
+    found.extend(plan.consumers.keys().map(ToString::to_string));
+    found.retain(|name| q.as_ref().is_none_or(|q| name.to_lowercase().contains(q)));
+    let shape::Page { items, next, total } = paged(&call.given, found.into_iter().collect(), |name| name);
+    let items = items.into_iter().map(|name| {
+        let policies = plan.consumers.get(&*name);
+        let items = policies.into_iter().flat_map(|policies| policies.chain.items());
+        let policies_of_its_own = items.map(
+            |item| json!({ "kind": item.policy.kind(), "from": &*item.origin, "shadow": item.is_shadow }),
+        );
+        shape::Consumer {
+            policies: policies_of_its_own.collect(),
+            refuses: policies.and_then(|policies| policies.invalid.as_ref()).map(ToString::to_string),
+            name,
+        }
     });
     done(&shape::Page { items: items.collect(), next, total })
+}
+
+/// Rules that are in force here; in a control plane, routes that others obey.
+fn routes_in_force(admin: &Admin, plan: &Plan) -> usize {
+    match admin.plane() {
+        Some(control) => {
+            let routes = |kind| control.documents(Some(kind), None, None).len();
+            ["HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "UDPRoute"].into_iter().map(routes).sum()
+        }
+        None => every_port(plan).iter().map(|port| port.rules()).sum(),
+    }
 }
 
 /// Every port, those of the mesh too.
