@@ -20,6 +20,8 @@ pub struct Follower {
     stream: u64,
     is_node_told: bool,
     answers: VecDeque<Answer>,
+    /// The revision that was in force where what was taken over last came from.
+    revision: u64,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +96,14 @@ pub enum BadResponse {
 impl Follower {
     /// Nothing is wanted yet.
     pub fn new(node: Node) -> Self {
-        Self { node, lanes: Default::default(), stream: 0, is_node_told: false, answers: VecDeque::new() }
+        Self {
+            node,
+            lanes: Default::default(),
+            stream: 0,
+            is_node_told: false,
+            answers: VecDeque::new(),
+            revision: 0,
+        }
     }
 
     /// Wants a resource. False when it is wanted already.
@@ -130,6 +139,17 @@ impl Follower {
             .insert(item.name, Held { version: Some(item.version), content: item.content });
     }
 
+    /// The revision that was in force where what was taken over last came from. Endpoints follow from documents too, and their
+    /// versions do not say from which.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Says which [revision](Self::revision) an earlier process had come to.
+    pub fn resume(&mut self, revision: u64) {
+        self.revision = self.revision.max(revision);
+    }
+
     /// A stream begins: everything that is wanted is asked for, with what is had of it.
     pub fn begin(&mut self) {
         self.stream += 1;
@@ -154,7 +174,7 @@ impl Follower {
             None => Kind::ALL.into_iter().find_map(|kind| self.subscription(kind))?,
         };
         if !std::mem::replace(&mut self.is_node_told, true) {
-            request.node = Some(self.node.clone());
+            request.node = Some(Node { revision: self.revision, ..self.node.clone() });
         }
         Some(request)
     }
@@ -196,6 +216,7 @@ impl Follower {
     /// type until then.
     pub fn take_over(&mut self, change: Change) -> Ack {
         let is_late = change.stream != self.stream;
+        self.revision = if is_late { self.revision.max(change.revision) } else { change.revision };
         let lane = self.lane_mut(change.kind);
         for item in change.items {
             let Some(held) = lane.names.get_mut(&item.name) else { continue };
@@ -336,6 +357,22 @@ mod tests {
         follower.begin();
         let sent = settle(&World::new(), &mut follower, &mut Publisher::default());
         assert_eq!((sent.len(), contents(&follower)), (0, vec![("a", None), ("b", None)]));
+    }
+
+    #[test]
+    fn each_stream_begins_with_the_revision_that_is_used() {
+        let mut follower = Follower::new(Node::default());
+        follower.resume(3);
+        for (kind, revision) in [(Kind::Service, 3), (Kind::Endpoints, 7)] {
+            follower.want(kind, "a");
+            follower.begin();
+            let mut publisher = Publisher::default();
+            let request = follower.request().unwrap();
+            publisher.request(&request, &mut |name| name.into()).unwrap();
+            assert_eq!(publisher.had(), revision);
+            settle(&world(&[("a", 1, "A")]), &mut follower, &mut publisher);
+        }
+        assert_eq!(follower.revision(), 7);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub type Find<'a> = dyn FnMut(Kind, &str) -> (Version, Option<Bytes>) + 'a;
 pub struct Publisher {
     lanes: [Lane; Kind::ALL.len()],
     nonce: u64,
-    /// The latest revision that the proxy had documents of when the stream began.
+    /// The latest revision that the proxy had something of when the stream began.
     had: u64,
 }
 
@@ -123,6 +123,7 @@ impl Publisher {
         let kind = Kind::of_url(&request.type_url).ok_or_else(|| {
             BadRequest::UnknownType(request.type_url.chars().take(MAX_NAME_BYTES).collect())
         })?;
+        self.had = self.had.max(request.node.as_ref().map_or(0, |node| node.revision));
         let lane = self.lane_mut(kind);
         let mut wanted = Wanted { acked: lane.answer(request), ..Wanted::default() };
         let is_first = !std::mem::replace(&mut lane.is_begun, true);
@@ -166,7 +167,7 @@ impl Publisher {
         Ok((kind, wanted))
     }
 
-    /// The latest revision that the proxy had documents of when the stream began: whoever is behind that has nothing to say.
+    /// The latest revision that the proxy had something of when the stream began: whoever is behind that has nothing to say.
     pub fn had(&self) -> u64 {
         self.had
     }

@@ -27,6 +27,9 @@ pub struct Node {
     /// Its version.
     #[prost(string, tag = "7")]
     pub user_agent_version: String,
+    /// The revision that was in force where what it uses last came from; a field of our own.
+    #[prost(uint64, tag = "1000")]
+    pub revision: u64,
 }
 
 /// `google.rpc.Status`: why a response was refused.

@@ -20,6 +20,9 @@ const MAX_BYTES: u64 = 512 << 20;
 struct Saved {
     #[prost(message, repeated, tag = "1")]
     items: Vec<SavedItem>,
+    /// The revision that was in force where they came from.
+    #[prost(uint64, tag = "2")]
+    revision: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -38,14 +41,14 @@ struct SavedItem {
 }
 
 /// What the last process used. Nothing when there is nothing that can be read: the control plane has it too.
-pub(crate) fn load(directory: &Path) -> Vec<(Kind, Item)> {
+pub(crate) fn load(directory: &Path) -> (Vec<(Kind, Item)>, u64) {
     let path = directory.join(NAME);
     let saved = match read(&path) {
         Ok(Some(saved)) => saved,
-        Ok(None) => return Vec::new(),
+        Ok(None) => return Default::default(),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "what the last process had cannot be read");
-            return Vec::new();
+            return Default::default();
         }
     };
     let item = |saved: SavedItem| {
@@ -54,7 +57,7 @@ pub(crate) fn load(directory: &Path) -> Vec<(Kind, Item)> {
         let content = (!saved.absent).then_some(saved.content);
         Some((kind, Item { name: saved.name.into(), version, content }))
     };
-    saved.items.into_iter().filter_map(item).collect()
+    (saved.items.into_iter().filter_map(item).collect(), saved.revision)
 }
 
 fn read(path: &Path) -> io::Result<Option<Saved>> {
@@ -71,7 +74,7 @@ fn read(path: &Path) -> io::Result<Option<Saved>> {
 }
 
 /// What is to be written.
-pub(crate) fn encode(items: impl Iterator<Item = (Kind, Item)>) -> Vec<u8> {
+pub(crate) fn encode(items: impl Iterator<Item = (Kind, Item)>, revision: u64) -> Vec<u8> {
     let item = |(kind, item): (Kind, Item)| SavedItem {
         type_url: kind.url().to_owned(),
         name: item.name.into(),
@@ -81,7 +84,7 @@ pub(crate) fn encode(items: impl Iterator<Item = (Kind, Item)>) -> Vec<u8> {
     };
     // Names that somebody asked for and that are none are asked for again.
     let is_kept = |(kind, item): &(Kind, Item)| *kind != Kind::Address || item.content.is_some();
-    Saved { items: items.filter(is_kept).map(item).collect() }.encode_to_vec()
+    Saved { items: items.filter(is_kept).map(item).collect(), revision }.encode_to_vec()
 }
 
 /// Writes it, as a whole or not at all. There are secrets in it: it is for this user only.
@@ -107,13 +110,13 @@ mod tests {
     fn what_was_saved_is_there_again_and_for_this_user_only() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path().join("state");
-        assert!(load(&directory).is_empty());
+        assert_eq!(load(&directory), (Vec::new(), 0));
         let content = Bytes::from_static(b"x");
         let item = Item { name: "a".into(), version: Version::of(3, &content), content: Some(content) };
         let gone = Item { name: "b".into(), version: Version::absent(3), content: None };
         let items = [(Kind::Service, item.clone()), (Kind::Own, gone.clone()), (Kind::Address, gone.clone())];
-        save(&directory, &encode(items.into_iter())).unwrap();
-        assert_eq!(load(&directory), [(Kind::Service, item), (Kind::Own, gone)]);
+        save(&directory, &encode(items.into_iter(), 7)).unwrap();
+        assert_eq!(load(&directory), (vec![(Kind::Service, item), (Kind::Own, gone)], 7));
         let mode = fs::metadata(directory.join(NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
@@ -122,6 +125,6 @@ mod tests {
     fn a_damaged_file_is_no_obstacle() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(NAME), b"\xff\xff\xff").unwrap();
-        assert!(load(directory.path()).is_empty());
+        assert!(load(directory.path()).0.is_empty());
     }
 }

@@ -110,7 +110,9 @@ impl Agent {
     pub fn start(options: Options) -> (Self, mpsc::Receiver<Event>) {
         let mut follower = Follower::new(options.node.clone());
         if let Some(directory) = &options.directory {
-            for (kind, item) in cache::load(directory) {
+            let (items, revision) = cache::load(directory);
+            follower.resume(revision);
+            for (kind, item) in items {
                 follower.restore(kind, item);
             }
         }
@@ -429,7 +431,7 @@ async fn keep(shared: Arc<Shared>) {
         while shared.acks().is_empty()
             && tokio::time::timeout_at(until.into(), shared.unsaved.notified()).await.is_ok()
         {}
-        let (items, acks) = {
+        let (items, revision, acks) = {
             let follower = shared.follower();
             let of = |kind| {
                 let item = move |(name, version, content): (&str, Version, Option<&Bytes>)| {
@@ -438,10 +440,10 @@ async fn keep(shared: Arc<Shared>) {
                 follower.held(kind).map(item)
             };
             let items: Vec<(Kind, Item)> = Kind::ALL.into_iter().flat_map(of).collect();
-            (items, std::mem::take(&mut *shared.acks()))
+            (items, follower.revision(), std::mem::take(&mut *shared.acks()))
         };
         let to = directory.clone();
-        let saving = move || cache::save(&to, &cache::encode(items.into_iter()));
+        let saving = move || cache::save(&to, &cache::encode(items.into_iter(), revision));
         let saved = tokio::task::spawn_blocking(saving).await;
         // What cannot be saved is in use all the same: nobody is to wait for a disk that is full.
         acks.into_iter().for_each(|ack| shared.follower().acknowledge(ack));

@@ -11,7 +11,7 @@
 //! ([`Config`](crate::config::Config)), endpoints go through [`ServicePlaces`](crate::places::ServicePlaces), certificates
 //! through [`Issuer`](rhumb_identity::Issuer) and [`Keeper`](rhumb_identity::Keeper); a request is led by the tables, balancers
 //! and policies of the caller's plan and of the callee's, over TLS that is spoken in memory with the settings of both plans
-//! ([`call`]). What is right is worked out apart from all of it ([`truth`]).
+//! ([`call`]). What is right is worked out apart from all of it ([`truth`], [`judge`]).
 //!
 //! What holds after each request that was served:
 //!
@@ -23,7 +23,8 @@
 //!   forbids, whatever is lost, restarted or cut off afterwards.
 //! * **Between whom it seems.** Each side takes the other for who it is; certificates were valid in a handshake by the clock of
 //!   whoever verified them; the callee is a workload of the service in what its caller uses, or was one a minute ago; nothing is
-//!   served to, or by, an identity whose revocation whoever would have to refuse it has heard of.
+//!   served to, or by, an identity whose revocation whoever would have to refuse it has heard of, and no certificate is given for one
+//!   that is revoked.
 //!
 //! In the end everything is connected and nothing goes wrong any more: then every proxy has a certificate and what the latest
 //! revision says, and exactly the requests that it allows are served.
@@ -45,6 +46,7 @@ use rhumb_agent::ads::registry::Registration;
 use rhumb_agent::ads::resource::Mtls;
 use rhumb_base::rng::Rng;
 use rhumb_identity::Joining;
+use rhumb_identity::wire::Proof;
 use rhumb_tls::ClientTls;
 use rhumb_tls::mesh::{Expected, PeerSvid};
 
@@ -53,12 +55,14 @@ mod plane;
 mod truth;
 mod node;
 mod call;
+mod rush;
+mod judge;
+mod end;
 
-use call::{Ended, call};
 use node::{Node, Stream};
 use pipe::Line;
 use plane::{Change, LEAF, Plane, World, identity, lifetimes};
-use truth::{LEGACY, LEGACY_SERVICE, NODES, Truth};
+use truth::{NODES, Truth};
 
 /// Seeds that are run when nobody says how many.
 const SEEDS: u64 = 40;
@@ -169,27 +173,33 @@ impl Simulation {
     fn step(&mut self) {
         let (node, plane) = (self.pick(NODES), self.pick(2));
         match self.rng.below(100) {
-            0..5 => {
-                let mut truth = self.truths.last().expect("a revision").clone();
-                self.log.push(truth.change(&mut self.rng));
-                self.truths.push(truth);
-            }
+            0..5 => self.change(),
             5..10 => self.catch_up(plane),
             10..14 => self.change_registration(node),
             14..17 => self.cut(node),
             17 => self.restart_plane(plane),
-            18 => self.restart_node(node),
+            18 => match self.rng.below(2) {
+                0 => self.restart_node(node),
+                _ => self.rush(node),
+            },
             19..21 => self.pass_time(),
             21 => self.jump(node),
             22..24 => self.look_after(plane),
-            24 => self.revoke(plane),
+            24 => match self.rng.below(2) {
+                0 => {
+                    let account = self.pick(NODES);
+                    self.revoke(account, plane);
+                }
+                _ => self.shut_out(node, plane),
+            },
             25..32 => self.renew(node, plane),
             32..36 => self.hear(node, plane),
             36..42 => self.connect(node, plane),
             42..48 => self.nodes[node].save(),
             48..80 => {
                 for _ in 0..self.rng.below(24) {
-                    self.deliver(node);
+                    let what = self.rng.below(7);
+                    self.deliver(node, what);
                 }
             }
             _ => {
@@ -198,6 +208,13 @@ impl Simulation {
                 }
             }
         }
+    }
+
+    /// Something else is said from here on.
+    fn change(&mut self) {
+        let mut truth = self.truths.last().expect("a revision").clone();
+        self.log.push(truth.change(&mut self.rng));
+        self.truths.push(truth);
     }
 
     fn change_registration(&mut self, number: usize) {
@@ -304,6 +321,10 @@ impl Simulation {
             .collect();
         let own = self.nodes[number].address;
         let at = if self.rng.below(2) == 0 { free[self.pick(free.len())] } else { own };
+        self.restart_node_at(number, at);
+    }
+
+    fn restart_node_at(&mut self, number: usize, at: Ipv4Addr) {
         let joining = match self.rng.below(3) {
             0 => Joining::Nothing,
             _ => self.token(number),
@@ -351,8 +372,7 @@ impl Simulation {
         self.planes[plane].told = self.revocations.len();
     }
 
-    fn revoke(&mut self, plane: usize) {
-        let account = self.pick(NODES);
+    fn revoke(&mut self, account: usize, plane: usize) {
         let id = identity(&format!("a{account}"));
         self.planes[plane].issuer.revoke(&id).expect("a revocation");
         let until = self.time() - lifetimes().skew();
@@ -364,16 +384,23 @@ impl Simulation {
     /// A proxy asks for a certificate, where one is due.
     fn renew(&mut self, number: usize, plane: usize) {
         let mut rng = Rng::new(self.rng.next_u64());
-        if !self.nodes[number].is_due(&mut rng) {
-            return;
+        if self.nodes[number].is_due(&mut rng) {
+            self.obtain(number, plane);
         }
+    }
+
+    fn obtain(&mut self, number: usize, plane: usize) {
         let keeper = Arc::clone(&self.nodes[number].keeper);
         let Ok((request, key, tls)) = keeper.ask() else { return };
         let (plane_of, told) = (&self.planes[plane], self.revocations.len());
         let Ok(line) = Line::connect(&tls, &plane_of.server, Ipv4Addr::LOCALHOST.into()) else { return };
-        let Ok(answer) = plane_of.issuer.answer(&request, line.server().peer.as_ref()) else {
+        let peer = line.server().peer;
+        let Ok(answer) = plane_of.issuer.answer(&request, peer.as_ref()) else {
             return self.count("certificates refused");
         };
+        if let (Some(Proof::Current(_)), Some(peer)) = (&request.proof, &peer) {
+            assert!(!self.is_void(number, peer), "w{number} gets a certificate for one that is revoked");
+        }
         if keeper.take(answer, &key).is_ok() {
             self.nodes[number].revocations = told;
             self.count("certificates");
@@ -399,8 +426,8 @@ impl Simulation {
     }
 
     /// One thing that can happen between a proxy and its control plane.
-    fn deliver(&mut self, number: usize) {
-        let (choice, now) = (self.rng.below(7), self.now());
+    fn deliver(&mut self, number: usize, choice: u32) {
+        let now = self.now();
         let node = &mut self.nodes[number];
         if choice >= 5 {
             let refusals = node.refusals;
@@ -441,219 +468,6 @@ impl Simulation {
                 node.held_back.push_back(node.follower.response(response).expect("a change"));
             }
         }
-    }
-
-    /// A proxy is known to use a revision, or a later one.
-    fn raise(&mut self, number: usize, about: (Kind, String), revision: u64) {
-        let known = self.known[number].entry(about).or_default();
-        *known = revision.max(*known);
-    }
-
-    /// The same of what a control plane calls live.
-    fn raise_to_what_is_live(&mut self, number: usize, plane: usize) {
-        let core = &self.planes[plane].core;
-        let proxy = format!("w{number} (default/a{number})");
-        let mut live = Vec::new();
-        for revision in 1..=core.revision() {
-            let Some(touched) = core.told(revision) else { continue };
-            if core.standing(touched).proxies.get(&proxy) == Some(&None) {
-                live.extend(touched.iter().map(|((kind, name), _)| ((*kind, name.to_string()), revision)));
-            }
-        }
-        for (about, revision) in live {
-            if self.nodes[number].follower.wanted(about.0).any(|name| name == about.1) {
-                self.raise(number, about, revision);
-            }
-        }
-    }
-
-    /// Revisions that a proxy may go by: from the one that it is known to use on.
-    fn window(&self, number: usize, about: &(Kind, String)) -> &[Truth] {
-        let from = self.known[number].get(about).copied().unwrap_or(0);
-        &self.truths[usize::try_from(from).expect("few")..]
-    }
-
-    fn request(&mut self, number: usize) {
-        let services: Vec<usize> = self.nodes[number].calls().collect();
-        let service = services[self.pick(services.len())];
-        self.ask(number, service);
-        let known = (Kind::Own, format!("default/w{number}"));
-        let mesh = self.nodes[number].plan.as_ref().and_then(|plan| plan.mesh.as_ref());
-        if mesh.is_some_and(|mesh| mesh.is_permissive) {
-            let is_told = self.window(number, &known).iter().any(|truth| truth.is_permissive);
-            assert!(is_told, "w{number} takes plain text, and nobody has said so");
-        }
-    }
-
-    /// A request, and whether what came of it may be.
-    fn ask(&mut self, number: usize, service: usize) -> Ended {
-        self.requests += 1;
-        let mut rng = Rng::new(self.rng.next_u64());
-        let asked = call(&mut self.nodes, number, service, &mut rng, self.requests);
-        let (ended, between) = asked.unwrap_or_else(|wrong| panic!("w{number} to s{service}: {wrong}"));
-        match &ended {
-            Ended::Served { callee, service, is_new } => {
-                self.count(if *is_new { "served, connected anew" } else { "served, connected before" });
-                let (client, server) = between.expect("both ends");
-                self.check_served(number, *callee, *service, *is_new, (&client, &server));
-            }
-            Ended::Plain(address) => {
-                self.count("plain text to a workload without a proxy");
-                let about = (Kind::Endpoints, format!("default/s{LEGACY_SERVICE}"));
-                let is_told = self.window(number, &about).iter().any(|truth| truth.is_legacy_plain);
-                let is_legacy = address.ip().to_string() == LEGACY;
-                assert!(is_legacy && is_told, "w{number} sends plain text to {address}");
-            }
-            Ended::Refused(why) => self.count(format!("refused: {why}")),
-            Ended::NoWay(why) => self.count(format!("no way: {why}")),
-            Ended::Tls(why) => self.count(format!("TLS: {}", why.chars().take(60).collect::<String>())),
-        }
-        ended
-    }
-
-    fn check_served(
-        &mut self,
-        caller: usize,
-        callee: usize,
-        service: usize,
-        is_new: bool,
-        (client, server): (&PeerSvid, &PeerSvid),
-    ) {
-        let what = format!("w{caller} is served by w{callee} of s{service}");
-        self.check_peer(client, caller, is_new.then_some(callee));
-        self.check_peer(server, callee, is_new.then_some(caller));
-        assert_eq!(self.nodes[callee].serves(), service, "{what}");
-        let (path, now) = (format!("default/s{service}"), self.now());
-        assert!(
-            self.nodes[caller].may_answer(&path, server.id.as_str(), now),
-            "{what}: it is none of its workloads"
-        );
-        for (who, other, svid) in [(callee, caller, client), (caller, callee, server)] {
-            assert!(!self.is_revoked(who, other, svid), "{what}: w{who} knows that w{other} is revoked");
-        }
-        let window = self.window(callee, &(Kind::Service, path));
-        assert!(
-            window.iter().any(|truth| truth.allows(service, caller)),
-            "{what}: no revision since {} allows it",
-            self.truths.len() - window.len()
-        );
-    }
-
-    /// A certificate is that of who showed it, and in a handshake it was valid by the clock of who looked.
-    fn check_peer(&self, svid: &PeerSvid, of: usize, verified_by: Option<usize>) {
-        assert_eq!(svid.id, identity(&format!("a{of}")), "w{of} was taken for somebody else");
-        let Some(who) = verified_by else { return };
-        let clock = i64::try_from(self.nodes[who].clock()).expect("a time");
-        let is_valid = svid.not_before_unix <= clock && clock <= svid.not_after_unix;
-        assert!(is_valid, "a certificate of w{of} is taken out of its time");
-    }
-
-    /// Whether a proxy has heard that a certificate is void. Revocations are forgotten when everything that they void has ended.
-    fn is_revoked(&self, who: usize, other: usize, svid: &PeerSvid) -> bool {
-        let has_ended = svid.not_after_unix < i64::try_from(self.time()).expect("a time");
-        let heard = self.revocations.iter().take(self.nodes[who].revocations);
-        !has_ended
-            && heard.into_iter().any(|(account, until)| *account == other && svid.not_before_unix <= *until)
-    }
-
-    /// Everything is mended and connected, and nothing goes wrong any more, until nothing happens any more.
-    fn end(&mut self) {
-        let mut truth = self.truths.last().expect("a revision").clone();
-        self.log.push(truth.mend());
-        self.truths.push(truth);
-        for plane in 0..2 {
-            self.catch_up(plane);
-            self.look_after(plane);
-        }
-        // Those that are gone are gone, and what was void has ended.
-        self.pass(3 * LEAF);
-        for plane in 0..2 {
-            self.look_after(plane);
-        }
-        for number in 0..NODES {
-            self.nodes[number].offset.store(0, Ordering::Relaxed);
-            let (joining, now) = (self.token(number), self.now());
-            let address = self.nodes[number].address;
-            self.cut(number);
-            self.nodes[number].restart(address, joining, now);
-        }
-        for plane in 0..2 {
-            for number in 0..NODES {
-                self.renew(number, plane);
-            }
-        }
-        for number in 0..NODES {
-            let plane = self.pick(2);
-            self.hear(number, plane);
-            self.connect(number, plane);
-            let node = &self.nodes[number];
-            assert!(node.stream.is_some(), "in the end nobody lets it in: {}", node.state());
-        }
-        self.settle();
-        self.register_all();
-        self.settle();
-        for caller in 0..NODES {
-            for service in self.nodes[caller].calls().collect::<Vec<_>>() {
-                for _ in 0..4 {
-                    self.check_in_the_end(caller, service);
-                }
-            }
-        }
-    }
-
-    /// Every workload says what it is, and what one control plane is told, the others know.
-    fn register_all(&mut self) {
-        for number in 0..NODES {
-            let registration = registration(&self.nodes[number]);
-            self.nodes[number].registration = Some(registration.clone());
-            for plane in &mut self.planes {
-                plane.core.register(registration.clone()).expect("a registration");
-            }
-        }
-    }
-
-    /// Everything that is on its way comes.
-    fn settle(&mut self) {
-        loop {
-            let mut is_quiet = true;
-            let now = self.now();
-            for number in 0..NODES {
-                let node = &mut self.nodes[number];
-                let Some(stream) = &mut node.stream else { continue };
-                let core = &mut self.planes[stream.plane].core;
-                while let Some(request) = node.follower.request() {
-                    is_quiet = false;
-                    core.request(stream.id, &request).expect("a request");
-                }
-                while let Some(response) = core.respond(stream.id).expect("a stream") {
-                    is_quiet = false;
-                    node.held_back.push_back(node.follower.response(response).expect("a change"));
-                }
-                while !node.held_back.is_empty() {
-                    node.take_over(now);
-                }
-                node.save();
-            }
-            if is_quiet {
-                return;
-            }
-        }
-    }
-
-    /// Exactly what the latest revision allows is served.
-    fn check_in_the_end(&mut self, caller: usize, service: usize) {
-        let latest = self.truths.last().expect("a revision").clone();
-        let led_to = latest.services[service].leads_to.unwrap_or(service);
-        let ended = self.ask(caller, service);
-        let is_right = match &ended {
-            Ended::Served { service, .. } => *service == led_to && latest.allows(led_to, caller),
-            Ended::Refused("denied") => !latest.allows(led_to, caller),
-            Ended::Plain(_) => led_to == LEGACY_SERVICE && latest.is_legacy_plain,
-            Ended::NoWay("nobody is there") => led_to == LEGACY_SERVICE && !latest.is_legacy_plain,
-            _ => false,
-        };
-        let state = self.nodes[caller].state();
-        assert!(is_right, "in the end: s{service}, which leads to s{led_to}: {ended:?}\n{latest:?}\n{state}");
     }
 }
 

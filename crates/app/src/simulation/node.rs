@@ -57,7 +57,7 @@ pub(super) struct Node {
     pub(super) held_back: VecDeque<Change>,
     /// What it uses and has not said so yet, because it is not on disk.
     acks: Vec<Ack>,
-    disk: Vec<(Kind, Item)>,
+    disk: (Vec<(Kind, Item)>, u64),
     /// What this process is told by its control plane, as it is in force.
     bundles: BTreeMap<(Kind, Box<str>), Bytes>,
     assembly: Assembly,
@@ -113,7 +113,7 @@ impl Node {
             stream: None,
             held_back: VecDeque::new(),
             acks: Vec::new(),
-            disk: Vec::new(),
+            disk: (Vec::new(), 0),
             bundles: BTreeMap::new(),
             assembly: Assembly::default(),
             offers: 0,
@@ -146,7 +146,8 @@ impl Node {
         self.held_back.clear();
         self.acks.clear();
         self.follower = Follower::new(WireNode { id: self.name.clone(), ..WireNode::default() });
-        for (kind, item) in self.disk.clone() {
+        self.follower.resume(self.disk.1);
+        for (kind, item) in self.disk.0.clone() {
             self.follower.restore(kind, item);
         }
         self.want_first();
@@ -279,7 +280,7 @@ impl Node {
             };
             self.follower.held(kind).map(item)
         };
-        self.disk = Kind::ALL.into_iter().flat_map(of).collect();
+        self.disk = (Kind::ALL.into_iter().flat_map(of).collect(), self.follower.revision());
         for ack in self.acks.drain(..) {
             self.follower.acknowledge(ack);
         }
