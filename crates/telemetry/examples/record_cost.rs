@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a program for a terminal")]
 
 use std::hint::black_box;
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use rhumb_telemetry::access_log::{Format, QueryLog, Sink};
@@ -77,6 +78,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut log = AccessLog::open(config, &registry)?.worker();
         measure(name, |_| log.push(black_box(record), now));
     }
+    // As in a proxy: between two lines the kernel has had the nearest cache.
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect(socket.local_addr()?)?;
+    let mut trip = || {
+        for _ in 0..2 {
+            _ = black_box(socket.send(&[7; 512]));
+            _ = black_box(socket.recv(&mut [0; 512]));
+        }
+    };
+    measure("two datagrams", |_| trip());
+    let sink = Sink::File("/dev/null".into());
+    let mut log =
+        AccessLog::open(AccessLogConfig { sink, ..AccessLogConfig::default() }, &registry)?.worker();
+    measure("two datagrams and a JSON line", |_| {
+        trip();
+        log.push(black_box(&plain), now);
+    });
     let sink = Sink::File("/dev/null".into());
     let mut log =
         AccessLog::open(AccessLogConfig { sink, ..AccessLogConfig::default() }, &registry)?.worker();

@@ -10,6 +10,7 @@
 
 pub(crate) mod redact;
 mod format;
+mod json;
 mod writer;
 
 pub use format::{Template, TemplateError};

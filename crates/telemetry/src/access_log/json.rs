@@ -1,0 +1,267 @@
+//! One record as a JSON object.
+//!
+//! A line is written once per request, after trips through the kernel that leave little in the nearest cache, so what counts is
+//! less how fast its instructions are than how many different ones there are: all fields go through a few functions that are
+//! called, not inlined (inlined they were some 20 KiB, and a request cost 0.5 µs more).
+
+use std::time::Duration;
+
+use super::QueryLog;
+use super::format::gateway_time;
+use super::redact::{self, VALUE_LIMIT, clip};
+use crate::record::Record;
+use crate::text::{self, TimeText};
+
+/// Writes the JSON form: the order of fields is fixed, what is not known is left out.
+pub(super) struct Json<'o> {
+    pub(super) out: &'o mut Vec<u8>,
+    pub(super) query: QueryLog,
+}
+
+/// What stands before a value. All have the same room, so that copying one is two moves and no call.
+struct Key {
+    text: [u8; KEY_MAX],
+    len: usize,
+}
+
+/// Longest key with its punctuation. Unit: bytes.
+const KEY_MAX: usize = 32;
+
+impl Key {
+    const fn new(text: &str) -> Self {
+        let mut room = [0; KEY_MAX];
+        room.split_at_mut(text.len()).0.copy_from_slice(text.as_bytes());
+        Self { text: room, len: text.len() }
+    }
+}
+
+/// The key of a text, with the quote that opens it.
+macro_rules! text {
+    ($name:literal) => {
+        const { &Key::new(concat!(",\"", $name, "\":\"")) }
+    };
+}
+
+/// The key of a number.
+macro_rules! number {
+    ($name:literal) => {
+        const { &Key::new(concat!(",\"", $name, "\":")) }
+    };
+}
+
+impl Json<'_> {
+    pub(super) fn write(&mut self, r: &Record<'_>, times: &mut TimeText, node: &[u8]) {
+        self.raw(b"{\"ts\":\"");
+        times.rfc3339(self.out, r.start_unix_nanos);
+        self.raw(b"\"");
+        self.text(text!("request_id"), r.request_id);
+        if let Some(trace) = &r.trace {
+            self.known(text!("trace_id"), &trace.trace_id_hex());
+            self.known(text!("span_id"), &trace.parent_id_hex());
+        }
+        if !r.baggage.is_empty() {
+            self.baggage(r);
+        }
+        if let Some(client) = r.client {
+            self.key(text!("client_ip"));
+            text::ip(self.out, client.ip());
+            self.raw(b"\"");
+            if client.port() != 0 {
+                self.number(number!("client_port"), client.port().into());
+            }
+        }
+        if r.protocol.is_l4() {
+            self.connection(r);
+        } else {
+            self.request(r);
+            self.outcome(r);
+        }
+        self.timing(r);
+        self.text(text!("listener"), r.listener.as_bytes());
+        self.text(text!("route"), r.route.as_bytes());
+        self.text(text!("rule"), r.rule.as_bytes());
+        self.text(text!("backend"), r.backend.as_bytes());
+        self.text(text!("endpoint"), r.endpoint.as_bytes());
+        if let Some(status) = r.upstream_status {
+            self.number(number!("upstream_status"), status.into());
+        }
+        self.text(text!("policy_decision"), r.policy_decision.as_bytes());
+        self.text(text!("principal"), r.principal.as_bytes());
+        self.text(text!("consumer"), r.consumer.as_bytes());
+        self.text(text!("shadow_refusals"), r.shadow.as_bytes());
+        if r.tries != 0 {
+            self.number(number!("tries"), r.tries.into());
+        }
+        if !r.retries.is_empty() {
+            self.retries(r);
+        }
+        self.client(r);
+        if !node.is_empty() {
+            self.known(text!("node"), node);
+        }
+        self.number(number!("config_revision"), r.config_revision);
+        self.raw(b"}");
+    }
+
+    #[cold]
+    fn baggage(&mut self, r: &Record<'_>) {
+        let mut before: &[u8] = b",\"baggage\":{\"";
+        for member in r.baggage {
+            self.raw(before);
+            text::json(self.out, member.key.as_bytes());
+            self.raw(b"\":\"");
+            text::json(self.out, clip(&member.value, VALUE_LIMIT));
+            before = b"\",\"";
+        }
+        self.raw(b"\"}");
+    }
+
+    #[cold]
+    fn retries(&mut self, r: &Record<'_>) {
+        let mut before: &[u8] = b",\"retries\":[\"";
+        for reason in r.retries {
+            self.raw(before);
+            self.raw(reason.to_string().as_bytes());
+            before = b"\",\"";
+        }
+        self.raw(b"\"]");
+    }
+
+    fn host(&mut self, r: &Record<'_>) {
+        if !r.authority.is_empty() {
+            self.key(text!("host"));
+            redact::authority(self.out, text::json, r.authority);
+            self.raw(b"\"");
+        }
+    }
+
+    fn request(&mut self, r: &Record<'_>) {
+        self.text(text!("method"), r.method);
+        self.known(text!("scheme"), r.scheme.as_str().as_bytes());
+        self.host(r);
+        self.key(text!("path"));
+        redact::path(self.out, text::json, r.path);
+        self.raw(b"\"");
+        if let (Some(query), QueryLog::Redacted) = (r.query, self.query) {
+            self.key(text!("query"));
+            redact::query(self.out, text::json, query);
+            self.raw(b"\"");
+        }
+        self.known(text!("protocol"), r.protocol.as_str().as_bytes());
+        self.text(text!("upgrade"), r.upgrade);
+    }
+
+    /// What there is to say without requests.
+    #[cold]
+    fn connection(&mut self, r: &Record<'_>) {
+        self.known(text!("protocol"), r.protocol.as_str().as_bytes());
+        self.host(r);
+        self.text(text!("end"), r.end.as_bytes());
+        self.failure(r);
+        self.volume(r);
+    }
+
+    fn outcome(&mut self, r: &Record<'_>) {
+        self.number(number!("status"), r.status.into());
+        self.known(text!("status_source"), r.status_source.as_str().as_bytes());
+        self.failure(r);
+        if let Some(status) = r.grpc_status {
+            self.number(number!("grpc_status"), status.into());
+        }
+        self.volume(r);
+    }
+
+    fn failure(&mut self, r: &Record<'_>) {
+        self.text(text!("failure_code"), r.failure_code.unwrap_or_default().as_bytes());
+        self.text(text!("failure_side"), r.failure_side.unwrap_or_default().as_bytes());
+    }
+
+    fn volume(&mut self, r: &Record<'_>) {
+        if !r.notes.is_empty() {
+            for (at, note) in r.notes.iter().enumerate() {
+                self.raw(if at == 0 { b",\"notes\":[\"" } else { b"\",\"" });
+                self.raw(note.name().as_bytes());
+            }
+            self.raw(b"\"]");
+        }
+        self.number(number!("bytes_in"), r.bytes_in);
+        self.number(number!("bytes_out"), r.bytes_out);
+    }
+
+    fn timing(&mut self, r: &Record<'_>) {
+        self.millis(const { &Key::new(",\"duration_ms\":{\"total\":") }, Some(r.timing.total));
+        self.millis(number!("gateway"), gateway_time(r));
+        self.millis(number!("request_body"), r.timing.request_body);
+        self.millis(number!("connect"), r.timing.connect);
+        self.millis(number!("upstream_first_byte"), r.timing.upstream_first_byte);
+        self.millis(number!("upstream_total"), r.timing.upstream_total);
+        self.raw(b"}");
+    }
+
+    fn client(&mut self, r: &Record<'_>) {
+        if let Some(tls) = &r.tls {
+            self.raw(b",\"tls\":{");
+            let inside = self.out.len();
+            self.text(text!("version"), tls.version.as_bytes());
+            self.text(text!("cipher"), tls.cipher.as_bytes());
+            // Of what is passed on without being decrypted nothing but the name is known.
+            self.text(text!("sni"), tls.sni);
+            self.text(text!("client_subject"), tls.client_subject);
+            // The first field has nothing before it.
+            if self.out.len() > inside {
+                self.out.remove(inside);
+            }
+            self.raw(b"}");
+        }
+        self.text(text!("user_agent"), r.user_agent);
+        if !r.referer.is_empty() {
+            self.key(text!("referer"));
+            redact::uri(self.out, text::json, r.referer, self.query);
+            self.raw(b"\"");
+        }
+    }
+
+    #[inline(never)]
+    fn raw(&mut self, text: &[u8]) {
+        self.out.extend_from_slice(text);
+    }
+
+    #[inline(always)]
+    fn key(&mut self, key: &Key) {
+        let end = self.out.len() + key.len;
+        self.out.extend_from_slice(&key.text);
+        self.out.truncate(end);
+    }
+
+    /// A text of a peer or of the configuration, unless it is empty.
+    #[inline(never)]
+    fn text(&mut self, key: &Key, value: &[u8]) {
+        if !value.is_empty() {
+            self.key(key);
+            text::json(self.out, clip(value, VALUE_LIMIT));
+            self.out.push(b'"');
+        }
+    }
+
+    /// A text that has no byte to escape.
+    #[inline(never)]
+    fn known(&mut self, key: &Key, value: &[u8]) {
+        self.key(key);
+        self.out.extend_from_slice(value);
+        self.out.push(b'"');
+    }
+
+    #[inline(never)]
+    fn number(&mut self, key: &Key, value: u64) {
+        self.key(key);
+        text::number(self.out, value);
+    }
+
+    #[inline(never)]
+    fn millis(&mut self, key: &Key, value: Option<Duration>) {
+        if let Some(value) = value {
+            self.key(key);
+            text::millis(self.out, value);
+        }
+    }
+}
