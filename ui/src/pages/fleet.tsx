@@ -4,11 +4,10 @@ import { ask } from '../api';
 import { ms, percent, rate, sentence } from '../format';
 import { health } from '../live';
 import { Card, Empty, Head, Loaded, Mark, Note, Pill, Rich } from '../parts/basic';
-import { Chart } from '../parts/chart';
+import { Traffic } from '../parts/traffic';
 import { Table } from '../parts/table';
 import { useResource } from '../resource';
 import { href } from '../router';
-import { usePeriod, useSeries } from '../series';
 import type { Backend, Edge, Endpoint, Page, Top } from '../types';
 import { ErrorRatio } from './overview';
 import { endpointLevel, Number, useTop } from './services';
@@ -17,8 +16,6 @@ export function FleetService({ name }: { name: string }) {
   const edges = useResource<{ edges: Edge[] }>('/edges', () => ask('/edges'), { every: 5 });
   const backend = useResource<Page<Backend>>(`/backends?q=${name}`, () => ask('/backends', { query: { q: name } }), { every: 5 });
   const top = useTop('backend').get(name);
-  const period = usePeriod();
-  const series = useSeries({ by: 'backend', name }, period.seconds);
   const said = (health.use()?.checks ?? []).filter((check) => check.about?.kind === 'backend' && check.about.name === name);
   const endpoints = backend.data?.items.find((one) => one.backend === name)?.endpoints ?? [];
   return (
@@ -51,34 +48,7 @@ export function FleetService({ name }: { name: string }) {
       <Card title="Endpoints" flush>
         <Endpoints of={endpoints} service={name} />
       </Card>
-      {series && (
-        <div class="cards">
-          <Card title="Requests and errors" end={period.text}>
-            <Chart
-              label="Requests and errors per second"
-              times={series.times}
-              unit={rate}
-              floor={1}
-              lines={[
-                { name: 'Requests', color: 'var(--chart-1)', values: series.requests, fill: true },
-                { name: 'Errors', color: 'var(--bad-mark)', values: series.errors },
-              ]}
-            />
-          </Card>
-          <Card title="Latency" end={period.text}>
-            <Chart
-              label="Latency"
-              times={series.times}
-              unit={ms}
-              floor={2}
-              lines={[
-                { name: 'p99', color: 'var(--chart-2)', values: series.p99 },
-                { name: 'p50', color: 'var(--chart-1)', values: series.p50 },
-              ]}
-            />
-          </Card>
-        </div>
-      )}
+      <Traffic of={{ by: 'backend', name }} percentiles={['p99', 'p50']} />
     </>
   );
 }

@@ -5,13 +5,12 @@ import { count, ms, percent, plural, rate, sentence, span } from '../format';
 import { SHOWN_SECONDS, signals } from '../live';
 import type { PageProps } from '../app';
 import { Ago, Card, Empty, Head, Loaded, Mark, Rich } from '../parts/basic';
-import { Chart } from '../parts/chart';
+import { Traffic } from '../parts/traffic';
 import { Icon } from '../parts/icons';
 import { Spark } from '../parts/spark';
 import { Table } from '../parts/table';
 import { useResource } from '../resource';
 import { about, href } from '../router';
-import { usePeriod, useSeries } from '../series';
 import type { Backend, Event, Finding, Overview as Data, Page, Signals, Top } from '../types';
 
 /** Things that are wrong and are shown at once. */
@@ -39,7 +38,7 @@ export function Overview(_: PageProps) {
           </>
         )}
       </Loaded>
-      <Traffic />
+      <Traffic of={{}} percentiles={['p99', 'p95', 'p50']} />
       <Busiest />
     </>
   );
@@ -220,41 +219,6 @@ function Changes({ changes }: { changes: Event[] }) {
         </ul>
       )}
     </Card>
-  );
-}
-
-function Traffic() {
-  const period = usePeriod();
-  const series = useSeries({}, period.seconds);
-  if (series === null) return null;
-  return (
-    <div class="cards">
-      <Card title="Requests and errors" end={period.text}>
-        <Chart
-          label="Requests and errors per second"
-          times={series.times}
-          unit={rate}
-          floor={1}
-          lines={[
-            { name: 'Requests', color: 'var(--chart-1)', values: series.requests, fill: true },
-            { name: 'Errors', color: 'var(--bad-mark)', values: series.errors },
-          ]}
-        />
-      </Card>
-      <Card title="Latency" end={period.text}>
-        <Chart
-          label="Latency"
-          times={series.times}
-          unit={ms}
-          floor={2}
-          lines={[
-            { name: 'p99', color: 'var(--chart-2)', values: series.p99 },
-            { name: 'p95', color: 'var(--chart-3)', values: series.p95 },
-            { name: 'p50', color: 'var(--chart-1)', values: series.p50 },
-          ]}
-        />
-      </Card>
-    </div>
   );
 }
 

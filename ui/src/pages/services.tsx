@@ -4,13 +4,12 @@ import { ask, list } from '../api';
 import { count, ms, percent, rate, sentence, span, words } from '../format';
 import type { PageProps } from '../app';
 import { Card, Empty, Filter, Head, Loaded, Mark, Note, Pill } from '../parts/basic';
-import { Chart } from '../parts/chart';
+import { Traffic } from '../parts/traffic';
 import { Icon } from '../parts/icons';
 import { Table, type Column } from '../parts/table';
 import { useResource } from '../resource';
 import { process } from '../live';
 import { href, type Place } from '../router';
-import { usePeriod, useSeries } from '../series';
 import type { Backend, Endpoint, Page, Route, Top } from '../types';
 import { FleetService } from './fleet';
 import { ErrorRatio, levelOf } from './overview';
@@ -175,8 +174,6 @@ function OwnService({ name }: { name: string }) {
   const backends = useBackends();
   const routes = useResource<Page<Route>>(`/routes?backend=${name}`, () => list('/routes', { backend: name }), { on: ['documents'] });
   const top = useTop('backend').get(name);
-  const period = usePeriod();
-  const series = useSeries({ by: 'backend', name }, period.seconds);
   return (
     <>
       <Head title={name} crumb={{ text: 'Services', href: href(['services']) }} />
@@ -210,34 +207,7 @@ function OwnService({ name }: { name: string }) {
               <Card title="Endpoints" end={<Ejections backend={backend} />} flush>
                 <Endpoints of={backend.endpoints} />
               </Card>
-              {series && (
-                <div class="cards">
-                  <Card title="Requests and errors" end={period.text}>
-                    <Chart
-                      label="Requests and errors per second"
-                      times={series.times}
-                      unit={rate}
-                      floor={1}
-                      lines={[
-                        { name: 'Requests', color: 'var(--chart-1)', values: series.requests, fill: true },
-                        { name: 'Errors', color: 'var(--bad-mark)', values: series.errors },
-                      ]}
-                    />
-                  </Card>
-                  <Card title="Latency" end={period.text}>
-                    <Chart
-                      label="Latency"
-                      times={series.times}
-                      unit={ms}
-                      floor={2}
-                      lines={[
-                        { name: 'p99', color: 'var(--chart-2)', values: series.p99 },
-                        { name: 'p50', color: 'var(--chart-1)', values: series.p50 },
-                      ]}
-                    />
-                  </Card>
-                </div>
-              )}
+              <Traffic of={{ by: 'backend', name }} percentiles={['p99', 'p50']} />
               <div class="cards">
                 <Card title="How it is reached">
                   <dl class="kv">
