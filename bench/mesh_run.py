@@ -7,6 +7,8 @@ usage: mesh_run.py outage [--minutes 5]        the control plane is killed under
        mesh_run.py rest [--services 10] [--seconds 30]
                                                a captured sidecar that nobody calls: memory, how often it wakes, how long a
                                                start takes
+       mesh_run.py watch [--services 10] [--seconds 30]
+                                               the same without numbers, under the program that RHUMB_UNDER names
        mesh_run.py endpoints [--services 1000] [--changes 300]
                                                from a change of an endpoint to the ack of a sidecar that has all services
 
@@ -29,6 +31,8 @@ import threading
 import time
 
 RHUMB = os.environ.get("RHUMB", "rhumb")
+# What sidecars run under: a program that watches them, with its options.
+UNDER = os.environ.get("RHUMB_UNDER", "").split()
 HOP = pathlib.Path(__file__).resolve().parent.parent / "tests/peers/hop.py"
 REGISTERED = "registered at the control plane"
 PATIENCE = 120
@@ -117,7 +121,8 @@ class Site:
     def apply(self, documents):
         return self.api("POST", "documents", {"documents": documents, "message": "bench"})["revision"]
 
-    def sidecar(self, name, account, options, application):
+    def home(self, name, account):
+        """A directory for a proxy, with a token to join, and its options that name them."""
         home = self.directory / name
         if not home.exists():
             (home / "own").mkdir(parents=True)
@@ -128,10 +133,20 @@ class Site:
             (home / "own/process.yaml").write_text(
                 "apiVersion: rhumb.dev/v1alpha1\nkind: ProxyConfig\nmetadata: {name: process}\n"
                 f"spec: {{timeouts: {{drainDelay: 200ms}}, admin: {{address: '127.0.0.1:{free()}'}}}}\n")
-        return self.start(
-            [RHUMB, "sidecar", "-c", home / "own", "--control", self.listen, "--namespace", "shop", "--workload", name,
-             "--service-account", account, "--join-token-file", home / "join", "--state", home / "state",
-             "--admin-token-file", home / "token", *options, "--", *application], name)
+        return ["-c", home / "own", "--control", self.listen, "--join-token-file", home / "join", "--state", home / "state",
+                "--admin-token-file", home / "token"]
+
+    def sidecar(self, name, account, options, application):
+        home = self.home(name, account)
+        return self.start([*UNDER, RHUMB, "sidecar", *home, "--namespace", "shop", "--workload", name, "--service-account", account,
+                           *options, "--", *application], name)
+
+    def gateway(self, name):
+        self.apply([{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": name, "namespace": "shop"},
+                     "spec": {"gatewayClassName": "rhumb",
+                              "listeners": [{"name": "web", "port": free(), "protocol": "HTTP",
+                                             "allowedRoutes": {"namespaces": {"from": "All"}}}]}}])
+        return self.start([*UNDER, RHUMB, "run", *self.home(name, name), "--gateway", f"shop/{name}"], name)
 
     def instance(self, service, number, place, calls=None):
         """How an instance is started: its options never change."""
@@ -348,6 +363,16 @@ def rest(site, arguments):
             "ready_ms": again[2], "first_ready_ms": first}
 
 
+def watch(site, arguments):
+    """What a program sees that proxies of a mesh run under. A sidecar would start its application by way of that program's file,
+    cannot, and ends: it is there for the start, and a gateway for the rest."""
+    captured(site, arguments.services)
+    gateway = site.gateway("edge")
+    until("the gateway runs", lambda: gateway.says("configuration is live"))
+    time.sleep(arguments.seconds)
+    gateway.end()
+
+
 def endpoints(site, arguments):
     fill(site, arguments.services)
     calls = [f"s{number}=127.8.{number // 250}.{number % 250 + 1}:7001" for number in range(arguments.services)]
@@ -375,9 +400,12 @@ def endpoints(site, arguments):
           f"revision: {whole * 1e3:.0f} ms; {sidecar.pss_mib():.1f} MiB PSS")
 
 
+PARTS = {"outage": outage, "rolling": rolling, "lazy": lazy, "rest": rest, "watch": watch, "endpoints": endpoints}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["outage", "rolling", "lazy", "rest", "endpoints"])
+    parser.add_argument("what", choices=PARTS)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--services", type=int)
@@ -386,11 +414,11 @@ def main():
     parser.add_argument("--json")
     arguments = parser.parse_args()
     if arguments.services is None:
-        arguments.services = {"lazy": 10_000, "rest": 10}.get(arguments.what, 1_000)
+        arguments.services = {"lazy": 10_000, "rest": 10, "watch": 10}.get(arguments.what, 1_000)
     with tempfile.TemporaryDirectory() as directory:
         site = Site(directory)
         try:
-            found = {"outage": outage, "rolling": rolling, "lazy": lazy, "rest": rest, "endpoints": endpoints}[arguments.what](site, arguments)
+            found = PARTS[arguments.what](site, arguments)
             if arguments.json:
                 pathlib.Path(arguments.json).write_text(json.dumps(found, indent=1) + "\n")
         finally:

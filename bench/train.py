@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Work for an instrumented binary (`cargo xtask release`): every scenario of the bench, a mesh call through both sides, a
-reload, and the life of processes that only rest, a gateway's and a sidecar's. Measures nothing. With --rest only the latter.
+reload, and the life of processes that only rest, a gateway's and a sidecar's. Measures nothing. With --rest only the latter,
+under the program that RHUMB_UNDER names.
 """
 
 import argparse
@@ -23,11 +24,12 @@ def main() -> None:
     arguments = parser.parse_args()
     rhumb = arguments.rhumb.resolve()
     with tempfile.TemporaryDirectory() as directory:
-        for _ in range(RESTS):
+        for _ in range(1 if arguments.rest else RESTS):
             rest(rhumb, Path(directory))
-        run("mesh_run.py", "rest", "--services", "10", "--seconds", "1", rhumb=rhumb)
         if arguments.rest:
+            run("mesh_run.py", "watch", "--services", "10", "--seconds", "30", rhumb=rhumb)
             return
+        run("mesh_run.py", "rest", "--services", "10", "--seconds", "1", rhumb=rhumb)
         # What fails here is only not learned: an instrumented binary may be too slow for a fixed rate.
         run("run.py", "--contenders", "rhumb", "--rounds", "1", "--dur", SECONDS, "--label", "train",
             "--run-dir", directory, "--rhumb", str(rhumb))
@@ -46,10 +48,12 @@ def rest(rhumb: Path, directory: Path) -> None:
     config = directory / "rest.yaml"
     text = "listeners:\n  web: {{ port: 18471 }}\nbackends:\n  a: 127.0.0.1:9\nroutes:\n  - match: {{ path: /{} }}\n    to: a\n"
     config.write_text(text.format("a"))
-    process = subprocess.Popen([rhumb, "run", "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(1)
+    under = os.environ.get("RHUMB_UNDER", "").split()
+    pause = 10 if under else 1
+    process = subprocess.Popen([*under, rhumb, "run", "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(pause)
     config.write_text(text.format("b"))
-    time.sleep(1)
+    time.sleep(pause)
     process.terminate()
     process.wait(30)
 

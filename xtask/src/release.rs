@@ -7,20 +7,26 @@
 
 use crate::run;
 use anyhow::{Context, Result, bail};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is hot, cold or only for the start stands together in the file; relocations take 10 KiB instead of 800 (glibc 2.36);
-/// functions that are the same are there once.
-const LINKING: &[&str] = &[
+/// How the release is made beside its profile. Blocks that never ran are cut out of functions that did and stand apart, and so
+/// does what is hot, cold or only for the start; relocations take 10 KiB instead of 800 (glibc 2.36); functions that are the
+/// same are there once.
+const LAYOUT: &[&str] = &[
+    "-Cllvm-args=-enable-split-machine-functions",
+    // Cold is what never ran, not what ran seldom: that is what starts and rests.
+    "-Cllvm-args=-mfs-psi-cutoff=0",
     "-Clink-arg=-Wl,-z,keep-text-section-prefix",
     "-Clink-arg=-Wl,-z,pack-relative-relocs",
     "-Clink-arg=-Wl,--icf=safe",
-    // What the learner ran and the release has inlined everywhere is not there to be put in order.
+    // The name of what several crates have for themselves is there more than once.
     "-Clink-arg=-Wl,--no-warn-symbol-ordering",
 ];
 
-/// How the learner is linked: as always.
+/// How the learner is built beside its counters: as always.
 const NOTHING: &[&str] = &[];
 
 /// Builds the binary; returns where it is.
@@ -30,10 +36,7 @@ pub(crate) fn release() -> Result<PathBuf> {
     let counted = target.join("counts");
     let profdata = tool("llvm-profdata")?;
 
-    if counted.exists() {
-        std::fs::remove_dir_all(&counted)?;
-    }
-    std::fs::create_dir_all(&counted)?;
+    emptied(&counted)?;
     let learner =
         build(&target.join("learner"), &format!("-Cprofile-generate={}", counted.display()), NOTHING)?;
     run::ok(Command::new("sh").arg("bench/setup.sh"))?;
@@ -42,49 +45,93 @@ pub(crate) fn release() -> Result<PathBuf> {
     // Processes add to a few files instead of each leaving its own.
     run::ok(training.env("LLVM_PROFILE_FILE", counted.join("%4m.profraw")))?;
     run::ok(Command::new(&profdata).arg("merge").arg("-o").arg(&profile).arg(&counted))?;
-    let order = order(&profdata, &learner, &target)?;
-    let mut linking: Vec<String> = LINKING.iter().map(ToString::to_string).collect();
-    linking.push(format!("-Clink-arg=-Wl,--symbol-ordering-file={}", order.display()));
-    let binary = build(&target.join("build"), &format!("-Cprofile-use={}", profile.display()), &linking)?;
+
+    let flag = format!("-Cprofile-use={}", profile.display());
+    let unordered = build(&target.join("build"), &flag, LAYOUT)?;
+    let names = order_of(&unordered, &target)?;
+    // Cargo looks at the name alone.
+    let mut hasher = DefaultHasher::new();
+    names.hash(&mut hasher);
+    let order = target.join(format!("order-{:016x}.txt", hasher.finish()));
+    std::fs::write(&order, names)?;
+    let mut layout: Vec<String> = LAYOUT.iter().map(ToString::to_string).collect();
+    layout.push(format!("-Clink-arg=-Wl,--symbol-ordering-file={}", order.display()));
+    let binary = build(&target.join("build"), &flag, &layout)?;
     eprintln!("{}", binary.display());
     Ok(binary)
 }
 
-/// Writes down what processes ran that only rested.
-fn order(profdata: &Path, learner: &Path, target: &Path) -> Result<PathBuf> {
-    let rested = target.join("rested");
-    if rested.exists() {
-        std::fs::remove_dir_all(&rested)?;
-    }
+/// What processes run that only start and rest, by the names of the linker, a line each. Seen under valgrind: it also sees what
+/// comes compiled, of the standard library and of others, and which of the cut out parts ran after all.
+fn order_of(binary: &Path, target: &Path) -> Result<String> {
+    let seen = target.join("rested");
+    emptied(&seen)?;
+    let watcher = format!(
+        "valgrind --tool=callgrind --dump-instr=yes --compress-pos=no --compress-strings=no --callgrind-out-file={}",
+        seen.join("%p").display()
+    );
     let mut resting = Command::new("python3");
-    resting.args(["bench/train.py", "--rest", "--rhumb"]).arg(learner);
-    run::ok(resting.env("LLVM_PROFILE_FILE", rested.join("%4m.profraw")))?;
-    let profile = target.join("rested.profdata");
-    run::ok(Command::new(profdata).arg("merge").arg("-o").arg(&profile).arg(&rested))?;
-    let shown =
-        run::stdout(Command::new(profdata).args(["show", "--all-functions", "--counts"]).arg(&profile))?;
-    let order = target.join("order.txt");
-    std::fs::write(&order, executed(&String::from_utf8_lossy(&shown)).join("\n"))?;
-    Ok(order)
+    resting.args(["bench/train.py", "--rest", "--rhumb"]).arg(binary).env("RHUMB_UNDER", watcher);
+    run::ok(&mut resting)?;
+
+    let listed =
+        run::stdout(Command::new(tool("llvm-nm")?).args(["--print-size", "--defined-only"]).arg(binary))?;
+    let functions = functions(&String::from_utf8_lossy(&listed));
+    let mut names = BTreeSet::new();
+    for file in std::fs::read_dir(&seen)? {
+        let text = std::fs::read_to_string(file?.path())?;
+        names.extend(
+            executed(&text, binary).filter_map(|place| name_at(&functions, place)).map(ToString::to_string),
+        );
+    }
+    if names.is_empty() {
+        bail!("nothing was seen of processes that rest");
+    }
+    Ok(names.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-/// The functions of a shown profile of which some part ran.
-fn executed(shown: &str) -> Vec<&str> {
-    let mut functions = Vec::new();
-    let mut name = "";
-    for line in shown.lines() {
-        let text = line.trim();
-        if let Some(counts) = text.strip_prefix("Block counts: [") {
-            let mut counts = counts.trim_end_matches(']').split(',').map(str::trim);
-            if counts.any(|count| !matches!(count, "" | "0")) {
-                functions.push(name);
-            }
-        } else if line.strip_prefix("  ").is_some_and(|rest| !rest.starts_with(' ')) {
-            // What is local to a unit is told with the unit: `UNIT;NAME:`.
-            name = text.trim_end_matches(':').rsplit(';').next().unwrap_or(text);
+/// The functions of a program by where they begin, with their size and name, from what `nm` lists.
+fn functions(listed: &str) -> BTreeMap<u64, (u64, String)> {
+    let number = |text: &str| u64::from_str_radix(text, 16).ok();
+    let entry = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (start, size) = (number(words.next()?)?, number(words.next()?)?);
+        let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
+        is_code.then_some((start, (size, words.next()?.to_owned())))
+    };
+    listed.lines().filter_map(entry).collect()
+}
+
+fn name_at(functions: &BTreeMap<u64, (u64, String)>, place: u64) -> Option<&str> {
+    let (start, (size, name)) = functions.range(..=place).next_back()?;
+    (place - start < *size).then_some(name)
+}
+
+/// The places of instructions of a program in what callgrind has written.
+fn executed<'s>(seen: &'s str, binary: &Path) -> impl Iterator<Item = u64> + 's {
+    let own = format!("ob={}", binary.display());
+    let mut base = None;
+    seen.lines().filter_map(move |line| {
+        if line.starts_with("ob=") {
+            base = match line {
+                // Of parts that are cut out it knows no names, and tells where they are in memory.
+                "ob=???" => Some(LOADED_AT),
+                line => (line == own).then_some(0),
+            };
         }
+        let place = line.strip_prefix("0x")?.split(' ').next()?;
+        u64::from_str_radix(place, 16).ok()?.checked_sub(base?)
+    })
+}
+
+/// Where valgrind puts programs that can be anywhere.
+const LOADED_AT: u64 = 0x10_8000;
+
+fn emptied(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        std::fs::remove_dir_all(directory)?;
     }
-    functions
+    Ok(std::fs::create_dir_all(directory)?)
 }
 
 fn build<L: AsRef<std::ffi::OsStr>>(target: &Path, flag: &str, linking: &[L]) -> Result<PathBuf> {
@@ -114,10 +161,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn functions_that_ran_are_found_in_a_shown_profile() {
-        let shown = "Counters:\n  _ZN1a:\n    Hash: 0x01\n    Counters: 2\n    Block counts: [0, 3]\n  unit.1;_ZN1b:\n    \
-                     Hash: 0x02\n    Counters: 1\n    Block counts: [0]\n  unit.1;_ZN1c:\n    Hash: 0x02\n    Counters: 1\n    \
-                     Block counts: [1]\nFunctions shown: 3\n";
-        assert_eq!(executed(shown), ["_ZN1a", "_ZN1c"]);
+    fn functions_that_ran_are_found_in_what_callgrind_writes() {
+        let functions = functions(
+            "0000000000001000 0000000000000010 t _RNv1a\n0000000000001010 0000000000000020 T _RNv1b\n\
+             0000000000002000 0000000000000040 t _RNv1a.cold\n0000000000003000 0000000000000008 d DATA\n",
+        );
+        let seen = "version: 1\nevents: Ir\n\nob=/rhumb\nfl=a.rs\nfn=a\n0x1004 16 3\ncfn=z\ncalls=1 0x9\n0x100f 16 3\n\
+                    ob=/libc.so\nfn=y\n0x1010 0 1\nob=???\nfn=0x000000000010a010\n0x10a010 0 1\n0x10b000 0 1\n";
+        let names: Vec<_> =
+            executed(seen, Path::new("/rhumb")).filter_map(|place| name_at(&functions, place)).collect();
+        assert_eq!(names, ["_RNv1a", "_RNv1a", "_RNv1a.cold"]);
     }
 }

@@ -81,7 +81,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // As in a proxy: between two lines the kernel has had the nearest cache.
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.connect(socket.local_addr()?)?;
-    let mut trip = || {
+    let trip = || {
         for _ in 0..2 {
             _ = black_box(socket.send(&[7; 512]));
             _ = black_box(socket.recv(&mut [0; 512]));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::redact::{self, VALUE_LIMIT, clip};
 use super::json::Json;
+use super::redact::{self, VALUE_LIMIT, clip};
 use super::{Format, QueryLog};
 use crate::record::Record;
 use crate::text::{self, TimeText};
