@@ -47,18 +47,30 @@ pub(crate) fn release() -> Result<PathBuf> {
     run::ok(Command::new(&profdata).arg("merge").arg("-o").arg(&profile).arg(&counted))?;
 
     let flag = format!("-Cprofile-use={}", profile.display());
-    let unordered = build(&target.join("build"), &flag, LAYOUT)?;
+    let mut layout: Vec<String> = LAYOUT.iter().map(ToString::to_string).collect();
+    layout.push(format!("-Lnative={}", built_in(&target)?.display()));
+    let unordered = build(&target.join("build"), &flag, &layout)?;
     let names = order_of(&unordered, &target)?;
     // Cargo looks at the name alone.
     let mut hasher = DefaultHasher::new();
     names.hash(&mut hasher);
     let order = target.join(format!("order-{:016x}.txt", hasher.finish()));
     std::fs::write(&order, names)?;
-    let mut layout: Vec<String> = LAYOUT.iter().map(ToString::to_string).collect();
     layout.push(format!("-Clink-arg=-Wl,--symbol-ordering-file={}", order.display()));
     let binary = build(&target.join("build"), &flag, &layout)?;
     eprintln!("{}", binary.display());
     Ok(binary)
+}
+
+/// A directory in which the linker finds what unwinds stacks as a part of the program and not as a library beside it: what runs of it
+/// is little, and a library is mapped and relocated by itself (a resting sidecar: 10.7 → 10.0 MiB resident).
+fn built_in(target: &Path) -> Result<PathBuf> {
+    let found = run::stdout(Command::new("cc").arg("-print-file-name=libgcc_eh.a"))?;
+    let archive = String::from_utf8(found).context("a path that is not text")?;
+    let directory = target.join("built-in");
+    std::fs::create_dir_all(&directory)?;
+    std::fs::write(directory.join("libgcc_s.so"), format!("INPUT ( {} )\n", archive.trim()))?;
+    Ok(directory)
 }
 
 /// What processes run that only start and rest, by the names of the linker, a line each. Seen under valgrind: it also sees what
