@@ -108,15 +108,12 @@ fn top_text(answer: &Value) -> String {
             [name, rate, errors, p50, p95, p99, opened, open]
         };
         let rows: Vec<_> = answer["items"].as_array().into_iter().flatten().map(row).collect();
-        return print::table(
-            ["EDGE", "REQUESTS", "ERRORS", "P50", "P95", "P99", "CONNECTIONS", "OPEN"],
-            &rows,
-        );
+        return table(["EDGE", "REQUESTS", "ERRORS", "P50", "P95", "P99", "CONNECTIONS", "OPEN"], &rows);
     }
     let rows: Vec<_> = answer["items"].as_array().into_iter().flatten().map(row).collect();
     let by = plain(&answer["by"]).to_uppercase();
     let by = if by.is_empty() { "NAME".to_owned() } else { by };
-    print::table([&by, "REQUESTS", "ERRORS", "P50", "P95", "P99"], &rows)
+    table([&by, "REQUESTS", "ERRORS", "P50", "P95", "P99"], &rows)
 }
 
 fn edges_text(answer: &Value) -> String {
@@ -139,7 +136,7 @@ fn edges_text(answer: &Value) -> String {
         ]
     };
     let rows: Vec<_> = answer["edges"].as_array().into_iter().flatten().map(row).collect();
-    print::table(
+    table(
         [
             "SOURCE",
             "TARGET",
@@ -155,6 +152,13 @@ fn edges_text(answer: &Value) -> String {
         ],
         &rows,
     )
+}
+
+/// A table, with a word where it is empty: whoever has just sent a request looks for it.
+fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let none =
+        if rows.is_empty() { "nothing lately; a request is told of here within ten seconds\n" } else { "" };
+    print::table(head, rows) + none
 }
 
 /// Connections that began, that are open, and that failed, for people.
@@ -189,6 +193,12 @@ mod tests {
             text,
             "ROUTE  REQUESTS  ERRORS  P50     P95     P99\nns/a   12.5/s    1.4 %   1.2 ms  4.0 ms  -\n"
         );
+    }
+
+    #[test]
+    fn what_is_empty_says_so() {
+        let text = top_text(&json!({ "by": "route", "items": [] }));
+        assert!(text.ends_with("within ten seconds\n"), "{text}");
     }
 
     #[test]
