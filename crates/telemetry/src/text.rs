@@ -12,22 +12,11 @@ pub(crate) type Escape = fn(&mut Vec<u8>, &[u8]);
 /// Bytes that are not UTF-8 become U+FFFD. Controls of both ranges and the two Unicode line separators are written as
 /// `\uXXXX`, so that neither a terminal nor a line-based tool can be fooled.
 pub(crate) fn json(out: &mut Vec<u8>, bytes: &[u8]) {
-    // Most values are short: they are copied as they are looked at, in two pieces that overlap.
-    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        (Some(first), Some(last)) if bytes.len() <= 16 => {
-            let hits = hits_in(u64::from_ne_bytes(*first)) | hits_in(u64::from_ne_bytes(*last));
-            if hits & HIGH_BITS == 0 {
-                let second = out.len() + bytes.len() - 8;
-                out.extend_from_slice(first);
-                out.truncate(second);
-                out.extend_from_slice(last);
-                return;
-            }
-        }
-        _ if is_plain(bytes) => return out.extend_from_slice(bytes),
-        _ => {}
+    if is_plain(bytes) {
+        out.extend_from_slice(bytes);
+    } else {
+        json_slow(out, bytes);
     }
-    json_slow(out, bytes);
 }
 
 #[cold]
