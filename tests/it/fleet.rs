@@ -9,7 +9,8 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 
-const GATEWAY: &str = "
+/// A gateway in front of the service `web`, and its mesh.
+pub(crate) const GATEWAY: &str = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: edge, namespace: shop}

@@ -1,5 +1,6 @@
 //! Which APIs a mesh has, asked of its control plane: what one proxy saw and what another saw is one thing.
 
+use crate::fleet::GATEWAY;
 use crate::mesh_control::{Site, services};
 use rhumb_testkit::netns::Machine;
 use rhumb_testkit::process::{Program, Rhumb, finish};
@@ -7,20 +8,8 @@ use rhumb_testkit::wait;
 use serde_json::{Value, json};
 use std::process::Command;
 
-const GATEWAY: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: edge, namespace: shop}
-spec:
-  gatewayClassName: rhumb
-  listeners: [{name: web, port: 8080, protocol: HTTP}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: all, namespace: shop}
-spec:
-  parentRefs: [{name: edge}]
-  rules: [{backendRefs: [{kind: Service, group: '', name: web, port: 80}]}]
+/// A route that nobody uses any more.
+const BEFORE: &str = "
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -30,11 +19,6 @@ spec:
   rules:
   - matches: [{path: {value: /old}}]
     backendRefs: [{kind: Service, group: '', name: web, port: 80}]
----
-apiVersion: rhumb.dev/v1alpha1
-kind: Mesh
-metadata: {name: mesh}
-spec: {}
 ";
 
 const SHOP: &str = "
@@ -103,7 +87,7 @@ fn names(report: &Value, kind: &str) -> Vec<String> {
 #[test]
 fn what_all_proxies_saw_names_the_planted_operations_of_the_mesh_and_no_other() {
     let site = Site::new();
-    site.apply(&format!("{GATEWAY}{}", services(["web".to_owned(), "orders".to_owned()])), &[]);
+    site.apply(&format!("{GATEWAY}{BEFORE}{}", services(["web".to_owned(), "orders".to_owned()])), &[]);
     let [web, orders, one, other, outside] =
         ["web", "orders", "edge-1", "edge-2", "outside"].map(|name| site.network.machine(name));
     let served = ["--service", "orders", "--port", "80=9000:http"];

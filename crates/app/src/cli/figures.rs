@@ -156,8 +156,7 @@ fn edges_text(answer: &Value) -> String {
 
 /// A table, with a word where it is empty: whoever has just sent a request looks for it.
 fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    let none =
-        if rows.is_empty() { "nothing lately; a request is told of here within ten seconds\n" } else { "" };
+    let none = if rows.is_empty() { "nothing lately; figures come every ten seconds\n" } else { "" };
     print::table(head, rows) + none
 }
 
@@ -198,7 +197,7 @@ mod tests {
     #[test]
     fn what_is_empty_says_so() {
         let text = top_text(&json!({ "by": "route", "items": [] }));
-        assert!(text.ends_with("within ten seconds\n"), "{text}");
+        assert!(text.ends_with("every ten seconds\n"), "{text}");
     }
 
     #[test]
