@@ -1,9 +1,15 @@
 //! Where what is kept lies: in memory, or in a file (redb). Either is bounded; what is oldest is taken off first.
+//!
+//! Nobody who asks or tells waits for a disk: what is to be written is there to be read at once, and a thread brings it into the file.
+
+mod file;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use file::FilePlace;
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +88,7 @@ pub(crate) struct Shelf {
 
 enum Place {
     Memory(BTreeMap<(Kind, u64), Vec<u8>>),
-    File(Box<Database>, PathBuf),
+    File(FilePlace),
 }
 
 impl Shelf {
@@ -93,7 +99,10 @@ impl Shelf {
 
     /// In a file, which is made when there is none. `limit` is that of the file, which takes about twice of what is in it.
     pub(crate) fn in_file(path: &Path, limit: usize) -> Result<Self, ShelfError> {
-        let database = open(path)?;
+        Self::in_database(open(path)?, path, limit)
+    }
+
+    fn in_database(database: Database, path: &Path, limit: usize) -> Result<Self, ShelfError> {
         let mut sizes = BTreeMap::new();
         let read = database.begin_read().map_err(|error| ShelfError::new(path, error))?;
         for kind in Kind::ALL {
@@ -105,12 +114,8 @@ impl Shelf {
         }
         drop(read);
         let bytes = sizes.values().sum();
-        Ok(Self {
-            place: Place::File(Box::new(database), path.to_owned()),
-            sizes,
-            bytes,
-            limit: limit / FILE_SHARE,
-        })
+        let place = Place::File(FilePlace::start(database, path)?);
+        Ok(Self { place, sizes, bytes, limit: limit / FILE_SHARE })
     }
 
     /// What it takes. Unit: bytes.
@@ -122,13 +127,19 @@ impl Shelf {
     pub(crate) fn place(&self) -> String {
         match &self.place {
             Place::Memory(_) => "memory".to_owned(),
-            Place::File(_, path) => path.display().to_string(),
+            Place::File(file) => file.path().display().to_string(),
         }
     }
 
     /// Makes changes, all or none, and then as many more as it takes to stay within the limit. Returns how many entries
-    /// were taken off for that. `durable`: it survives a loss of power from here on.
+    /// were taken off for that. `durable`: it survives a loss of power as soon as it is in the file, and when this is dropped.
+    ///
+    /// # Errors
+    /// When earlier changes could not be brought into the file, or so much waits for that that these are not taken: they are lost.
     pub(crate) fn apply(&mut self, mut writes: Vec<Write>, durable: bool) -> Result<usize, ShelfError> {
+        if let Place::File(file) = &self.place {
+            file.has_room()?;
+        }
         let mut taken_off = 0;
         for write in &writes {
             let (entry, size) = match write {
@@ -161,9 +172,7 @@ impl Shelf {
                     }
                 }
             }
-            Place::File(database, path) => {
-                commit(database, &writes, durable).map_err(|error| ShelfError::new(path, error))?;
-            }
+            Place::File(file) => file.write(writes, durable)?,
         }
         Ok(taken_off)
     }
@@ -179,19 +188,7 @@ impl Shelf {
                     visit(*key, value);
                 }
             }
-            Place::File(database, path) => {
-                let result = (|| -> Result<(), redb::Error> {
-                    let read = database.begin_read()?;
-                    for entry in read.open_table(kind.table())?.range(from..=to)? {
-                        let (key, value) = entry?;
-                        visit(key.value(), value.value());
-                    }
-                    Ok(())
-                })();
-                if let Err(error) = result {
-                    tracing::warn!(file = %path.display(), %error, "what was kept cannot be read");
-                }
-            }
+            Place::File(file) => file.range(kind, from, to, visit),
         }
     }
 
@@ -255,29 +252,6 @@ fn open(path: &Path) -> Result<Database, ShelfError> {
             made(path).map_err(|error| fail(&error))?.ok_or_else(|| fail(&"it has another form"))
         }
     }
-}
-
-fn commit(database: &Database, writes: &[Write], durable: bool) -> Result<(), redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(if durable { Durability::Immediate } else { Durability::None })?;
-    for kind in Kind::ALL {
-        let of_kind = writes.iter().filter(
-            |write| matches!(write, Write::Put(other, ..) | Write::Remove(other, _) if *other == kind),
-        );
-        let mut of_kind = of_kind.peekable();
-        if of_kind.peek().is_none() {
-            continue;
-        }
-        let mut table = transaction.open_table(kind.table())?;
-        for write in of_kind {
-            match write {
-                Write::Put(_, key, value) => drop(table.insert(key, value.as_slice())?),
-                Write::Remove(_, key) => drop(table.remove(key)?),
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
 }
 
 /// What an entry takes beside its bytes, roughly.
