@@ -36,7 +36,7 @@ pub struct Exchange<'a> {
     pub matched_prefix: Option<usize>,
     /// The request's id.
     pub request_id: &'a str,
-    /// When the request came, in nanoseconds since 1970.
+    /// The time, in nanoseconds since 1970: when the request came, and up to a second ago where that is longer ago.
     pub unix_nanos: u64,
     /// Chance. `None` when a request is only thought through: then nothing happens that need not happen.
     pub rng: Option<&'a RefCell<Rng>>,

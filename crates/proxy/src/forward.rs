@@ -34,7 +34,8 @@ impl Exchange<'_> {
         // Whoever has a session stays where it is; the weights are for those without.
         let resumed = match rule.value.has_sessions {
             true => {
-                session::resume(&rule.value, &self.req, self.worker.unix_nanos(self.started) / 1_000_000_000)
+                let now = self.worker.unix_nanos_lately(self.started) / 1_000_000_000;
+                session::resume(&rule.value, &self.req, now)
             }
             false => None,
         };

@@ -10,6 +10,7 @@
 )]
 
 pub mod worker;
+mod clock;
 mod queue;
 pub mod rest;
 pub mod overload;

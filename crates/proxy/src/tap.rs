@@ -308,7 +308,7 @@ impl Exchange<'_> {
         let mut cx =
             rhumb_policy::Exchange::new(self.client, self.connection.scheme, self.connection.address.port());
         cx.certificate = self.connection.certificate();
-        cx.unix_nanos = self.worker.unix_nanos(self.started);
+        cx.unix_nanos = self.worker.unix_nanos_lately(self.started);
         cx.request_id = self.request_id.as_str();
         cx.began = Some(Instant::now());
         cx.found.principal = self.found.principal.clone();

@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rhumb_base::outside::OutsideNames;
 use rhumb_base::rng::Rng;
@@ -27,6 +27,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 
 use crate::call;
+use crate::clock::WallClock;
 use crate::discovery::{Discovery, Plaintext};
 use crate::export::Exports;
 use crate::l4::outside::OutsideDns;
@@ -166,8 +167,7 @@ pub struct Worker {
     free_places: RefCell<Vec<u32>>,
     open: Cell<u32>,
     all_open: Arc<AtomicU32>,
-    /// Wall clock minus monotonic clock, for log timestamps: one clock reading per exchange less.
-    epoch: Cell<(Instant, u64)>,
+    clock: WallClock,
 }
 
 impl Worker {
@@ -210,7 +210,7 @@ impl Worker {
             free_places: RefCell::default(),
             open: Cell::new(0),
             all_open: Arc::clone(&shared.connections),
-            epoch: Cell::new(read_epoch()),
+            clock: WallClock::new(),
         }))
     }
 
@@ -249,10 +249,14 @@ impl Worker {
         }
     }
 
-    /// Nanoseconds since 1970 at `now`.
-    pub(crate) fn unix_nanos(&self, now: Instant) -> u64 {
-        let (at, nanos) = self.epoch.get();
-        nanos + u64::try_from(now.saturating_duration_since(at).as_nanos()).unwrap_or(0)
+    /// Nanoseconds since 1970 at a moment.
+    pub(crate) fn unix_nanos(&self, at: Instant) -> u64 {
+        self.clock.unix_nanos(at)
+    }
+
+    /// Nanoseconds since 1970 now, up to a second late, for something that began at a moment: see [`WallClock`].
+    pub(crate) fn unix_nanos_lately(&self, began: Instant) -> u64 {
+        self.clock.unix_nanos_lately(began)
     }
 
     /// Connections that are open on this worker.
@@ -524,7 +528,8 @@ async fn housekeeping(worker: Rc<Worker>) {
             sightings.borrow_mut().rest();
         }
         if worker.rest.rest().await {
-            // All that was left out meanwhile is due.
+            // All that was left out meanwhile is due; the clock at once, for what has come is written down with it.
+            worker.clock.read();
             (swept, ticked) = (Instant::now() - SWEEP, Instant::now() - LOG_TICK);
         }
         let length = queue_length(&worker).await;
@@ -540,7 +545,7 @@ async fn housekeeping(worker: Rc<Worker>) {
         }
         if now.duration_since(swept) >= SWEEP {
             swept = now;
-            worker.epoch.set(read_epoch());
+            worker.clock.read();
             worker.pools.sweep(now);
             crate::signals::know_own_name(&worker);
             if worker.stripe == 0 {
@@ -632,9 +637,4 @@ impl Told {
 /// A descriptor to be given up: whatever is always there.
 pub(crate) fn reserve() -> Option<std::fs::File> {
     std::fs::File::open("/dev/null").ok()
-}
-
-fn read_epoch() -> (Instant, u64) {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    (Instant::now(), u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -217,6 +217,35 @@ fn rest_and_life_are_limited() {
 }
 
 #[test]
+fn a_long_connection_is_written_down_with_the_time_at_which_it_began() {
+    let peer = Peer::echo("hello");
+    let (rhumb, proxy) = start(&peer, ", policies: {tcp: {maxDuration: 3s}}");
+    let open = || {
+        let client = connect(proxy);
+        assert_eq!(read_exact(&client, 5), b"hello");
+        let port = client.local_addr().expect("its address").port();
+        (client, port)
+    };
+    let end = |client: TcpStream| {
+        client.shutdown(Shutdown::Write).expect("half an end");
+        assert_eq!(read_all(&client), b".");
+    };
+    let (client, before) = open();
+    end(client);
+    let (long_client, long) = open();
+    let (client, after) = open();
+    end(client);
+    ended(&long_client);
+    record(&rhumb, 3);
+    let records = records(&rhumb);
+    let of = |port: u16| records.iter().find(|record| record["client_port"] == port).expect("its record");
+    let began = [before, long, after].map(|port| of(port)["ts"].as_str().expect("a time"));
+    assert!(began.is_sorted(), "{records:?}");
+    let took = of(long)["duration_ms"]["total"].as_f64().expect("a duration");
+    assert!(of(long)["end"] == "max_duration" && took >= 3000.0, "{records:?}");
+}
+
+#[test]
 fn open_connections_live_through_reloads_and_until_the_end_of_a_drain() {
     let peer = Peer::echo("");
     let port = port::free();

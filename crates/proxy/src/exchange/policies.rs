@@ -183,7 +183,7 @@ impl Exchange<'_> {
             destination: None,
             matched_prefix: self.matched_prefix,
             request_id: self.request_id.as_str(),
-            unix_nanos: self.worker.unix_nanos(self.started),
+            unix_nanos: self.worker.unix_nanos_lately(self.started),
             rng: Some(&self.worker.rng),
             effects: self.effects,
             decision: None,
@@ -242,7 +242,7 @@ impl Exchange<'_> {
         if !self.found.response_edits.is_empty() {
             self.found.response_edits.iter().for_each(|edit| edit.apply(&mut self.rsp.fields));
         }
-        let seconds = self.worker.unix_nanos(self.started) / 1_000_000_000;
+        let seconds = self.worker.unix_nanos_lately(self.started) / 1_000_000_000;
         fields::finish_response(&mut self.rsp, self.request_id.as_str(), seconds);
         if let Some(tells) = self.outcome.tells {
             let attempts = tells.attempts.then_some(self.outcome.tries);
@@ -264,7 +264,7 @@ impl Exchange<'_> {
         let mut cx = rhumb_policy::Exchange {
             matched_prefix: self.matched_prefix,
             request_id: self.request_id.as_str(),
-            unix_nanos: self.worker.unix_nanos(self.started),
+            unix_nanos: self.worker.unix_nanos_lately(self.started),
             rng: Some(&self.worker.rng),
             ..rhumb_policy::Exchange::new(self.client, self.connection.scheme, self.connection.address.port())
         };
