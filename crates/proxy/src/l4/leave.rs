@@ -52,7 +52,7 @@ pub(crate) async fn leave(
         Exit::Direct => directly(worker, port, stream, ends, to, stranger).await,
         Exit::Gateway => through_gateway(worker, port, stream, ends, to).await,
         Exit::Refused => {
-            tracing::info!(destination = %to, "a connection out of the mesh is refused (`egress: deny`)");
+            tracing::info!(destination = %to, "a connection out of the mesh is refused: its Mesh does not let it out");
             refuse(&worker, &port, &stream, "egress_denied");
         }
     }

@@ -45,6 +45,11 @@ impl<'d> Maker<'d> {
         }
     }
 
+    /// True when not all that the Mesh says is known.
+    fn is_mesh_broken(&self) -> bool {
+        self.unreadable.is_some() || self.mesh.is_some_and(|mesh| mesh.doc.broken)
+    }
+
     /// Finds the service of the egress gateway, and whether this process is one.
     pub(super) fn find_egress_gateway(&mut self) {
         let (Some(Entry { doc, spec }), Some(sidecar)) = (self.mesh, self.sidecar) else { return };
@@ -149,14 +154,16 @@ impl<'d> Maker<'d> {
         };
         let address = name.parse().ok();
         if way.exit(address.is_none().then_some(&*name), address) == plan::Exit::Refused {
-            let diag = Diag::warning(
-                Rule::NoEffect,
-                doc.origin(host.span),
-                format!("connections to {name} are refused"),
-            )
-            .why("the Mesh says `egress: deny`, and does not list it")
-            .fix("add it to `allowedNames` or to `egressGateway.destinations` of the Mesh");
-            self.out.diags.push(diag);
+            let (why, fix) = if self.is_mesh_broken() {
+                ("the Mesh has mistakes: what cannot be read may forbid them", "correct them")
+            } else {
+                (
+                    "the Mesh says `egress: deny`, and does not list it",
+                    "add it to `allowedNames` or to `egressGateway.destinations` of the Mesh",
+                )
+            };
+            let what = format!("connections to {name} are refused");
+            self.out.diags.push(Diag::warning(Rule::NoEffect, doc.origin(host.span), what).why(why).fix(fix));
         }
         let role = plan::Role::Outside(name.into(), port);
         self.out.sockets.push((upstream.listen.get(), label.into(), role));
