@@ -286,7 +286,7 @@ impl super::Inner {
             self.close_minute();
             self.minute.since = minute;
         }
-        self.ten = super::Gathered { since, frame };
+        self.ten = super::spans::Gathered { since, frame };
         self.close_ten();
         debug_assert!(
             SPAN.is_multiple_of(LOOK.as_secs()) && HOUR.is_multiple_of(SPAN) && DAY.is_multiple_of(HOUR)
