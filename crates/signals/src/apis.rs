@@ -2,13 +2,14 @@
 //!
 //! Each host has a tree of segments. What is a value for certain (a number, a UUID, a hash) is a variable at once; where ten
 //! siblings look alike, with the same methods and the same names below them, or where there are more than a hundred, they
-//! become one. All of it is bounded: what
-//! finds no room is dropped and counted.
+//! become one. All of it is bounded, in number and in memory: operations that find no room are dropped and counted; of those that
+//! are known, values that find none are left out.
 //!
 //! What one process saw may be told to another ([`Finder::share`]), which puts it together with what others saw
 //! ([`Finder::hear`]).
 
 mod glimpse;
+mod seen;
 mod tree;
 mod outbox;
 mod fleet;
@@ -22,33 +23,33 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use fleet::Heard;
-use glimpse::{Fields, Glimpse};
+use glimpse::Glimpse;
 use outbox::Outbox;
 pub use outbox::Untold;
-use tree::Node;
+pub use seen::Answered;
+use seen::Seen;
+pub(crate) use seen::VALUES;
+use tree::{Node, Space};
 
 /// How much is told apart.
 #[derive(Clone, Copy, Debug)]
 struct Room {
     /// Hosts at most.
     hosts: usize,
-    /// Segments in all trees at most.
-    nodes: usize,
+    /// What all trees take at most: their segments, and everything in them.
+    space: Space,
 }
 
 impl Room {
     /// Of what one process sees.
-    const PROCESS: Self = Self { hosts: 64, nodes: 20_000 };
+    const PROCESS: Self = Self { hosts: 64, space: Space { nodes: 20_000, bytes: 6 << 20 } };
 
     /// Of what all processes of a control plane see.
-    const FLEET: Self = Self { hosts: 1_024, nodes: 50_000 };
+    const FLEET: Self = Self { hosts: 1_024, space: Space { nodes: 50_000, bytes: 32 << 20 } };
 }
 
 /// Routes whose last use is known at most.
 const ROUTES: usize = 10_000;
-
-/// Values of each thing that one operation is known to have: callers, media types, parameters, fields.
-pub(crate) const VALUES: usize = 32;
 
 /// What was found out.
 #[derive(Debug)]
@@ -85,123 +86,12 @@ struct Inner {
     called: BTreeMap<String, Node>,
     /// When a rule was last used, by route and template.
     routes: BTreeMap<String, u64>,
-    nodes: usize,
+    /// What all trees take.
+    #[serde(skip)]
+    taken: Space,
     dropped: u64,
     #[serde(skip)]
     is_changed: bool,
-}
-
-/// What one operation was seen to do.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Seen {
-    requests: u64,
-    first: u64,
-    last: u64,
-    /// By status: how often, and media types.
-    statuses: BTreeMap<u16, Answered>,
-    request_types: BTreeMap<String, u64>,
-    query: BTreeMap<String, u64>,
-    callers: BTreeMap<String, u64>,
-    routes: BTreeMap<String, u64>,
-    /// Top-level fields of contents, and of how many contents.
-    fields: BTreeMap<String, u64>,
-    contents: u64,
-    /// A path of it.
-    example: String,
-}
-
-/// What came back with one status.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Answered {
-    /// How often.
-    pub requests: u64,
-    /// Media types, and how often each.
-    pub types: BTreeMap<String, u64>,
-    /// Fields of JSON contents, and in how many of the objects that were looked at.
-    pub fields: BTreeMap<String, u64>,
-    /// How many objects were looked at: a content, or what stands in it as a list.
-    pub contents: u64,
-    /// How many contents were lists.
-    pub lists: u64,
-}
-
-impl Answered {
-    fn look_into(&mut self, seen: &Fields) {
-        self.contents += seen.objects;
-        self.lists += seen.lists;
-        seen.names.iter().for_each(|(name, count)| note(&mut self.fields, name, *count));
-    }
-
-    fn join(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.contents += other.contents;
-        self.lists += other.lists;
-        other.types.iter().for_each(|(name, count)| note(&mut self.types, name, *count));
-        other.fields.iter().for_each(|(name, count)| note(&mut self.fields, name, *count));
-    }
-}
-
-impl Seen {
-    fn add(&mut self, glimpse: &Glimpse) {
-        let count = glimpse.count;
-        if self.requests == 0 {
-            self.first = glimpse.at;
-            self.example.clone_from(&glimpse.path);
-        }
-        self.requests += count;
-        self.last = self.last.max(glimpse.at);
-        if self.statuses.len() < VALUES || self.statuses.contains_key(&glimpse.status) {
-            let answered = self.statuses.entry(glimpse.status).or_default();
-            answered.requests += count;
-            note(&mut answered.types, &glimpse.response_type, count);
-            answered.look_into(&glimpse.answered);
-        }
-        note(&mut self.request_types, &glimpse.request_type, count);
-        note(&mut self.callers, &glimpse.caller, count);
-        note(&mut self.routes, &glimpse.route, count);
-        for name in &glimpse.query {
-            note(&mut self.query, name, count);
-        }
-        self.contents += glimpse.sent.objects;
-        glimpse.sent.names.iter().for_each(|(name, count)| note(&mut self.fields, name, *count));
-    }
-
-    /// Takes over what another, which turned out to be the same, was seen to do.
-    pub(crate) fn join(&mut self, other: Self) {
-        if self.requests == 0 {
-            *self = other;
-            return;
-        }
-        self.requests += other.requests;
-        self.first = self.first.min(other.first);
-        self.last = self.last.max(other.last);
-        for (status, answered) in other.statuses {
-            self.statuses.entry(status).or_default().join(&answered);
-        }
-        for (mine, theirs) in [
-            (&mut self.request_types, other.request_types),
-            (&mut self.query, other.query),
-            (&mut self.callers, other.callers),
-            (&mut self.routes, other.routes),
-            (&mut self.fields, other.fields),
-        ] {
-            theirs.iter().for_each(|(name, count)| note(mine, name, *count));
-        }
-        self.contents += other.contents;
-    }
-}
-
-fn note(values: &mut BTreeMap<String, u64>, name: &str, count: u64) {
-    if name.is_empty() {
-        return;
-    }
-    if let Some(known) = values.get_mut(name) {
-        *known += count;
-    } else if values.len() < VALUES {
-        values.insert(name.to_owned(), count);
-    }
 }
 
 /// The APIs of a process.
@@ -290,6 +180,7 @@ impl Finder {
             let mut inner = self.lock();
             let seen = std::mem::take(&mut *inner);
             *inner = kept;
+            inner.taken = inner.space();
             if seen.since > 0 {
                 inner.since = inner.since.min(seen.since);
             }
@@ -324,12 +215,8 @@ impl Finder {
     pub fn look(&self, sightings: &[Sighting], now: u64) {
         let glimpses: Vec<_> =
             sightings.iter().map(|sighting| (Told::BySelf, Glimpse::of(sighting))).collect();
-        let of_apis = self.see(&glimpses, now);
+        let (of_apis, mut dropped) = self.see(&glimpses, now);
         let mut outbox = self.outbox();
-        if !outbox.is_wanted {
-            return;
-        }
-        let mut dropped = 0;
         for ((sighting, (_, glimpse)), is_of_api) in sightings.iter().zip(glimpses).zip(of_apis) {
             if is_of_api && !outbox.add(sighting.shape, glimpse) {
                 dropped += sighting.count;
@@ -355,9 +242,10 @@ impl Finder {
         self.outbox().put_back(untold);
     }
 
-    /// Takes over what was seen; says of each whether it is of an API.
-    fn see(&self, glimpses: &[(Told, Glimpse)], now: u64) -> Vec<bool> {
+    /// Takes over what was seen; says of each whether it is of an API, and how many requests found no room.
+    fn see(&self, glimpses: &[(Told, Glimpse)], now: u64) -> (Vec<bool>, u64) {
         let mut inner = self.lock();
+        let dropped = inner.dropped;
         if inner.since == 0 {
             inner.since = now;
         }
@@ -371,7 +259,7 @@ impl Finder {
                 }
             }
         }
-        of_apis
+        (of_apis, inner.dropped - dropped)
     }
 
     /// What was found out. `rules`: route and template of each rule of the configuration.
@@ -420,24 +308,32 @@ impl Inner {
             return true;
         }
         if let Some(told_by_callers) = (!is_foreign).then(|| self.called.remove(host)).flatten() {
-            self.nodes = self.nodes.saturating_sub(told_by_callers.size() - 1);
+            self.taken = self.taken.less(told_by_callers.space());
         }
         let is_full = self.hosts.len() + self.called.len() >= room.hosts;
         let trees = if is_foreign { &mut self.called } else { &mut self.hosts };
         if is_full && !trees.contains_key(host) {
-            self.dropped += glimpse.count;
+            self.dropped = self.dropped.saturating_add(glimpse.count);
             return true;
         }
         let tree = trees.entry(host.clone()).or_default();
-        let mut left = room.nodes.saturating_sub(self.nodes);
-        match tree.find(&glimpse.path, &mut left) {
-            Some(node) => node.operation(&glimpse.method).add(glimpse),
-            None => self.dropped += glimpse.count,
+        let free = room.space.less(self.taken);
+        let mut left = free;
+        let node = tree.find(&glimpse.path, &mut left);
+        match node.and_then(|node| node.operation(&glimpse.method, &mut left)) {
+            Some(operation) => operation.add(glimpse, &mut left.bytes),
+            None => self.dropped = self.dropped.saturating_add(glimpse.count),
         }
-        self.nodes = room.nodes.saturating_sub(left);
-        let gone = tree.settle(&glimpse.path);
-        self.nodes = self.nodes.saturating_sub(gone);
+        self.taken = self.taken.plus(free.less(left)).less(tree.settle(&glimpse.path));
         true
+    }
+
+    /// What all trees take.
+    fn space(&self) -> Space {
+        self.hosts
+            .values()
+            .chain(self.called.values())
+            .fold(Space::default(), |sum, tree| sum.plus(tree.space()))
     }
 
     fn use_rule(&mut self, glimpse: &Glimpse) {
@@ -554,9 +450,8 @@ mod tests {
                 number.to_string().bytes().map(|digit| char::from(digit - b'0' + b'g')).collect();
             see(&finder, "GET", &format!("/{letters}/{letters}"));
         }
-        let inner = finder.lock();
-        assert!(inner.nodes <= Room::PROCESS.nodes, "{}", inner.nodes);
-        drop(inner);
+        let taken = finder.lock().taken;
+        assert!(taken.nodes <= Room::PROCESS.space.nodes, "{taken:?}");
         assert!(paths(&finder).len() < 100, "{:?}", &paths(&finder)[..20]);
         let kept = finder.keep().unwrap();
         assert_eq!(finder.keep(), None);
@@ -569,6 +464,40 @@ mod tests {
         );
         again.load(b"nonsense");
         assert_eq!(again.apis(std::iter::empty()).since, 1);
+    }
+
+    #[test]
+    fn what_is_kept_takes_what_is_counted_and_no_more_than_there_is_room_for() {
+        let room = Room { hosts: 3, space: Space { nodes: 300, bytes: 100_000 } };
+        let finder = Finder::with(room);
+        let mut state = 7u64;
+        let mut any = |most: u16| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u16::try_from((state >> 33) % u64::from(most)).unwrap()
+        };
+        for round in 0..3_000u64 {
+            let path: String = (0..=any(4)).map(|_| format!("/{}", NAMES[usize::from(any(14))])).collect();
+            let sighting = Sighting {
+                host: format!("shop{}.example", any(4)).into(),
+                method: format!("M{}", any(20)).into(),
+                path: if any(3) == 0 { format!("{path}/{round}") } else { path }.into(),
+                query: vec![format!("{}{round}", "q".repeat(100)).into()],
+                request_type: format!("text/{}", any(100)).into(),
+                status: 200 + any(50),
+                response: Some(format!(r#"{{"field{}": 1}}"#, any(50)).into_bytes().into()),
+                count: 1,
+                ..Sighting::default()
+            };
+            let told = if any(5) == 0 { Told::ByCaller } else { Told::BySelf };
+            finder.see(&[(told, Glimpse::of(&sighting))], 1);
+            let inner = finder.lock();
+            assert_eq!(inner.taken, inner.space(), "{round}");
+            assert!(inner.taken.nodes <= 300 && inner.taken.bytes <= 100_000, "{:?}", inner.taken);
+        }
+        assert!(finder.lock().dropped > 0);
+        let again = Finder::with(room);
+        again.load(&finder.keep().unwrap());
+        assert_eq!(again.lock().taken, finder.lock().taken);
     }
 
     #[test]

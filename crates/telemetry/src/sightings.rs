@@ -25,8 +25,12 @@ const GATHER: Duration = Duration::from_secs(10);
 /// Sightings that wait to be fetched, of all workers.
 const WAITING: usize = 16_384;
 
-/// Longer paths and queries are not looked at. Unit: bytes.
+/// Longer authorities, paths and queries are not looked at. Unit: bytes.
 const TEXT: usize = 512;
+
+/// Nor are longer methods; a longer media type is none (RFC 6838 §4.2: 127 characters on each side of the slash). Unit: bytes.
+const METHOD: usize = 64;
+const MEDIA_TYPE: usize = 255;
 
 /// Contents of requests that a worker copies in that time, to see which fields they have; as many of responses; and how long each
 /// may be. Unit: bytes.
@@ -199,7 +203,11 @@ pub struct WorkerSightings {
 impl WorkerSightings {
     /// Looks at an exchange that a backend has answered; others are none of an API's.
     pub fn see(&mut self, record: &Record<'_>, parties: &Parties<'_>, content: &Content<'_>) {
-        if record.upstream_status.is_none() || record.path.len() > TEXT {
+        if record.upstream_status.is_none()
+            || record.path.len() > TEXT
+            || record.authority.len() > TEXT
+            || record.method.len() > METHOD
+        {
             return;
         }
         let query = record.query.filter(|query| query.len() <= TEXT).unwrap_or_default();
@@ -410,10 +418,11 @@ fn names(query: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|name| !name.is_empty())
 }
 
-/// A media type without its parameters; empty when it is not text.
+/// A media type without its parameters; empty when it is none.
 fn media_type(value: &[u8]) -> &str {
     let value = text(value).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim()
+    let media = value.split(';').next().unwrap_or_default().trim();
+    if media.len() > MEDIA_TYPE { "" } else { media }
 }
 
 /// A number for a path in which values are all alike.
@@ -481,6 +490,27 @@ mod tests {
         for name in ["v1", "users", "oauth2", "p95", "", "feedface", "sha256sums", "user-profile"] {
             assert!(!is_value(name.as_bytes()), "{name}");
         }
+    }
+
+    #[test]
+    fn what_nobody_would_call_so_is_not_copied() {
+        let registry = Registry::new();
+        let lookout = Lookout::new(7, &registry);
+        let mut worker = lookout.worker();
+        let long = "x".repeat(TEXT + 1);
+        let mut see = |record: &Record<'_>, request_type: &str| {
+            let content = Content { request_type: request_type.as_bytes(), ..Content::default() };
+            worker.see(record, &Parties::default(), &content);
+            worker.hand_over();
+            lookout.fetch().pop()
+        };
+        assert_eq!(see(&record(long.as_bytes(), None), ""), None);
+        assert_eq!(see(&Record { authority: long.as_bytes(), ..record(b"/", None) }, ""), None);
+        assert_eq!(see(&Record { method: long.as_bytes(), ..record(b"/", None) }, ""), None);
+        let seen = see(&record(b"/", Some(long.as_bytes())), &format!("text/{long}; q=1")).unwrap();
+        assert_eq!((seen.query.len(), &*seen.request_type), (0, ""));
+        let seen = see(&record(b"/", None), "Text/Plain; charset=utf-8").unwrap();
+        assert_eq!(&*seen.request_type, "text/plain");
     }
 
     #[test]

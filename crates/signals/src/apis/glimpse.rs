@@ -6,7 +6,7 @@ use rhumb_telemetry::sightings::Sighting;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{VALUES, note};
+use super::seen::{VALUES, note};
 
 /// The longest text of a glimpse, and the longest name of a field. Unit: bytes.
 const TEXT: usize = 512;
