@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
+use rhumb_ads::MAX_NAME_BYTES;
 use rhumb_ads::registry::{Registration, registered_port};
 use rhumb_ads::resource::{Endpoint, EndpointSet, Mtls, Port};
 
@@ -62,6 +63,9 @@ pub struct Moved {
 /// Why a registration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
+    /// A name of it, or another text, is too long.
+    #[error("what a registration names has at most {MAX_NAME_BYTES} bytes")]
+    TooLong,
     /// The name is not `NAMESPACE/NAME`.
     #[error("`{0}` is not NAMESPACE/NAME")]
     Name(String),
@@ -110,18 +114,8 @@ impl Members {
     /// # Errors
     /// [`Refused`]; what was known before stays.
     pub fn register(&mut self, registration: Registration, library: &Library) -> Result<Moved, Refused> {
-        let name =
-            split(&registration.workload).ok_or_else(|| Refused::Name(registration.workload.clone()))?;
-        let id: Arc<str> = format!("{}/{}", name.0, name.1).into();
-        if registration.address.parse::<IpAddr>().is_err() {
-            return Err(Refused::Address(registration.address));
-        }
-        if registration.ports.iter().any(|port| port.number == 0 || port.number > u32::from(u16::MAX)) {
-            return Err(Refused::Port);
-        }
-        if registration.services.len() > MAX_SERVICES || registration.ports.len() > MAX_SERVICES {
-            return Err(Refused::TooMuch);
-        }
+        check(&registration)?;
+        let id: Arc<str> = registration.workload.as_str().into();
         if !self.registered.contains_key(&id) && self.registered.len() >= MAX_REGISTRATIONS {
             return Err(Refused::TooMany);
         }
@@ -443,6 +437,30 @@ pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
     (!namespace.is_empty() && !name.is_empty() && !name.contains('/')).then_some((namespace, name))
 }
 
+/// Whether a registration makes sense, whoever it is of.
+pub(crate) fn check(registration: &Registration) -> Result<(), Refused> {
+    let Registration { workload, address, services, ports, service_account, locality, instance, .. } =
+        registration;
+    if services.len() > MAX_SERVICES || ports.len() > MAX_SERVICES {
+        return Err(Refused::TooMuch);
+    }
+    let names = services.iter().chain(ports.iter().map(|port| &port.name));
+    let mut texts = [workload, address, service_account, locality, instance].into_iter().chain(names);
+    if texts.any(|text| text.len() > MAX_NAME_BYTES) {
+        return Err(Refused::TooLong);
+    }
+    if split(workload).is_none() {
+        return Err(Refused::Name(workload.clone()));
+    }
+    if address.parse::<IpAddr>().is_err() {
+        return Err(Refused::Address(address.clone()));
+    }
+    if ports.iter().any(|port| port.number == 0 || port.number > u32::from(u16::MAX)) {
+        return Err(Refused::Port);
+    }
+    Ok(())
+}
+
 fn written<'a>(library: &'a Library, namespace: &str, name: &str) -> Option<&'a Workload> {
     match &library.get(&Key::new("Workload", namespace, name))?.role {
         Role::Workload(workload) => Some(workload),
@@ -614,6 +632,8 @@ mod tests {
             ports: vec![Port { name: String::new(), number }],
             ..registration("a", "::1")
         };
+        let serving =
+            |service: &str| Registration { services: vec![service.to_owned()], ..registration("a", "::1") };
         let many = Registration { services: vec![String::new(); 65], ..registration("a", "::1") };
         for (registration, refused) in [
             (named("a"), Refused::Name("a".to_owned())),
@@ -622,6 +642,9 @@ mod tests {
             (port(0), Refused::Port),
             (port(65_536), Refused::Port),
             (many, Refused::TooMuch),
+            (named(&format!("a/{}", "b".repeat(MAX_NAME_BYTES))), Refused::TooLong),
+            (registration("a", &"1".repeat(MAX_NAME_BYTES + 1)), Refused::TooLong),
+            (serving(&"s".repeat(MAX_NAME_BYTES + 1)), Refused::TooLong),
         ] {
             assert_eq!(members.register(registration, &library), Err(refused));
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rhumb_ads::MAX_NAME_BYTES;
 use rhumb_ads::registry::{
     self, REGISTER_PATH, Registered, Registration, WITHDRAW_PATH, Withdrawal, Withdrawn,
 };
@@ -25,11 +26,15 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::caller::Caller;
 use crate::core::Ended;
 use crate::hub::{Hub, now};
+use crate::members;
 use crate::reports::Reports;
 use crate::sotw;
 
 /// The largest message of a proxy. Unit: bytes.
 pub(crate) const MAX_MESSAGE: usize = 8 << 20;
+
+/// The largest message of a workload: its name, its services and their ports. Unit: bytes.
+const MAX_REGISTRATION: usize = 64 << 10;
 
 /// The longest that a workload that is about to end waits for proxies.
 const MAX_BARRIER: Duration = Duration::from_secs(300);
@@ -194,8 +199,8 @@ impl Service for Registry {
 
     async fn answer(self, call: Call) -> http::Response<Body> {
         match call.path() {
-            REGISTER_PATH => call.streaming(self.0, open_registrations).await,
-            WITHDRAW_PATH => call.unary(self.0, withdraw).await,
+            REGISTER_PATH => call.up_to(MAX_REGISTRATION).streaming(self.0, open_registrations).await,
+            WITHDRAW_PATH => call.up_to(MAX_REGISTRATION).unary(self.0, withdraw).await,
             _ => no_such_method(),
         }
     }
@@ -230,7 +235,9 @@ async fn register(
         let Ok(Some(registration)) = registration else { break };
         let id = (registration.workload.clone(), registration.instance.clone());
         let services = registration.services.clone();
-        let may = owns(&hub, &caller, &registration.workload, Some(&registration.service_account))
+        let may = members::check(&registration)
+            .map_err(|refused| Status::invalid_argument(refused.to_string()))
+            .and_then(|()| owns(&hub, &caller, &id.0, Some(&registration.service_account)))
             .and_then(|()| takes(&hub, &registration));
         let result = match may {
             Err(status) => Err(status),
@@ -243,7 +250,8 @@ async fn register(
             },
         };
         if let Err(status) = &result {
-            tracing::warn!(workload = id.0, why = status.message(), "a registration is refused");
+            let workload: String = id.0.chars().take(MAX_NAME_BYTES).collect();
+            tracing::warn!(workload, why = status.message(), "a registration is refused");
         }
         let is_refused = result.is_err();
         if !is_refused {
@@ -265,21 +273,23 @@ pub(crate) fn ends() -> Status {
 /// Services that there is no document of.
 fn unknown(hub: &Hub, workload: &str, services: Vec<String>) -> Vec<String> {
     let namespace = workload.split('/').next().unwrap_or_default();
-    let is_unknown = |service: &String| {
-        let key = crate::document::Key::new("Service", namespace, service);
-        hub.with(|core| core.library().get(&key).is_none())
-    };
-    services.into_iter().filter(is_unknown).collect()
+    hub.with(|core| {
+        let is_unknown = |service: &String| {
+            core.library().get(&crate::document::Key::new("Service", namespace, service)).is_none()
+        };
+        services.into_iter().filter(is_unknown).collect()
+    })
 }
 
 /// Whether the services of a registration take workloads of its service account.
 fn takes(hub: &Hub, registration: &Registration) -> Result<(), Status> {
     let namespace = registration.workload.split('/').next().unwrap_or_default();
     let account = &registration.service_account;
-    let is_foreign = |service: &&String| {
-        hub.with(|core| !crate::members::may_serve(core.library(), namespace, service, account))
-    };
-    match registration.services.iter().find(is_foreign) {
+    let foreign = hub.with(|core| {
+        let is_foreign = |service: &&String| !members::may_serve(core.library(), namespace, service, account);
+        registration.services.iter().find(is_foreign)
+    });
+    match foreign {
         None => Ok(()),
         Some(service) => Err(Status::permission_denied(format!(
             "service account {account} may not be an endpoint of {namespace}/{service}: its annotation {} names others",
