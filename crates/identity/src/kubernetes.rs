@@ -53,6 +53,8 @@ pub struct Kubernetes {
 struct Known {
     /// When their file was written.
     stamp: Option<SystemTime>,
+    /// When a later file was written that is of no use, where there is one.
+    useless: Option<Option<SystemTime>>,
     /// When they were last fetched. None: never, or they are from a file.
     fetched: Option<Instant>,
     /// None as long as they were never fetched.
@@ -111,7 +113,9 @@ impl Kubernetes {
     pub fn open(settings: KubernetesSettings) -> Result<Self, NotTaken> {
         let known = match &settings.keys {
             Keys::File(path) => {
-                Known { reader: Some(Arc::new(read(path)?)), stamp: stamp(path), fetched: None }
+                // Looked at first: a file that is replaced meanwhile is read again.
+                let stamp = stamp(path);
+                Known { stamp, reader: Some(Arc::new(read(path)?)), ..Known::default() }
             }
             Keys::Fetched(_) => Known::default(),
         };
@@ -137,8 +141,8 @@ impl Kubernetes {
         loop {
             match fetched::fetch(&self.settings.issuer, from).await {
                 Ok(reader) => {
-                    let known =
-                        Known { stamp: None, fetched: Some(Instant::now()), reader: Some(Arc::new(reader)) };
+                    let (fetched, reader) = (Some(Instant::now()), Some(Arc::new(reader)));
+                    let known = Known { fetched, reader, ..Known::default() };
                     let before = std::mem::replace(&mut *self.known(), known);
                     self.fetched.fetch_add(1, Ordering::Relaxed);
                     if before.reader.is_none() || failed > 0 {
@@ -190,10 +194,15 @@ impl Kubernetes {
         if let Keys::File(path) = &self.settings.keys {
             let stamp = stamp(path);
             // A file that is being written is read next time; the keys of before go on.
-            if known.stamp != stamp
-                && let Ok(fresh) = read(path)
-            {
-                *known = Known { stamp, fetched: None, reader: Some(Arc::new(fresh)) };
+            if known.stamp != stamp {
+                match read(path) {
+                    Ok(fresh) => *known = Known { stamp, reader: Some(Arc::new(fresh)), ..Known::default() },
+                    Err(error) if known.useless != Some(stamp) => {
+                        known.useless = Some(stamp);
+                        tracing::warn!(%error, "the keys of the cluster cannot be read again, those of before go on");
+                    }
+                    Err(_) => {}
+                }
             }
         }
         known.current(Instant::now())
@@ -216,17 +225,46 @@ fn read(path: &Path) -> Result<Reader, NotTaken> {
 mod tests {
     use super::*;
 
+    /// RFC 7517 §A.1.
+    const SET: &[u8] = br#"{"keys":[{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+
+    #[tokio::test]
+    async fn a_file_of_no_use_leaves_the_keys_of_before_and_the_next_good_one_replaces_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.json");
+        let write = |text: &[u8], secs: u64| {
+            std::fs::write(&path, text).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(secs)).unwrap();
+        };
+        write(SET, 1000);
+        let settings = KubernetesSettings {
+            issuer: "https://cluster".to_owned(),
+            audience: "rhumb".to_owned(),
+            keys: Keys::File(path.clone()),
+        };
+        let kubernetes = Kubernetes::open(settings).unwrap();
+        let first = kubernetes.reader().unwrap();
+        write(b"nonsense", 2000);
+        assert!(Arc::ptr_eq(&kubernetes.reader().unwrap(), &first));
+        assert_eq!(kubernetes.known().useless, Some(stamp(&path)), "which is told once");
+        std::fs::remove_file(&path).unwrap();
+        assert!(Arc::ptr_eq(&kubernetes.reader().unwrap(), &first));
+        assert_eq!(kubernetes.known().useless, Some(None));
+        write(SET, 3000);
+        assert!(!Arc::ptr_eq(&kubernetes.reader().unwrap(), &first));
+        assert_eq!(kubernetes.known().useless, None);
+    }
+
     #[tokio::test]
     async fn keys_that_nobody_confirms_are_not_good_for_ever() {
-        // RFC 7517 §A.1.
-        let set = br#"{"keys":[{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
-        let reader = Arc::new(Reader::parse(set).unwrap());
+        let reader = Arc::new(Reader::parse(SET).unwrap());
         let now = Instant::now();
-        let fetched = Known { stamp: None, fetched: Some(now), reader: Some(Arc::clone(&reader)) };
+        let fetched = Known { fetched: Some(now), reader: Some(Arc::clone(&reader)), ..Known::default() };
         let later = MAX_AGE + Duration::from_secs(1);
         assert!(fetched.current(now + MAX_AGE).is_ok());
         assert!(fetched.current(now + later).unwrap_err().contains("too old"));
-        let of_file = Known { stamp: None, fetched: None, reader: Some(reader) };
+        let of_file = Known { reader: Some(reader), ..Known::default() };
         assert!(of_file.current(now + later).is_ok());
         assert!(Known::default().current(now).unwrap_err().contains("not known yet"));
     }

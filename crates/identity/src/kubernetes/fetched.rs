@@ -26,6 +26,9 @@ use crate::file;
 /// How long fetching may take, discovery included.
 const TIME: Duration = Duration::from_secs(10);
 
+/// How much is told of what went wrong: some of it are words of the server. Unit: characters.
+const TOLD: usize = 512;
+
 /// The largest file of roots or of a token. Unit: bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -61,6 +64,7 @@ pub(super) async fn fetch(issuer: &str, from: &FetchedKeys) -> Result<Reader, St
     tokio::time::timeout(TIME, fetching)
         .await
         .unwrap_or_else(|_| Err(format!("{issuer}: no answer within {} s", TIME.as_secs())))
+        .map_err(|why| why.chars().take(TOLD).collect())
 }
 
 async fn discover(issuer: &str, from: &FetchedKeys) -> Result<String, String> {
@@ -135,10 +139,10 @@ async fn content(mut body: Incoming) -> Result<Vec<u8>, String> {
     let mut all = Vec::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
-        all.extend_from_slice(&data);
-        if all.len() as u64 > MAX_KEYS {
+        if (all.len() + data.len()) as u64 > MAX_KEYS {
             return Err(format!("it sends more than {MAX_KEYS} bytes"));
         }
+        all.extend_from_slice(&data);
     }
     Ok(all)
 }

@@ -179,10 +179,11 @@ async fn what_a_discovery_document_may_not_say_is_refused() {
         (format!(r#"{{"issuer":"{origin}","jwks_uri":"https://other/keys"}}"#), "the keys are elsewhere"),
         (format!(r#"{{"issuer":"{origin}"}}"#), "missing field"),
         (" ".repeat(1024 * 1024 + 1), "more than"),
+        (format!(r#"{{"issuer":"{}","jwks_uri":"{origin}"}}"#, "x".repeat(100_000)), "of the issuer"),
     ] {
         cluster.answers.lock().unwrap().discovery = discovery;
         let error = fetch(origin, &cluster.from()).await.unwrap_err();
-        assert!(error.contains(why), "{error}");
+        assert!(error.contains(why) && error.len() <= TOLD, "{error}");
     }
     // Nobody who cannot prove to be the server is shown the token.
     let shown = cluster.asked();
