@@ -4,7 +4,22 @@
 //! fields by the decoder and put back by the encoder from [`Content`], `authority`, `keep_alive` and `upgrade`: no
 //! policy can make head and framing disagree.
 
-use crate::field::{Fields, Span};
+use crate::field::{Fields, Known, KnownSet, Span};
+
+/// Names that frame the message, steer the connection or are kept in the head: they never become lines, and a writer
+/// takes none of them from a head's fields, whoever put it there. A response has no use for Host and Expect.
+pub(crate) const IN_HEAD: KnownSet = KnownSet::of(&[
+    Known::Connection,
+    Known::ContentLength,
+    Known::Expect,
+    Known::Host,
+    Known::Http2Settings,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::Te,
+    Known::TransferEncoding,
+    Known::Upgrade,
+]);
 
 /// Request methods (RFC 9110 §9, RFC 5789). The spelling of `Other` lies in the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::field::{Fields, Known, is_value_byte};
-use crate::head::{Content, Method, RequestHead, ResponseHead, Scheme, Version};
+use crate::head::{Content, IN_HEAD, Method, RequestHead, ResponseHead, Scheme, Version};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -18,9 +18,7 @@ fn name() -> impl Strategy<Value = String> {
         "[A-Za-z][A-Za-z0-9-]{0,20}",
         select(&["Cookie", "ACCEPT", "x-forwarded-for", "Via", "Date"][..]).prop_map(str::to_string)
     ]
-    .prop_filter("lines that become part of the head", |name| {
-        !section::IN_HEAD.contains(Known::of(name.as_bytes()))
-    })
+    .prop_filter("lines that become part of the head", |name| !IN_HEAD.contains(Known::of(name.as_bytes())))
 }
 
 fn value() -> impl Strategy<Value = Vec<u8>> {
@@ -157,7 +155,7 @@ fn assert_fields_are_from(fields: &Fields, message: &[u8]) {
     let mut all = independent_fields(message).into_iter();
     for line in lines(fields) {
         assert!(line.1.iter().all(|&b| is_value_byte(b)));
-        assert!(!section::IN_HEAD.contains(Known::of(&line.0)));
+        assert!(!IN_HEAD.contains(Known::of(&line.0)));
         assert!(all.any(|found| found == line), "{line:?} is not in the message");
     }
 }

@@ -3,22 +3,7 @@
 use super::MAX_CONNECTION_OPTIONS;
 use super::error::FieldError;
 use crate::field::{Fields, Known, KnownSet, Span, is_token_byte};
-use crate::head::Version;
-
-/// Names that frame the message, steer the connection or are kept in the head: they never become lines, and a writer
-/// takes none of them from a head's fields, whoever put it there. A response has no use for Host and Expect.
-pub(super) const IN_HEAD: KnownSet = KnownSet::of(&[
-    Known::Connection,
-    Known::ContentLength,
-    Known::Expect,
-    Known::Host,
-    Known::Http2Settings,
-    Known::KeepAlive,
-    Known::ProxyConnection,
-    Known::Te,
-    Known::TransferEncoding,
-    Known::Upgrade,
-]);
+use crate::head::{IN_HEAD, Version};
 
 /// Fields by which a backend knows who sent a request. Spelled with underscores they are dropped: CGI and its heirs
 /// (WSGI, PHP) read `X_Forwarded_For` as `X-Forwarded-For`, past every rule about the latter.

@@ -1,9 +1,8 @@
 //! Heads and chunks into bytes. Everything that frames is written from what the head says, never from its fields.
 
 use super::body::may_be_trailer;
-use super::section::IN_HEAD;
 use crate::field::Fields;
-use crate::head::{Content, Method, RequestHead, ResponseHead, Version, reason};
+use crate::head::{Content, IN_HEAD, Method, RequestHead, ResponseHead, Version, reason};
 
 /// What follows each chunk's data.
 pub const CHUNK_END: &[u8; 2] = b"\r\n";

@@ -6,22 +6,8 @@
 use super::hpack::{Encoder, Name};
 use crate::field::{FieldLine, Fields, Known, KnownSet};
 use crate::h1::may_be_trailer;
-use crate::head::{Content, Method, RequestHead, ResponseHead};
+use crate::head::{Content, IN_HEAD, Method, RequestHead, ResponseHead};
 use std::borrow::Cow;
-
-/// Never taken from a head's fields.
-const IN_HEAD: KnownSet = KnownSet::of(&[
-    Known::Connection,
-    Known::ContentLength,
-    Known::Expect,
-    Known::Host,
-    Known::Http2Settings,
-    Known::KeepAlive,
-    Known::ProxyConnection,
-    Known::Te,
-    Known::TransferEncoding,
-    Known::Upgrade,
-]);
 
 /// Longest name in upper case (from HTTP/1.1 or a configuration) that is lowered without an allocation.
 const LOWERED: usize = 64;

@@ -6,6 +6,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rhumb_codec::head::Method;
+
 use super::exchange::{Exchange, Totals};
 use super::exemplar::Exemplar;
 use super::times::Timers;
@@ -406,8 +408,9 @@ impl Key {
         (self.0 >> 7 & 0x3ff) as u16
     }
 
-    pub(super) fn method(self) -> Method {
-        Method::ALL.get((self.0 >> 3 & 0xf) as usize).copied().unwrap_or(Method::Other)
+    /// The method, of those that are told apart: the rest is `_OTHER`, as OpenTelemetry wants it.
+    pub(super) fn method(self) -> &'static str {
+        Method::NAMED.get((self.0 >> 3 & 0xf) as usize).map_or("_OTHER", |method| method.name())
     }
 
     pub(super) fn protocol(self) -> Protocol {
@@ -448,67 +451,6 @@ impl Hasher for KeyHasher {
 
     fn finish(&self) -> u64 {
         self.0
-    }
-}
-
-/// Methods that are told apart. RFC 9110 §9.3, RFC 5789; the rest is `_OTHER`, as OpenTelemetry wants it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Method {
-    Other,
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Connect,
-    Options,
-    Trace,
-    Patch,
-}
-
-impl Method {
-    const ALL: [Self; 10] = [
-        Self::Other,
-        Self::Get,
-        Self::Head,
-        Self::Post,
-        Self::Put,
-        Self::Delete,
-        Self::Connect,
-        Self::Options,
-        Self::Trace,
-        Self::Patch,
-    ];
-
-    pub(super) fn of(method: &[u8]) -> Self {
-        match method {
-            b"GET" => Self::Get,
-            b"HEAD" => Self::Head,
-            b"POST" => Self::Post,
-            b"PUT" => Self::Put,
-            b"DELETE" => Self::Delete,
-            b"CONNECT" => Self::Connect,
-            b"OPTIONS" => Self::Options,
-            b"TRACE" => Self::Trace,
-            b"PATCH" => Self::Patch,
-            _ => Self::Other,
-        }
-    }
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Other => "_OTHER",
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-            Self::Connect => "CONNECT",
-            Self::Options => "OPTIONS",
-            Self::Trace => "TRACE",
-            Self::Patch => "PATCH",
-        }
     }
 }
 

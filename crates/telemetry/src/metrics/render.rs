@@ -174,8 +174,8 @@ pub(super) fn write_server(out: &mut String, names: &Names, key: Key) {
         false => (status_text(key), names.rule(key.id()), names.listener(key.listener())),
     };
     let (method, scheme, version) = match key.is_overflow() {
-        true => (key.method().as_str(), OTHER, OTHER),
-        false => (key.method().as_str(), key.scheme().as_str(), key.protocol().version()),
+        true => (key.method(), OTHER, OTHER),
+        false => (key.method(), key.scheme().as_str(), key.protocol().version()),
     };
     let values = [listener, route, template, method, &status, scheme, version];
     write_labels(out, Metric::ServerRequestDuration, &values);
@@ -183,7 +183,7 @@ pub(super) fn write_server(out: &mut String, names: &Names, key: Key) {
 
 pub(super) fn write_client(out: &mut String, names: &Names, key: Key) {
     let backend = if key.is_overflow() { OTHER } else { names.backend(key.id()) };
-    write_labels(out, Metric::ClientRequestDuration, &[backend, key.method().as_str(), &status_text(key)]);
+    write_labels(out, Metric::ClientRequestDuration, &[backend, key.method(), &status_text(key)]);
 }
 
 // `2xx` still matches the pattern `2..` of a dashboard. No status: the label is empty, which is as if it were absent.

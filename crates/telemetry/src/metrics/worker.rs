@@ -8,10 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use rhumb_codec::head::Method;
+
 use super::exchange::{Exchange, add};
 use super::exemplar::{EVERY, Exemplar};
 use super::registry::{
-    BackendId, Exchanges, Key, KeyMap, KeySet, ListenerId, Method, Registry, RuleId, Slot, lock, write_labels,
+    BackendId, Exchanges, Key, KeyMap, KeySet, ListenerId, Registry, RuleId, Slot, lock, write_labels,
 };
 use super::{Kind, Metric};
 use crate::limit::Limit;
