@@ -30,6 +30,7 @@ mod mesh;
 mod mesh_control;
 mod mesh_load;
 mod monitoring;
+mod names;
 mod oauth;
 mod operators;
 mod planes;

@@ -17,6 +17,8 @@ pub(crate) const REGISTERED: &str = "registered at the control plane";
 pub(crate) struct Site {
     pub(crate) network: Network,
     pub(crate) plane: Machine,
+    /// What workloads call its host; at first its address.
+    pub(crate) plane_host: String,
     control: Option<Program>,
     dir: TempDir,
 }
@@ -31,7 +33,8 @@ impl Site {
     pub(crate) fn new() -> Self {
         let network = Network::new();
         let plane = network.machine("plane");
-        let mut site = Self { network, plane, control: None, dir: tempfile::tempdir().unwrap() };
+        let (plane_host, dir) = (plane.address().to_string(), tempfile::tempdir().unwrap());
+        let mut site = Self { network, plane, plane_host, control: None, dir };
         site.start_control();
         site
     }
@@ -107,7 +110,7 @@ impl Site {
     ) -> Member {
         let home = self.path(name);
         let mut command = Rhumb::command();
-        command.args(["sidecar", "--control", &format!("{}:15012", self.plane.address())]);
+        command.args(["sidecar", "--control", &format!("{}:15012", self.plane_host)]);
         command.args(["--namespace", "shop", "--workload", name, "--service-account", account]);
         command.arg("--join-token-file").arg(home.join("join")).arg("--state").arg(home.join("state"));
         command.arg("--admin-token-file").arg(home.join("token")).args(options).arg("--");
@@ -133,7 +136,7 @@ impl Member {
     }
 }
 
-fn hop(name: &str) -> Command {
+pub(crate) fn hop(name: &str) -> Command {
     let mut command = Command::new("python3");
     command.arg(format!("{PEERS}/hop.py")).args([name, "9000"]);
     command

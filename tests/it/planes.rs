@@ -31,7 +31,7 @@ impl Store {
     }
 
     fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://postgres@localhost:{}/postgres", self.port)
     }
 
     fn up(&mut self) {

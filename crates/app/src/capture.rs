@@ -4,7 +4,7 @@
 //! that has the privilege.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use arc_swap::ArcSwap;
 use rhumb_base::outside::OutsideNames;
@@ -27,7 +27,6 @@ pub(crate) struct Capture {
     server: Option<Server>,
     /// Who knows names that no document has.
     asking: Option<Asking>,
-    is_marking: bool,
 }
 
 impl Capture {
@@ -58,17 +57,7 @@ impl Capture {
         if self.in_force.as_ref() == Some(wanted) {
             return Ok(());
         }
-        if !self.is_marking {
-            self.is_marking = true;
-            if let Err(error) = mark_sockets(DEFAULT_MARK) {
-                tracing::warn!(
-                    %error,
-                    "sockets cannot be marked, which takes CAP_NET_RAW or CAP_NET_ADMIN: `rhumb intercept` has to exclude the \
-                     user that this process runs as (--exclude-users)"
-                );
-                watch_for_loops();
-            }
-        }
+        mark_own_sockets();
         self.names.store(Arc::new(names(wanted, &self.outside)));
         if self.in_force.as_ref().is_none_or(|now| now.dns != wanted.dns) {
             let nameservers = nameservers();
@@ -86,6 +75,21 @@ impl Capture {
         self.in_force = Some(wanted.clone());
         Ok(())
     }
+}
+
+/// Lets what this process sends pass the rules from here on, which may be there before it asks its first question for a name.
+pub(crate) fn mark_own_sockets() {
+    static MARKED: Once = Once::new();
+    MARKED.call_once(|| {
+        if let Err(error) = mark_sockets(DEFAULT_MARK) {
+            tracing::warn!(
+                %error,
+                "sockets cannot be marked, which takes CAP_NET_RAW or CAP_NET_ADMIN: `rhumb intercept` has to exclude the \
+                 user that this process runs as (--exclude-users)"
+            );
+            watch_for_loops();
+        }
+    });
 }
 
 fn names(wanted: &mesh::Capture, addresses: &Arc<OutsideNames>) -> Names {
@@ -106,7 +110,7 @@ fn names(wanted: &mesh::Capture, addresses: &Arc<OutsideNames>) -> Names {
 
 /// Those of the machine, as `rhumb intercept` takes them.
 fn nameservers() -> Vec<IpAddr> {
-    resolv_conf::nameservers(&std::fs::read_to_string(resolv_conf::PATH).unwrap_or_default())
+    rhumb_net::names::servers::read_conf(resolv_conf::PATH).nameservers
 }
 
 /// True when there is a route to everywhere over IPv6 that leads out. Columns: destination, its prefix length, …, device.

@@ -10,7 +10,7 @@ use rhumb_balance::{Algorithm, EndpointSet, EndpointSpec, Endpoints, Nanos};
 use rhumb_base::name::BackendName;
 use rhumb_resolve::{DnsBackend, DnsKind, DnsName};
 use rhumb_telemetry::{Metric, Registry};
-use rhumb_upstream::dns::{Dns, InvalidSystem, Nameservers, Query, Settings, Watch};
+use rhumb_upstream::dns::{Dns, Nameservers, Query, Settings, UnusableServers, Watch};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -66,7 +66,7 @@ impl Names {
     ///
     /// # Errors
     /// When the system's configuration of DNS cannot be used.
-    pub(crate) fn follow(&mut self, backends: Vec<DnsBackend>) -> Result<Following, InvalidSystem> {
+    pub(crate) fn follow(&mut self, backends: Vec<DnsBackend>) -> Result<Following, UnusableServers> {
         let mut following = Following::default();
         if backends.is_empty() {
             return Ok(following);

@@ -18,7 +18,7 @@ use rhumb_proxy::Shared;
 use rhumb_signals::Level;
 use rhumb_source::{Changed, Watch};
 use rhumb_telemetry::{AccessLog, Metric, Registry};
-use rhumb_upstream::dns::InvalidSystem;
+use rhumb_upstream::dns::UnusableServers;
 
 use crate::access_log;
 use crate::admin::shelf::Shelf;
@@ -85,7 +85,7 @@ pub(crate) enum Refused {
     /// A port cannot be listened on.
     Bind(BindError),
     /// Names cannot be resolved on this machine.
-    Names(InvalidSystem),
+    Names(UnusableServers),
     /// Questions for names cannot be taken.
     Capture(std::io::Error),
     /// Reading it panicked.

@@ -25,6 +25,9 @@ pub enum NotAnAddress {
     /// Not of this form.
     #[error("not of the form postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
     Form,
+    /// It names no user, and neither does this machine.
+    #[error("no user is named, and /etc/passwd has none for the one that this process runs as")]
+    User,
     /// A mode that does not verify.
     #[error("sslmode is `disable` or `verify-full`")]
     Mode,
@@ -98,6 +101,12 @@ impl FromStr for Address {
         } else {
             None
         };
+        if config.get_user().is_none() {
+            // The driver would ask the C library, and that its modules.
+            let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+            let uid = rustix::process::geteuid().as_raw();
+            config.user(user_of(uid, &passwd).ok_or(NotAnAddress::User)?);
+        }
         config.ssl_mode(if is_encrypted { SslMode::Require } else { SslMode::Disable });
         config.application_name("rhumb");
         let port = config.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
@@ -108,6 +117,15 @@ impl FromStr for Address {
         };
         Ok(Self { shown: format!("postgres://{place}/{database}"), config, tls })
     }
+}
+
+/// The name of a user in a text of passwd(5).
+fn user_of(uid: u32, passwd: &str) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    })
 }
 
 /// PostgreSQL's own port.
@@ -124,6 +142,20 @@ mod tests {
         assert!(!format!("{address:?}").contains("hunter2"));
         let error = "postgres://rhumb:hunter2@127.0.0.1:notaport/mesh".parse::<Address>().unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn without_a_user_it_is_the_one_of_this_process() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\n# a:b\nrhumb:x:998:998::/:/bin/false\nlater:x:998:1::/:\n";
+        assert_eq!(user_of(998, passwd), Some("rhumb"));
+        assert_eq!(user_of(0, passwd), Some("root"));
+        assert_eq!(user_of(1, passwd), None);
+        let user = |text: &str| text.parse::<Address>().unwrap().config.get_user().map(str::to_owned);
+        assert_eq!(user("postgres://ann@localhost/m").as_deref(), Some("ann"));
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+        let own = user_of(rustix::process::geteuid().as_raw(), &passwd);
+        assert_eq!(user("postgres://localhost/m").as_deref(), own);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rhumb_net::connect::connect_to;
 use rhumb_tls::{AsyncTls, ClientTls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -315,9 +316,7 @@ async fn connect(address: &Address, changed: &std::rc::Rc<watch::Sender<u64>>) -
         (config.get_hosts().first(), config.get_ports().first().copied().unwrap_or(DEFAULT_PORT));
     let client = match host {
         Some(Host::Tcp(name)) => {
-            let addresses: Vec<_> = tokio::net::lookup_host((&**name, port)).await.map_err(text)?.collect();
-            let stream = TcpStream::connect(addresses.as_slice()).await.map_err(text)?;
-            stream.set_nodelay(true).map_err(text)?;
+            let stream = connect_to(name, port).await.map_err(text)?;
             match address.tls.clone() {
                 Some(tls) => follow(config.connect_raw(stream, Encrypted(tls)).await, changed),
                 None => follow(config.connect_raw(stream, NoTls).await, changed),

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -12,16 +12,26 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::names;
 use crate::timer::Timer;
 
 /// Opens a connection to `HOST:PORT`: to the first of its addresses that takes one. For what a process asks of others of the
 /// mesh itself; it is let through where connections are captured, as all of its sockets.
 ///
 /// # Errors
-/// Those of the last address.
+/// That the host has no address, or those of the last address.
 pub async fn connect_to_host(server: &str) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in tokio::net::lookup_host(server).await? {
+    let (host, port) = names::host_and_port(server)?;
+    connect_to(host, port).await
+}
+
+/// The same for a host and a port that are known apart.
+///
+/// # Errors
+/// That the host has no address, or those of the last address.
+pub async fn connect_to(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in names::addresses(host, port).await? {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -36,6 +46,32 @@ pub async fn connect_to_host(server: &str) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// Opens a connection, for a thread that may wait. It is let through where connections are captured.
+///
+/// # Errors
+/// `TimedOut` after `timeout`, else what the operating system says.
+pub fn connect_blocking(address: SocketAddr, timeout: Duration) -> io::Result<std::net::TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    crate::capture::mark(&socket);
+    socket.connect_timeout(&address.into(), timeout)?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
+
+/// The address of this machine from which `destination` is reached. Nothing is sent.
+///
+/// # Errors
+/// When there is no way to it.
+pub fn source_towards(destination: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match destination {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(destination)?;
+    socket.local_addr().map(|source| source.ip())
 }
 
 /// Opens a connection within `timeout`, for which the timers of this thread must be [driven](crate::timer::drive).

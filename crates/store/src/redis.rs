@@ -2,9 +2,12 @@
 //! time and size has a bound here.
 
 use std::io::{self, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rhumb_net::connect::connect_blocking;
+use rhumb_net::names::addresses_blocking;
 
 use crate::client::Health;
 use crate::resp::{self, Reply};
@@ -174,15 +177,14 @@ impl Redis {
     }
 
     fn connect(&self) -> io::Result<Connection> {
+        // Finding the host has a bound of its own: a slow name server would else keep a fast store away.
+        let addresses = addresses_blocking(&self.at.host, self.at.port)?;
         let until = Instant::now() + self.timeout;
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for address in (self.at.host.as_str(), self.at.port).to_socket_addrs()? {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in addresses {
             let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            match TcpStream::connect_timeout(&address, left) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return self.greet(Timed { stream, until });
-                }
+            match connect_blocking(address, left) {
+                Ok(stream) => return self.greet(Timed { stream, until }),
                 Err(error) => last = error,
             }
         }

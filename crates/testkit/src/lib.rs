@@ -15,6 +15,7 @@ pub mod hpack;
 pub mod load;
 pub mod member;
 pub mod message;
+pub mod nameserver;
 pub mod netns;
 pub mod oracle;
 pub mod port;

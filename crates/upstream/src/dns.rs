@@ -16,11 +16,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::{Resolver, TokioResolver};
 use rhumb_balance::{EndpointSpec, Endpoints, Nanos};
+use rhumb_base::resolv_conf;
 use rhumb_base::rng::Rng;
+pub use rhumb_net::names::servers::Trouble;
+use rhumb_net::names::servers::{self, NameResolver};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -113,44 +113,6 @@ impl fmt::Display for Query {
     }
 }
 
-/// Why a query has no endpoints.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
-    /// NXDOMAIN: the name does not exist.
-    #[error("the name does not exist (NXDOMAIN)")]
-    NoSuchName,
-    /// The name exists and has no records of the kind; or a service says that it is not offered (RFC 2782, target `.`).
-    #[error("the name has no addresses")]
-    NoRecords,
-    /// A server answered with an error, such as SERVFAIL or REFUSED.
-    #[error("the name server answered {0}")]
-    Server(String),
-    /// No server answered in time.
-    #[error("no name server answered in time")]
-    Timeout,
-    /// Anything else: no server can be reached, an answer cannot be read.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl Trouble {
-    /// The name in metrics.
-    pub fn token(&self) -> &'static str {
-        match self {
-            Self::NoSuchName => "nxdomain",
-            Self::NoRecords => "nodata",
-            Self::Server(_) => "server_failure",
-            Self::Timeout => "timeout",
-            Self::Other(_) => "error",
-        }
-    }
-
-    /// True when a server knows that there are no endpoints, rather than not knowing.
-    pub fn is_negative(&self) -> bool {
-        matches!(self, Self::NoSuchName | Self::NoRecords)
-    }
-}
-
 /// What is known about a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -187,23 +149,17 @@ impl Status {
     }
 }
 
-/// The system's configuration of DNS cannot be used.
+/// No resolver can be made of the name servers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSystem {
-    /// /etc/resolv.conf cannot be read or names no server.
-    #[error("/etc/resolv.conf: {0}")]
-    ResolvConf(String),
-    /// No resolver can be made of it.
-    #[error("name servers cannot be used: {0}")]
-    Resolver(String),
-}
+#[error("name servers cannot be used: {0}")]
+pub struct UnusableServers(String);
 
 /// Resolves names for backends. Cheap to clone.
 #[derive(Clone)]
 pub struct Dns(Arc<Shared>);
 
 struct Shared {
-    resolver: TokioResolver,
+    resolver: NameResolver,
     settings: Settings,
     /// Start of the time that balancing counts in.
     origin: Instant,
@@ -236,27 +192,20 @@ impl Dns {
     /// A resolver. `origin` is the start of the time that the workers' [`Nanos`] count from.
     ///
     /// # Errors
-    /// [`InvalidSystem`], when the system's configuration is asked for and cannot be used.
-    pub fn new(servers: &Nameservers, settings: Settings, origin: Instant) -> Result<Self, InvalidSystem> {
-        let mut builder = match servers {
-            Nameservers::System => TokioResolver::builder_tokio()
-                .map_err(|error| InvalidSystem::ResolvConf(error.to_string()))?,
-            Nameservers::Servers(servers) => {
-                let servers = servers.iter().map(|&server| name_server(server)).collect();
-                let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-                Resolver::builder_with_config(config, TokioRuntimeProvider::default())
-            }
+    /// [`UnusableServers`].
+    pub fn new(
+        nameservers: &Nameservers,
+        settings: Settings,
+        origin: Instant,
+    ) -> Result<Self, UnusableServers> {
+        let mut builder = match nameservers {
+            Nameservers::System => servers::of_machine(&servers::read_conf(resolv_conf::PATH), servers::PORT),
+            Nameservers::Servers(given) => servers::of(given),
         };
         let options = builder.options_mut();
         options.timeout = settings.timeout;
-        // Hickory counts attempts after the first.
-        options.attempts = settings.attempts.saturating_sub(1);
-        // TTLs are kept here: a second cache would answer with what this one has given up.
-        options.cache_size = 0;
-        if let Nameservers::Servers(_) = servers {
-            options.use_hosts_file = ResolveHosts::Never;
-        }
-        let resolver = builder.build().map_err(|error| InvalidSystem::Resolver(error.to_string()))?;
+        options.attempts = servers::repetitions(settings.attempts);
+        let resolver = builder.build().map_err(|error| UnusableServers(error.to_string()))?;
         Ok(Self(Arc::new(Shared { resolver, settings, origin, watched: Mutex::default() })))
     }
 
@@ -298,15 +247,6 @@ impl Dns {
         let specs = answer.complete_with(&[]);
         Ok((specs.iter().map(|spec| spec.address.ip()).collect(), ttl))
     }
-}
-
-fn name_server(address: SocketAddr) -> NameServerConfig {
-    let at_port = |mut connection: ConnectionConfig| {
-        connection.port = address.port();
-        connection
-    };
-    let connections = vec![at_port(ConnectionConfig::udp()), at_port(ConnectionConfig::tcp())];
-    NameServerConfig::new(address.ip(), true, connections)
 }
 
 impl Watch {

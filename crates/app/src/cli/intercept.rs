@@ -149,7 +149,7 @@ fn servers(args: &Args) -> Vec<IpAddr> {
     if !args.dns_servers.is_empty() {
         return args.dns_servers.clone();
     }
-    resolv_conf::nameservers(&std::fs::read_to_string(resolv_conf::PATH).unwrap_or_default())
+    rhumb_net::names::servers::read_conf(resolv_conf::PATH).nameservers
 }
 
 /// A mark, also as it is written in rules: 0x5248.

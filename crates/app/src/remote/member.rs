@@ -1,6 +1,6 @@
 //! How a process becomes a member of a mesh: what it asks a control plane for, from its command line or its Sidecar.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,14 @@ use rhumb_identity::{
 };
 use rhumb_model::kind::mesh::{Inbound, ServiceName};
 use rhumb_model::{Doc, Spec};
+use rhumb_net::connect::source_towards;
+use rhumb_net::names::{addresses_blocking, host_and_port};
 use rhumb_telemetry::Registry;
 use rhumb_tls::mesh::Membership;
 use serde_json::json;
 
 use super::{Remote, Wanted};
+use crate::capture::mark_own_sockets;
 use crate::lookups::{Askers, Lookups};
 
 /// How long the first certificate is waited for; then connecting goes on without.
@@ -191,7 +194,12 @@ impl Member {
         services.dedup();
         let address = match workload.and_then(|workload| workload.address.as_ref()) {
             Some(address) => address.value.get(),
-            None => own_address(&servers)?,
+            None => {
+                if spec.capture.is_some() {
+                    mark_own_sockets();
+                }
+                own_address(&servers)?
+            }
         };
         let account = workload.and_then(|workload| workload.service_account.as_ref());
         let registration = (!services.is_empty()).then(|| Registration {
@@ -308,21 +316,14 @@ pub(crate) fn is_remote(doc: &Doc) -> bool {
 
 /// The address of this machine from which control planes are reached: others of the mesh reach it there.
 fn own_address(servers: &[String]) -> anyhow::Result<IpAddr> {
+    let mut why = "no control plane is reached".to_owned();
     for server in servers {
-        for address in server.to_socket_addrs().into_iter().flatten() {
-            let any: IpAddr = match address {
-                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            // Nothing is sent: it only says which way it would go.
-            let own = UdpSocket::bind((any, 0)).and_then(|socket| {
-                socket.connect(address)?;
-                socket.local_addr()
-            });
-            if let Ok(own) = own {
-                return Ok(own.ip());
-            }
+        let found = host_and_port(server).and_then(|(host, port)| addresses_blocking(host, port));
+        match found.map(|addresses| addresses.into_iter().find_map(|address| source_towards(address).ok())) {
+            Ok(Some(own)) => return Ok(own),
+            Ok(None) => {}
+            Err(error) => why = error.to_string(),
         }
     }
-    anyhow::bail!("the address of this workload is not known: write `workload: {{address: ADDRESS}}`")
+    anyhow::bail!("the address of this workload is not known ({why}): write `workload: {{address: ADDRESS}}`")
 }

@@ -1,15 +1,14 @@
 //! One attempt: from a query to the endpoints that its records name.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use rhumb_balance::EndpointSpec;
+use rhumb_net::connect::source_towards;
+use rhumb_net::names::servers::{self, NameResolver, lookup};
 use tokio::task::JoinSet;
 
 use super::{Query, Trouble};
@@ -60,7 +59,7 @@ impl Answer {
     }
 }
 
-pub(super) async fn resolve(resolver: &TokioResolver, query: &Query) -> Result<Answer, Trouble> {
+pub(super) async fn resolve(resolver: &NameResolver, query: &Query) -> Result<Answer, Trouble> {
     let mut answer = match query {
         Query::Address { name, port } => {
             let target = Target { name: Arc::clone(name), port: *port, weight: 1 };
@@ -79,7 +78,7 @@ struct Target {
     weight: u32,
 }
 
-async fn addresses(resolver: &TokioResolver, target: &Target) -> Result<Answer, Trouble> {
+async fn addresses(resolver: &NameResolver, target: &Target) -> Result<Answer, Trouble> {
     let hostname: Arc<str> = target.name.trim_end_matches('.').to_ascii_lowercase().into();
     let (v4, v6) = tokio::join!(
         lookup(resolver, &target.name, RecordType::A),
@@ -91,20 +90,17 @@ async fn addresses(resolver: &TokioResolver, target: &Target) -> Result<Answer, 
         match outcome {
             Ok(found) => {
                 answer.ttl = answer.ttl.min(ttl(&found));
-                answer.specs.extend(found.answers().iter().filter_map(|record| ip(&record.data)).map(|ip| {
-                    EndpointSpec {
-                        hostname: Some(Arc::clone(&hostname)),
-                        weight: target.weight,
-                        ..EndpointSpec::new(SocketAddr::new(ip, target.port))
-                    }
+                answer.specs.extend(servers::addresses(&found).map(|ip| EndpointSpec {
+                    hostname: Some(Arc::clone(&hostname)),
+                    weight: target.weight,
+                    ..EndpointSpec::new(SocketAddr::new(ip, target.port))
                 }));
             }
             Err(error) => {
                 if !error.is_negative() {
                     answer.failed.push((Arc::clone(&hostname), family));
                 }
-                // What servers do not know weighs more than what they know not to exist.
-                if trouble.as_ref().is_none_or(|other| other.is_negative() && !error.is_negative()) {
+                if trouble.as_ref().is_none_or(|other| error.outweighs(other)) {
                     trouble = Some(error);
                 }
             }
@@ -113,7 +109,7 @@ async fn addresses(resolver: &TokioResolver, target: &Target) -> Result<Answer, 
     if answer.specs.is_empty() { Err(trouble.unwrap_or(Trouble::NoRecords)) } else { Ok(answer) }
 }
 
-async fn service(resolver: &TokioResolver, name: &str) -> Result<Answer, Trouble> {
+async fn service(resolver: &NameResolver, name: &str) -> Result<Answer, Trouble> {
     let found = lookup(resolver, name, RecordType::SRV).await?;
     let mut records: Vec<_> = found
         .answers()
@@ -146,7 +142,7 @@ async fn service(resolver: &TokioResolver, name: &str) -> Result<Answer, Trouble
 }
 
 /// The endpoints of several targets; an error when none has any.
-async fn all(resolver: &TokioResolver, targets: Vec<Target>) -> Result<Answer, Trouble> {
+async fn all(resolver: &NameResolver, targets: Vec<Target>) -> Result<Answer, Trouble> {
     let mut answer = Answer { specs: Vec::new(), ttl: Duration::MAX, failed: Vec::new() };
     let mut trouble = Trouble::NoRecords;
     let mut waiting = targets.into_iter();
@@ -190,20 +186,6 @@ fn weight(srv_weight: u16) -> u32 {
     }
 }
 
-async fn lookup(resolver: &TokioResolver, name: &str, kind: RecordType) -> Result<Lookup, Trouble> {
-    match resolver.lookup(name, kind).await {
-        Ok(found) => Ok(found),
-        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Err(match none.response_code {
-            ResponseCode::NXDomain => Trouble::NoSuchName,
-            ResponseCode::NoError => Trouble::NoRecords,
-            code => Trouble::Server(code.to_string()),
-        }),
-        Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(Trouble::Server(code.to_string())),
-        Err(NetError::Timeout) => Err(Trouble::Timeout),
-        Err(error) => Err(Trouble::Other(error.to_string())),
-    }
-}
-
 fn ttl(found: &Lookup) -> Duration {
     // Records of CNAMEs on the way count as well. Without any record (names of /etc/hosts have none that ends) the
     // lookup's own time.
@@ -214,22 +196,11 @@ fn ttl(found: &Lookup) -> Duration {
     )
 }
 
-fn ip(data: &RData) -> Option<IpAddr> {
-    match data {
-        RData::A(a) => Some(IpAddr::V4(a.0)),
-        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
-        _ => None,
-    }
-}
-
 /// RFC 6724 §6 rule 1: addresses that this host has no route to (commonly IPv6 ones) are left out, unless there are no
-/// others. Asking the kernel sends nothing.
+/// others.
 fn keep_reachable(specs: &mut Vec<EndpointSpec>) {
-    let has_route = |address: &SocketAddr| {
-        let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-        UdpSocket::bind(any).and_then(|socket| socket.connect(address)).is_ok()
-    };
-    let reachable: Vec<_> = specs.iter().filter(|spec| has_route(&spec.address)).cloned().collect();
+    let has_route = |spec: &&EndpointSpec| source_towards(spec.address).is_ok();
+    let reachable: Vec<_> = specs.iter().filter(has_route).cloned().collect();
     if !reachable.is_empty() {
         *specs = reachable;
     }

@@ -1,10 +1,12 @@
 //! What the services of the demonstration are: programs that know nothing of a mesh, and a client to call them.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use rhumb_net::names::{addresses_blocking, host_and_port};
 
 /// Connections that a service has at a time.
 const MAX_CONNECTIONS: usize = 256;
@@ -79,8 +81,8 @@ fn serve_one(stream: TcpStream, name: &str, next: Option<&str>) -> io::Result<()
 /// Calls a URL as programs do: by its name.
 fn further(url: &str, path: &str) -> io::Result<(u16, String)> {
     let authority = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
-    let with_port = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
-    let address = with_port.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
+    let (host, port) = host_and_port(authority).unwrap_or((authority, 80));
+    let address = addresses_blocking(host, port)?.first().copied().ok_or(io::ErrorKind::NotFound)?;
     call(address, authority, path)
 }
 
