@@ -3,7 +3,8 @@
 //! The compiler is told which code runs, how often, and which never (profile-guided optimisation): an instrumented binary
 //! serves every scenario of the bench and both sides of a mesh call, and the release is built with what it counted. What never
 //! ran is made small and laid apart, so that a process maps less of the program. What a sidecar runs to start and to rest comes
-//! first: there is one beside each workload, and the kernel maps 64 KiB around each page that is touched.
+//! first: there is one beside each workload, and the kernel maps 64 KiB around each page that is touched. The C library is a part
+//! of the program: what is used of it is laid out like the rest, and the program runs where there is another or none.
 
 use crate::run;
 use anyhow::{Context, Result, bail};
@@ -25,6 +26,10 @@ const LAYOUT: &[&str] = &[
     // The name of what several crates have for themselves is there more than once.
     "-Clink-arg=-Wl,--no-warn-symbol-ordering",
 ];
+
+/// The C library becomes a part of the program. As a library beside it, it is mapped and relocated by itself, with all that is not
+/// used (a resting sidecar: some 1.5 MiB resident).
+const STATIC: &str = "-Ctarget-feature=+crt-static";
 
 /// How the learner is built beside its counters: as always.
 const NOTHING: &[&str] = &[];
@@ -48,7 +53,6 @@ pub(crate) fn release() -> Result<PathBuf> {
 
     let flag = format!("-Cprofile-use={}", profile.display());
     let mut layout: Vec<String> = LAYOUT.iter().map(ToString::to_string).collect();
-    layout.push(format!("-Lnative={}", built_in(&target)?.display()));
     let unordered = build(&target.join("build"), &flag, &layout)?;
     let names = order_of(&unordered, &target)?;
     // Cargo looks at the name alone.
@@ -60,17 +64,6 @@ pub(crate) fn release() -> Result<PathBuf> {
     let binary = build(&target.join("build"), &flag, &layout)?;
     eprintln!("{}", binary.display());
     Ok(binary)
-}
-
-/// A directory in which the linker finds what unwinds stacks as a part of the program and not as a library beside it: what runs of it
-/// is little, and a library is mapped and relocated by itself (a resting sidecar: 10.7 → 10.0 MiB resident).
-fn built_in(target: &Path) -> Result<PathBuf> {
-    let found = run::stdout(Command::new("cc").arg("-print-file-name=libgcc_eh.a"))?;
-    let archive = String::from_utf8(found).context("a path that is not text")?;
-    let directory = target.join("built-in");
-    std::fs::create_dir_all(&directory)?;
-    std::fs::write(directory.join("libgcc_s.so"), format!("INPUT ( {} )\n", archive.trim()))?;
-    Ok(directory)
 }
 
 /// What processes run that only start and rest, by the names of the linker, a line each. Seen under valgrind: it also sees what
@@ -99,8 +92,33 @@ fn order_of(binary: &Path, target: &Path) -> Result<String> {
     if names.is_empty() {
         bail!("nothing was seen of processes that rest");
     }
-    Ok(names.into_iter().collect::<Vec<_>>().join("\n"))
+    let others = for_wider_processors(&names, functions.values().map(|(_, name)| name.as_str()));
+    let names: Vec<_> = names.iter().map(String::as_str).chain(others).collect();
+    Ok(names.join("\n"))
 }
+
+/// What runs instead of functions that were seen where the processor has more instructions than valgrind's: names of C and
+/// assembler that differ in their end, of those that are there.
+fn for_wider_processors<'f>(seen: &BTreeSet<String>, there: impl Iterator<Item = &'f str>) -> Vec<&'f str> {
+    let is_seen = |stem: &str| {
+        AES_GCM.iter().any(|end| stem.ends_with(end))
+            || NARROWER.iter().any(|end| {
+                let name = format!("{stem}{end}");
+                seen.range(name.clone()..).next().is_some_and(|next| next.starts_with(&name))
+            })
+    };
+    let stem = |name: &'f str| WIDER.iter().find_map(|end| name.find(end)).and_then(|at| name.get(..at));
+    there.filter(|name| stem(name).is_some_and(is_seen)).collect()
+}
+
+/// What names of functions for wider processors end with.
+const WIDER: [&str; 3] = ["_avx512", "_evex", "base_byte"];
+
+/// The same for valgrind's.
+const NARROWER: [&str; 4] = ["_avx", "_sse", "_ssse3", "_byte_alt"];
+
+/// What encrypts with wider registers; with narrower ones it is called otherwise.
+const AES_GCM: [&str; 4] = ["gcm_init", "gcm_gmult", "aes_gcm_encrypt", "aes_gcm_decrypt"];
 
 /// The functions of a program by where they begin, with their size and name, from what `nm` lists.
 fn functions(listed: &str) -> BTreeMap<u64, (u64, String)> {
@@ -108,7 +126,7 @@ fn functions(listed: &str) -> BTreeMap<u64, (u64, String)> {
     let entry = |line: &str| {
         let mut words = line.split_whitespace();
         let (start, size) = (number(words.next()?)?, number(words.next()?)?);
-        let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
+        let is_code = matches!(words.next()?, "t" | "T" | "w" | "W" | "i");
         is_code.then_some((start, (size, words.next()?.to_owned())))
     };
     listed.lines().filter_map(entry).collect()
@@ -147,10 +165,20 @@ fn emptied(directory: &Path) -> Result<()> {
 }
 
 fn build<L: AsRef<std::ffi::OsStr>>(target: &Path, flag: &str, linking: &[L]) -> Result<PathBuf> {
+    let machine = machine()?;
     let mut cargo = run::cargo();
-    cargo.args(["rustc", "--release", "-p", "rhumb-app", "--bin", "rhumb", "--"]).args(linking);
-    run::ok(cargo.env("CARGO_TARGET_DIR", target).env("RUSTFLAGS", flag))?;
-    Ok(target.join("release/rhumb"))
+    // With a target named, programs that only build run as always.
+    cargo.args(["rustc", "--release", "-p", "rhumb-app", "--bin", "rhumb", "--target", &machine, "--"]);
+    let flags = format!("{STATIC} {flag}");
+    run::ok(cargo.args(linking).env("CARGO_TARGET_DIR", target).env("RUSTFLAGS", flags))?;
+    Ok(target.join(machine).join("release/rhumb"))
+}
+
+/// What the compiler calls this machine.
+fn machine() -> Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let told = run::stdout(Command::new(rustc).args(["--print", "host-tuple"]))?;
+    Ok(String::from_utf8(told).context("a name that is not text")?.trim().to_owned())
 }
 
 /// A program of the compiler's own version, from its component `llvm-tools`.
@@ -171,6 +199,25 @@ fn tool(name: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_processor_runs_is_known_by_its_name() {
+        let seen = ["__memmove_avx_unaligned_erms", "gcm_init_avx", "x25519_byte_alt", "__strlen_avx2"];
+        let seen = seen.into_iter().map(str::to_owned).collect();
+        let there = [
+            "__memmove_evex_unaligned",
+            "__memset_evex",
+            "gcm_init_avx512",
+            "x25519base_byte",
+            "__strlen_evex",
+            "f",
+        ];
+        let found = for_wider_processors(&seen, there.into_iter());
+        assert_eq!(
+            found,
+            ["__memmove_evex_unaligned", "gcm_init_avx512", "x25519base_byte", "__strlen_evex"]
+        );
+    }
 
     #[test]
     fn functions_that_ran_are_found_in_what_callgrind_writes() {
