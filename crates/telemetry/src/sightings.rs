@@ -437,26 +437,55 @@ fn shape_of(seed: u64, path: &[u8]) -> u64 {
 /// True for a segment of a path that is a value for certain: a number, a UUID, a hash, a long random text, an address.
 pub fn is_value(segment: &[u8]) -> bool {
     let Some(first) = segment.first() else { return false };
-    let digits = segment.iter().filter(|byte| byte.is_ascii_digit()).count();
-    if digits == segment.len() {
-        return true;
+    let (mut all, mut any, mut digits) = (u8::MAX, 0, 0);
+    for byte in segment {
+        let kinds = KINDS[usize::from(*byte)];
+        all &= kinds;
+        any |= kinds;
+        digits += usize::from(kinds & DIGIT);
     }
+    let has_at = any & AT != 0;
     // `v2` is a version.
     if digits == 0 {
-        return segment.contains(&b'@');
+        return has_at;
     }
-    let is_hex = segment.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
-    if is_hex && segment.len() >= 8 {
-        return true;
-    }
-    let is_random = segment.len() >= 16
-        && digits * 8 >= segment.len()
-        && segment.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    let is_hex = all & HEX != 0 && segment.len() >= 8;
+    let is_random = all & WORD != 0 && segment.len() >= 16 && digits * 8 >= segment.len();
     // `-12.5`, `2026-11-22`.
-    let is_measure = (first.is_ascii_digit() || *first == b'-')
-        && segment.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b',' | b':'));
-    is_random || is_measure || segment.contains(&b'@')
+    let is_measure = all & MEASURE != 0 && (first.is_ascii_digit() || *first == b'-');
+    all & DIGIT != 0 || is_hex || is_random || is_measure || has_at
 }
+
+/// A digit.
+const DIGIT: u8 = 1;
+/// What a UUID or a hash is made of.
+const HEX: u8 = 2;
+/// What random texts are made of.
+const WORD: u8 = 4;
+/// What numbers and times are made of.
+const MEASURE: u8 = 8;
+/// What addresses have.
+const AT: u8 = 16;
+
+/// What each byte may be a part of.
+const KINDS: [u8; 256] = {
+    let mut all = [0; 256];
+    let mut at = 0;
+    while at < 128 {
+        let byte = at as u8;
+        all[at] = match byte {
+            b'0'..=b'9' => DIGIT | HEX | WORD | MEASURE,
+            b'a'..=b'f' | b'A'..=b'F' => HEX | WORD,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => WORD,
+            b'-' => HEX | WORD | MEASURE,
+            b'.' | b',' | b':' => MEASURE,
+            b'@' => AT,
+            _ => 0,
+        };
+        at += 1;
+    }
+    all
+};
 
 #[cfg(test)]
 mod tests {

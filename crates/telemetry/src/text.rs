@@ -67,25 +67,40 @@ pub(crate) fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Whether nothing needs an escape: printable ASCII without quote and backslash.
 fn is_plain(bytes: &[u8]) -> bool {
+    if bytes.len() < 16
+        && let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
+    {
+        return (hits_in(u64::from_ne_bytes(*first)) | hits_in(u64::from_ne_bytes(*last))) & HIGH_BITS == 0;
+    }
+    has_none(bytes, hit)
+}
+
+/// Whether nothing needs an escape, and nothing ends a part of a URI that a log has to look at: there is none of `#;?@`.
+pub(crate) fn is_plain_path(bytes: &[u8]) -> bool {
+    has_none(bytes, |byte| {
+        // Two at a time, which differ in one bit: `"` and `#`, `;` and `?`.
+        u8::from(byte.wrapping_sub(b' ') > b'~' - b' ')
+            | u8::from(byte | 1 == b'#')
+            | u8::from(byte | 4 == b'?')
+            | u8::from(byte == b'@')
+            | u8::from(byte == b'\\')
+    })
+}
+
+#[inline(always)]
+fn has_none(bytes: &[u8], hit: impl Fn(u8) -> u8) -> bool {
+    let is_free = |block: &[u8; 16]| block.iter().fold(0, |hits, byte| hits | hit(*byte)) == 0;
     // The last bytes are looked at twice instead of one by one. A block of 16 is a handful of vector instructions.
     if let Some(last) = bytes.last_chunk::<16>() {
         // The exit from the loop also keeps the compiler from unrolling it across blocks, which is slower.
-        return bytes.as_chunks::<16>().0.iter().all(is_plain_block) && is_plain_block(last);
-    }
-    if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        return (hits_in(u64::from_ne_bytes(*first)) | hits_in(u64::from_ne_bytes(*last))) & HIGH_BITS == 0;
+        return bytes.as_chunks::<16>().0.iter().all(is_free) && is_free(last);
     }
     bytes.iter().all(|byte| hit(*byte) == 0)
 }
 
 #[inline(always)]
-fn is_plain_block(block: &[u8; 16]) -> bool {
-    block.iter().fold(0, |hits, byte| hits | hit(*byte)) == 0
-}
-
-#[inline(always)]
 fn hit(byte: u8) -> u8 {
-    u8::from(byte < b' ') | u8::from(byte > b'~') | u8::from(byte == b'"') | u8::from(byte == b'\\')
+    u8::from(byte.wrapping_sub(b' ') > b'~' - b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\')
 }
 
 /// Sets the high bit of a byte below space, of DEL, quote, backslash and all beyond ASCII. A borrow or carry can only
@@ -100,37 +115,111 @@ fn hits_in(word: u64) -> u64 {
 }
 
 /// Writes a number in decimal.
-pub(crate) fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+pub(crate) fn number(out: &mut Vec<u8>, value: impl Into<u64>) {
+    let value = value.into();
+    match u32::try_from(value) {
+        Ok(value @ ..EIGHT_DIGITS) => {
+            let digits = eight_digits(value);
+            let zeros = leading_zeros(digits).min(7);
+            short(out, (digits | ASCII_ZEROS) >> (8 * zeros), 8 - zeros);
+        }
+        _ => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
+    }
 }
 
 /// Writes a duration in milliseconds with three decimals.
 pub(crate) fn millis(out: &mut Vec<u8>, value: Duration) {
-    let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-    number(out, micros / 1000);
-    let [a, b, c] = digits::<3>(micros % 1000);
-    out.extend_from_slice(&[b'.', a, b, c]);
+    let micros = value.as_secs().saturating_mul(1_000_000).saturating_add(value.subsec_micros().into());
+    match u32::try_from(micros) {
+        Ok(micros @ ..EIGHT_DIGITS) => {
+            let digits = eight_digits(micros);
+            let zeros = leading_zeros(digits).min(4);
+            let text = digits | ASCII_ZEROS;
+            short(out, text >> (8 * zeros), 5 - zeros);
+            // The last three, and a point before them.
+            short(out, text >> 32 & !0xff | u64::from(b'.'), 4);
+        }
+        _ => {
+            number(out, micros / 1000);
+            let [a, b, c] = digits::<3>(micros % 1000);
+            out.extend_from_slice(&[b'.', a, b, c]);
+        }
+    }
 }
+
+/// Writes the first `len` bytes of a word, at most eight, by one move and no call.
+#[inline(always)]
+fn short(out: &mut Vec<u8>, word: u64, len: usize) {
+    let end = out.len() + len;
+    out.extend_from_slice(&word.to_le_bytes());
+    out.truncate(end);
+}
+
+/// The decimal digits of a number below [`EIGHT_DIGITS`] as bytes of 0 to 9, the first one lowest. All pairs, and then all digits of
+/// pairs, are divided at once; the factors are reciprocals that are exact for what is divided here.
+#[inline(always)]
+fn eight_digits(value: u32) -> u64 {
+    let fours = u64::from(value / 10_000) | u64::from(value % 10_000) << 32;
+    // x / 100 = x * 10486 >> 20 for x < 10 000.
+    let hundreds = (fours * 10_486) >> 20 & 0x0000_007f_0000_007f;
+    let pairs = hundreds | (fours - 100 * hundreds) << 16;
+    // x / 10 = x * 103 >> 10 for x < 100.
+    let tens = (pairs * 103) >> 10 & 0x000f_000f_000f_000f;
+    tens | (pairs - 10 * tens) << 8
+}
+
+/// How many digits in front are zero.
+#[inline(always)]
+fn leading_zeros(digits: u64) -> usize {
+    digits.trailing_zeros() as usize / 8
+}
+
+/// The first number with more than eight digits.
+const EIGHT_DIGITS: u32 = 100_000_000;
+const ASCII_ZEROS: u64 = ONES * b'0' as u64;
 
 /// Writes an IP address; an IPv4 address that arrived on an IPv6 socket in its IPv4 form.
 pub(crate) fn ip(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            let mut text = [b'.'; 15];
-            let mut len = 0;
-            for part in v4.octets() {
-                let mut buffer = itoa::Buffer::new();
-                let part = buffer.format(part).as_bytes();
-                text[len..len + part.len()].copy_from_slice(part);
-                // The dot that follows stands there already.
-                len += part.len() + 1;
-            }
-            out.extend_from_slice(&text[..len - 1]);
+            let end = v4.octets().into_iter().fold(0, |_, octet| {
+                let (text, len) = OCTETS[usize::from(octet)];
+                out.extend_from_slice(&text);
+                // With the point that follows.
+                let end = out.len() - text.len() + len + 1;
+                out.truncate(end);
+                end
+            });
+            out.truncate(end - 1);
         }
         // A Vec takes every write.
         IpAddr::V6(v6) => write!(out, "{v6}").unwrap_or_default(),
     }
 }
+
+/// Octets in decimal, each with points behind it, and how long it is.
+const OCTETS: [([u8; 4], usize); 256] = {
+    let mut all = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let digits = [b'0' + (octet / 100) as u8, b'0' + (octet / 10 % 10) as u8, b'0' + (octet % 10) as u8];
+        let zeros = if octet < 10 {
+            2
+        } else if octet < 100 {
+            1
+        } else {
+            0
+        };
+        let mut at = zeros;
+        while at < 3 {
+            all[octet].0[at - zeros] = digits[at];
+            at += 1;
+        }
+        all[octet].1 = 3 - zeros;
+        octet += 1;
+    }
+    all
+};
 
 /// Writes times as text, remembering the last second: most records share it with the one before.
 #[derive(Debug)]
@@ -150,7 +239,9 @@ impl TimeText {
     /// Writes `2026-02-03T04:05:06.000789Z` (RFC 3339, UTC, microseconds).
     pub(crate) fn rfc3339(&mut self, out: &mut Vec<u8>, unix_nanos: u64) {
         self.at(unix_nanos / NANOS_PER_SECOND);
-        self.rfc3339[20..26].copy_from_slice(&digits::<6>(unix_nanos % NANOS_PER_SECOND / 1000));
+        #[allow(clippy::cast_possible_truncation)] // less than a million
+        let micros = eight_digits((unix_nanos % NANOS_PER_SECOND / 1000) as u32) | ASCII_ZEROS;
+        self.rfc3339[20..26].copy_from_slice(&(micros >> 16).to_le_bytes()[..6]);
         out.extend_from_slice(&self.rfc3339);
     }
 
@@ -309,6 +400,37 @@ mod tests {
                 _ => (year, month, day + 1),
             };
             assert_eq!(next, (year, month, day));
+        }
+    }
+
+    #[test]
+    fn numbers_and_durations_of_every_length_are_as_the_standard_library_writes_them() {
+        let tens = (0..20).map(|power| 10_u64.pow(power));
+        let around = tens.flat_map(|ten| [ten - 1, ten, ten + 1, ten / 2 * 3, ten.saturating_mul(9)]);
+        let many = (0..200_000).map(|n: u64| n.wrapping_mul(2_654_435_761) % u64::from(EIGHT_DIGITS));
+        for value in around.chain(many).chain([u64::MAX]) {
+            assert_eq!(written(|out| number(out, value)), value.to_string());
+            let duration = Duration::from_micros(value);
+            let expected = format!("{}.{:03}", value / 1000, value % 1000);
+            assert_eq!(written(|out| millis(out, duration)), expected);
+        }
+        for octet in 0..=255_u8 {
+            let address = std::net::Ipv4Addr::new(octet, 1, 10, octet);
+            assert_eq!(written(|out| ip(out, address.into())), address.to_string());
+        }
+    }
+
+    #[test]
+    fn a_byte_that_a_log_has_to_look_at_in_a_uri_is_found_wherever_it_stands() {
+        for len in 1..40 {
+            for at in 0..len {
+                for byte in 0..=255_u8 {
+                    let mut bytes = vec![b'~'; len];
+                    bytes[at] = byte;
+                    let expected = matches!(byte, b' '..=b'~') && !b"\"\\#;?@".contains(&byte);
+                    assert_eq!(is_plain_path(&bytes), expected, "{byte:#x} at {at} of {len}");
+                }
+            }
         }
     }
 

@@ -312,7 +312,7 @@ fn value(out: &mut Vec<u8>, value: &[u8]) {
     or_dash(out, value, |out, value| text::quoted(out, clip(value, VALUE_LIMIT)));
 }
 
-fn known(out: &mut Vec<u8>, value: Option<impl itoa::Integer>) {
+fn known(out: &mut Vec<u8>, value: Option<impl Into<u64>>) {
     match value {
         Some(value) => text::number(out, value),
         None => out.push(b'-'),

@@ -1,19 +1,22 @@
 //! Keeping credentials out of lines: parameters by name, user information always.
 
 use super::QueryLog;
-use crate::text::Escape;
+use crate::text::{Escape, is_plain_path};
 
 /// Writes an authority without user information (RFC 9110 §4.2.4: it may hold a password).
 pub(crate) fn authority(out: &mut Vec<u8>, escape: Escape, authority: &[u8]) {
+    if authority.len() <= VALUE_LIMIT && is_plain_path(authority) {
+        return out.extend_from_slice(authority);
+    }
     escape(out, clip(after_last(authority, b'@'), VALUE_LIMIT));
 }
 
 /// Writes a path; the values of credential-like matrix parameters (`/x;jsessionid=…`) are left out.
 pub(crate) fn path(out: &mut Vec<u8>, escape: Escape, path: &[u8]) {
     let path = clip(path, PATH_LIMIT);
-    // Most paths have no matrix parameter.
-    if !path.contains(&b';') {
-        return escape(out, path);
+    // Most paths have nothing to escape and no matrix parameter.
+    if is_plain_path(path) {
+        return out.extend_from_slice(path);
     }
     for (at, segment) in path.split(|byte| *byte == b'/').enumerate() {
         if at > 0 {
@@ -32,6 +35,9 @@ pub(super) fn query(out: &mut Vec<u8>, escape: Escape, query: &[u8]) {
 /// Writes an absolute or relative URI reference without user information and fragment.
 pub(super) fn uri(out: &mut Vec<u8>, escape: Escape, uri: &[u8], mode: QueryLog) {
     let uri = clip(uri, VALUE_LIMIT);
+    if is_plain_path(uri) {
+        return out.extend_from_slice(uri);
+    }
     // Fragments carry tokens in OAuth's implicit grant; RFC 9110 §10.1.3 forbids them here.
     let uri = before_first(uri, b'#');
     let (target, rest) = split_at_first(uri, b'?');

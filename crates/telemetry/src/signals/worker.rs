@@ -223,11 +223,19 @@ pub(crate) fn bytes(seed: u64, bytes: &[u8]) -> u64 {
     for eight in eights {
         hash = fold(hash, u64::from_le_bytes(*eight));
     }
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
+    if rest.is_empty() {
+        return hash;
     }
-    fold(hash, u64::from_le_bytes(last))
+    // The last eight bytes, or as many as there are: the length is in it, so none looks like another.
+    let last = match (bytes.last_chunk::<8>(), bytes.last_chunk::<4>()) {
+        (Some(last), _) => u64::from_le_bytes(*last),
+        (None, Some(last)) => {
+            let first = bytes.first_chunk::<4>().copied().unwrap_or_default();
+            u64::from(u32::from_le_bytes(first)) << 32 | u64::from(u32::from_le_bytes(*last))
+        }
+        (None, None) => rest.iter().fold(0, |last, byte| last << 8 | u64::from(*byte)),
+    };
+    fold(hash, last)
 }
 
 /// Methods that are told apart.
