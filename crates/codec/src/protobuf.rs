@@ -191,11 +191,22 @@ impl Writer {
         }
     }
 
-    /// A message.
+    /// A message, which `write` appends.
     pub fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
-        let mut inner = Self::new();
-        write(&mut inner);
-        self.delimited(field, &inner.0);
+        self.varint(u64::from(field) << 3 | 2);
+        let at = self.0.len();
+        // Room for the length of a short message, which most are.
+        self.0.push(0);
+        write(self);
+        let length = self.0.len().saturating_sub(at + 1);
+        match (u8::try_from(length), self.0.get_mut(at)) {
+            (Ok(length @ ..0x80), Some(room)) => *room = length,
+            _ => {
+                let mut longer = Self::new();
+                longer.varint(length as u64);
+                self.0.splice(at..=at, longer.0);
+            }
+        }
     }
 
     /// An entry of a map from strings to strings.
@@ -258,6 +269,34 @@ mod tests {
                 (17, Value::Varint(0)),
             ]
         );
+    }
+
+    #[test]
+    fn messages_in_messages_have_the_length_that_they_come_to() {
+        for length in
+            [0, 1, 100, 118, 119, 120, 121, 122, 123, 124, 125, 126, 127, 128, 200, 16_383, 16_384, 40_000]
+        {
+            let content = vec![7; length];
+            let mut writer = Writer::new();
+            writer.number(1, 1);
+            writer.message(2, |middle| {
+                middle.message(3, |inner| inner.bytes(4, &content));
+                middle.number(5, 5);
+            });
+            writer.number(6, 6);
+            let bytes = writer.into_bytes();
+            let outer: Vec<_> = Message::new(&bytes).map(Result::unwrap).collect();
+            let [(1, Value::Varint(1)), (2, Value::Bytes(middle)), (6, Value::Varint(6))] = outer[..] else {
+                panic!("{length}: {outer:?}");
+            };
+            let middle: Vec<_> = Message::new(middle).map(Result::unwrap).collect();
+            let [(3, Value::Bytes(inner)), (5, Value::Varint(5))] = middle[..] else {
+                panic!("{length}: {middle:?}");
+            };
+            let inner: Vec<_> = Message::new(inner).map(Result::unwrap).collect();
+            let expected = if length == 0 { vec![] } else { vec![(4, Value::Bytes(&content[..]))] };
+            assert_eq!(inner, expected);
+        }
     }
 
     #[test]

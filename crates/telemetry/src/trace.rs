@@ -139,20 +139,20 @@ impl Batch {
         times: (u64, u64),
         write: impl FnOnce(&mut Writer),
     ) {
-        let mut span = Writer::new();
-        span.bytes(1, &context.trace_id);
-        span.bytes(2, &id);
-        if let Some(parent) = parent {
-            span.bytes(4, &parent);
-        }
-        span.bytes(5, name.as_bytes());
-        span.number(6, kind as u64);
-        span.fixed64(7, times.0);
-        span.fixed64(8, times.1);
-        write(&mut span);
-        let mut framed = Writer::appending(std::mem::take(&mut self.spans));
-        framed.bytes(2, &span.into_bytes());
-        self.spans = framed.into_bytes();
+        let mut spans = Writer::appending(std::mem::take(&mut self.spans));
+        spans.message(2, |span| {
+            span.bytes(1, &context.trace_id);
+            span.bytes(2, &id);
+            if let Some(parent) = parent {
+                span.bytes(4, &parent);
+            }
+            span.bytes(5, name.as_bytes());
+            span.number(6, kind as u64);
+            span.fixed64(7, times.0);
+            span.fixed64(8, times.1);
+            write(span);
+        });
+        self.spans = spans.into_bytes();
         self.count += 1;
     }
 
