@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rhumb_database::postgres::{Client, Error as PgError, GenericClient, Row};
+use rhumb_database::postgres::{Client, Error as PgError, GenericClient, IsolationLevel, Row, Transaction};
 use rhumb_database::{Database, Seal, Work};
 
 use super::{Action, Difference, Error, Loaded, MAX_DOCUMENTS, MAX_REVISIONS, Revision, is_known};
@@ -193,12 +193,7 @@ impl Postgres {
     pub(super) fn load(&self) -> Result<Loaded, Error> {
         self.call(|client, seal| {
             Box::pin(async move {
-                let snapshot = client
-                    .build_transaction()
-                    .isolation_level(rhumb_database::postgres::IsolationLevel::RepeatableRead)
-                    .read_only(true)
-                    .start()
-                    .await?;
+                let snapshot = snapshot(client).await?;
                 load(&snapshot, &seal).await
             })
         })
@@ -211,12 +206,7 @@ impl Postgres {
     pub fn since(&self, known: u64) -> Result<Since, Error> {
         self.call(move |client, seal| {
             Box::pin(async move {
-                let snapshot = client
-                    .build_transaction()
-                    .isolation_level(rhumb_database::postgres::IsolationLevel::RepeatableRead)
-                    .read_only(true)
-                    .start()
-                    .await?;
+                let snapshot = snapshot(client).await?;
                 let (first, last) = ends(&snapshot).await?;
                 if last == known {
                     return Ok(Ok(Since::Nothing));
@@ -322,12 +312,7 @@ impl Postgres {
     pub(super) fn difference(&self, from: u64, to: u64) -> Result<Vec<Difference>, Error> {
         self.call(move |client, seal| {
             Box::pin(async move {
-                let snapshot = client
-                    .build_transaction()
-                    .isolation_level(rhumb_database::postgres::IsolationLevel::RepeatableRead)
-                    .read_only(true)
-                    .start()
-                    .await?;
+                let snapshot = snapshot(client).await?;
                 let (first, last) = ends(&snapshot).await?;
                 for number in [from, to] {
                     if !is_known(number, first, last) {
@@ -490,6 +475,11 @@ async fn load(client: &impl GenericClient, seal: &Seal) -> Result<Result<Loaded,
     let rows = client.query("SELECT service, number FROM rhumb_virtuals", &[]).await?;
     loaded.virtuals = rows.iter().filter_map(virtual_of).collect();
     Ok(Ok(loaded))
+}
+
+/// A transaction in which nothing changes under whoever reads.
+async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, PgError> {
+    client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await
 }
 
 /// The oldest revision that is kept, and the one in force.
