@@ -314,6 +314,23 @@ async fn nobody_gets_what_is_not_its_own() {
 }
 
 #[tokio::test]
+async fn a_registration_that_makes_no_sense_is_refused_with_the_reason() {
+    let server = Server::start(hub(), Caller::Trusted).await;
+    let of = |services: Vec<String>| Registration { services, ..registration("default/x", "") };
+    for (registration, why) in [
+        (of(vec!["orders".to_owned(); 65]), "64 services"),
+        (of(vec!["o".repeat(600)]), "512 bytes"),
+        (of(vec!["orders".to_owned(); 20_000]), "too large"),
+    ] {
+        let (agent, _events) = Agent::start(options(&[server.address], "p"));
+        agent.register(registration);
+        until(why, || agent.state().borrow().trouble.as_ref().is_some_and(|trouble| trouble.contains(why)))
+            .await;
+    }
+    assert_eq!(server.hub.with(|core| core.members().registrations().count()), 0);
+}
+
+#[tokio::test]
 async fn who_has_proven_nothing_gets_nothing() {
     let server = Server::start(hub(), Caller::Unknown(None)).await;
     let (agent, mut events) = Agent::start(options(&[server.address], "p"));

@@ -78,7 +78,14 @@ async fn serve(
                 break;
             }
         };
-        let Ok(Some(report)) = report else { break };
+        let report = match report {
+            Ok(Some(report)) => report,
+            Ok(None) => break,
+            Err(status) => {
+                let _ = tx.send(Err(status)).await;
+                break;
+            }
+        };
         let is_asked_for = !report.told.is_empty()
             && report.standing.is_none()
             && report.spans.is_empty()

@@ -178,7 +178,11 @@ async fn deltas(
                     break ended;
                 }
             }
-            Ok(None) | Err(_) => return,
+            Ok(None) => return,
+            Err(status) => {
+                let _ = tx.send(Err(status)).await;
+                return;
+            }
         }
     };
     let code = match ended {
@@ -232,7 +236,14 @@ async fn register(
                 break;
             }
         };
-        let Ok(Some(registration)) = registration else { break };
+        let registration = match registration {
+            Ok(Some(registration)) => registration,
+            Ok(None) => break,
+            Err(status) => {
+                let _ = tx.send(Err(status)).await;
+                break;
+            }
+        };
         let id = (registration.workload.clone(), registration.instance.clone());
         let services = registration.services.clone();
         let may = members::check(&registration)
