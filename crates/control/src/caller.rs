@@ -31,13 +31,18 @@ impl Caller {
 
     /// What a proxy is called: what it says of itself counts only together with what it proved.
     pub(crate) fn name(&self, node: &str, stream: u64) -> String {
-        let node: String = node.chars().filter(|c| !c.is_control()).take(MAX_NODE_CHARS).collect();
+        let node = node_name(node);
         let node = if node.is_empty() { format!("stream-{stream}") } else { node };
         match self {
             Self::Proven { namespace, account } => format!("{node} ({namespace}/{account})"),
             Self::Trusted | Self::Unknown(_) => node,
         }
     }
+}
+
+/// What is kept of the name that a node gives itself.
+pub(crate) fn node_name(node: &str) -> String {
+    node.chars().filter(|c| !c.is_control()).take(MAX_NODE_CHARS).collect()
 }
 
 /// The longest name of a node that is kept.

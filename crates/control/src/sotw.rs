@@ -16,7 +16,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::caller::Caller;
+use crate::caller::{Caller, node_name};
 use crate::hub::{Hub, Open};
 use crate::serve::{MAX_MESSAGE, ends};
 
@@ -87,7 +87,7 @@ async fn stream(
         () = hub.ending() => return drop(tx.send(Err(ends())).await),
     };
     let Ok(Some(first)) = first else { return };
-    let node = first.node.as_ref().map_or("", |node| &*node.id);
+    let node = first.node.as_ref().map(|node| node_name(&node.id)).unwrap_or_default();
     let id = format!("grpc:{node}#{}", STREAMS.fetch_add(1, Ordering::Relaxed));
     let proven = match &caller {
         Caller::Proven { namespace, .. } => Some(namespace.clone()),
