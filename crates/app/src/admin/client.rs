@@ -14,8 +14,11 @@ mod connection;
 
 pub(crate) use connection::TlsArgs;
 
-/// How long connecting, and each read, may take.
+/// How long connecting may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an answer may take. What changes documents is answered when a disk has it, and disks may be busy.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// How long a stream of events may be silent.
 const SILENCE: Duration = Duration::from_secs(40);
@@ -212,6 +215,7 @@ fn ask(
     extra: &Extra,
 ) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = Connection::open(address, PATIENCE)?;
+    stream.set_patience(ANSWER)?;
     let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n");
     if let Some(authorization) = authorization {
         request.push_str(&format!("Authorization: {authorization}\r\n"));
