@@ -11,6 +11,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nginx", "nginx"),
     ("h2load", "nghttp2-client"),
     ("openssl", "openssl"),
+    ("nm", "binutils"),
     ("haproxy", "haproxy"),
     ("dnsmasq", "dnsmasq-base"),
     ("dig", "bind9-dnsutils"),
