@@ -6,7 +6,11 @@ use hickory_proto::rr::{RData, Record, RecordType};
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+
+/// Most bytes of an answer over UDP (RFC 1035 §4.2.1).
+const UDP_BYTES: usize = 512;
 
 /// What is answered to a question.
 #[derive(Clone)]
@@ -32,12 +36,19 @@ struct State {
 }
 
 impl NameServer {
-    /// Serves on a port of its own, as long as the runtime lives that calls this.
+    /// Serves on a port of its own, over UDP and TCP, as long as the runtime lives that calls this.
     pub async fn start() -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-        let address = socket.local_addr().expect("an address");
+        let (udp, tcp) = loop {
+            let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+            // Somebody else's may have the same number.
+            if let Ok(udp) = UdpSocket::bind(tcp.local_addr().expect("an address")).await {
+                break (udp, tcp);
+            }
+        };
+        let address = udp.local_addr().expect("an address");
         let state = Arc::default();
-        tokio::spawn(serve(socket, Arc::clone(&state)));
+        tokio::spawn(serve_udp(udp, Arc::clone(&state)));
+        tokio::spawn(serve_tcp(tcp, Arc::clone(&state)));
         Self { state, address }
     }
 
@@ -74,32 +85,59 @@ impl NameServer {
     }
 }
 
-async fn serve(socket: UdpSocket, state: Arc<Mutex<State>>) {
+async fn serve_udp(socket: UdpSocket, state: Arc<Mutex<State>>) {
     let mut buf = [0; 4096];
     while let Ok((len, peer)) = socket.recv_from(&mut buf).await {
-        let request = Message::from_vec(&buf[..len]).expect("a question");
-        let query = request.queries[0].clone();
-        let name = query.name().to_ascii().to_ascii_lowercase();
-        let key = (name.trim_end_matches('.').to_owned(), query.query_type());
-        let reply = {
-            let mut state = lock(&state);
-            state.asked.push(key.clone());
-            state.replies.get(&key).cloned().unwrap_or(Reply::Code(ResponseCode::NoError))
-        };
-        let mut response = Message::response(request.id, request.op_code);
-        response.add_query(query.clone());
-        match reply {
-            Reply::Silence => continue,
-            Reply::Code(code) => response.metadata.response_code = code,
-            Reply::Records(records, ttl) => {
-                let named = |data| Record::from_rdata(query.name().clone(), ttl, data);
-                response.add_answers(records.into_iter().map(named));
+        if let Some(bytes) = answer(&buf[..len], &state, UDP_BYTES) {
+            // Whoever asked may be gone.
+            let _ = socket.send_to(&bytes, peer).await;
+        }
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, state: Arc<Mutex<State>>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        // RFC 1035 §4.2.2: each message behind its length. Whoever asked may be gone.
+        while let Ok(len) = stream.read_u16().await {
+            let mut question = vec![0; len.into()];
+            let asked = stream.read_exact(&mut question).await;
+            let Some(bytes) = asked.ok().and_then(|_| answer(&question, &state, usize::MAX)) else { break };
+            let len = u16::try_from(bytes.len()).expect("an answer that fits");
+            if stream.write_all(&[&len.to_be_bytes(), bytes.as_slice()].concat()).await.is_err() {
+                break;
             }
         }
-        let bytes = response.to_vec().expect("an answer");
-        // Whoever asked may be gone.
-        let _ = socket.send_to(&bytes, peer).await;
     }
+}
+
+/// The answer to a question, if there is one; without its records when it has more bytes than `most`.
+fn answer(question: &[u8], state: &Mutex<State>, most: usize) -> Option<Vec<u8>> {
+    let request = Message::from_vec(question).expect("a question");
+    let query = request.queries[0].clone();
+    let name = query.name().to_ascii().to_ascii_lowercase();
+    let key = (name.trim_end_matches('.').to_owned(), query.query_type());
+    let reply = {
+        let mut state = lock(state);
+        state.asked.push(key.clone());
+        state.replies.get(&key).cloned().unwrap_or(Reply::Code(ResponseCode::NoError))
+    };
+    let mut response = Message::response(request.id, request.op_code);
+    response.add_query(query.clone());
+    match reply {
+        Reply::Silence => return None,
+        Reply::Code(code) => response.metadata.response_code = code,
+        Reply::Records(records, ttl) => {
+            let named = |data| Record::from_rdata(query.name().clone(), ttl, data);
+            response.add_answers(records.into_iter().map(named));
+        }
+    }
+    let bytes = response.to_vec().expect("an answer");
+    if bytes.len() <= most {
+        return Some(bytes);
+    }
+    response.answers.clear();
+    response.metadata.truncation = true;
+    Some(response.to_vec().expect("an answer"))
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

@@ -156,6 +156,16 @@ async fn what_is_wrong_is_said_with_the_host() {
 }
 
 #[tokio::test]
+async fn a_long_answer_comes_over_tcp_and_is_cut_to_what_is_tried() {
+    let machine = Machine::new("", "").await;
+    let last: Vec<u8> = (1..=100).collect();
+    machine.server.addresses("many.example", &last, 60);
+    let expected: Vec<_> =
+        last.iter().take(MOST_ADDRESSES).map(|last| format!("127.0.0.{last}:80")).collect();
+    assert_eq!(machine.find("many.example").await, expected);
+}
+
+#[tokio::test]
 async fn nobody_waits_for_ever() {
     let mut machine = Machine::new("", "options timeout:30").await;
     machine.longest = Duration::from_millis(50);
