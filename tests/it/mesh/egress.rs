@@ -201,7 +201,7 @@ fn the_egress_gateway_refuses_what_is_not_listed_what_policies_deny_and_what_lea
         "http://www.example.com/",
     ]);
     assert_ne!(finish(other).code, Some(0));
-    scene.told(&["www.example.com:80", "egress: deny"]);
+    scene.told(&["www.example.com:80", "its Mesh does not let it out"]);
     for (url, why) in [
         ("http://secret.example.com/", "no policy of the egress gateway allows it"),
         ("http://api.example.com:8080/", "no policy of the egress gateway allows it"),
