@@ -96,6 +96,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "proxy",
         ],
     ),
+    ("whoami", &[]),
     ("testkit", &[]),
     ("tests", &["testkit"]),
     ("xtask", &[]),
