@@ -212,7 +212,7 @@ fn a_gateway_joins_runs_what_is_applied_and_goes_on_alone() {
         refused.output
     );
     assert!(asks(port, "/").expect("an answer").ends_with("four"));
-    assert!(control.ok(&["get", "proxies"]).contains("gateway/shop/edge (shop/edge)"));
+    assert!(control.ok(&["get", "proxies"]).contains("gateway/shop/edge/"));
     // Without a control plane: what runs goes on, and what starts begins with what it had.
     let saved = member.dir.path().join("state/documents/resources");
     wait::until("the documents are saved", || {

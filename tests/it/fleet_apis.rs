@@ -95,7 +95,7 @@ fn what_all_proxies_saw_names_the_planted_operations_of_the_mesh_and_no_other() 
     let calls = ["--service", "web", "--port", "80=9000:http", "--upstream", "orders=127.0.0.1:9100"];
     let further = application(&site, "web", &["http://127.0.0.1:9100/"]);
     let _web = site.start(&web, "web-1", "web", &calls, &further);
-    let _gateways = [gateway(&site, &one, "edge-1"), gateway(&site, &other, "edge-2")];
+    let gateways = [gateway(&site, &one, "edge-1"), gateway(&site, &other, "edge-2")];
     for gateway in [&one, &other] {
         wait::until("a call goes through", || {
             (ask(&outside, gateway, "GET", "/v2/items/0") == "200").then_some(())
@@ -121,7 +121,10 @@ fn what_all_proxies_saw_names_the_planted_operations_of_the_mesh_and_no_other() 
         let is_told = operation(&report, "shop.example", "/v2/items")["requests"] == 2
             && operation(&report, "shop.example", "/v2/internal/{id}/dump")["requests"] == 1
             && operation(&report, "web.shop.svc.cluster.local", "/v2/items")["requests"] == 2
-            && operation(&report, "orders.shop.svc.cluster.local", "/web")["requests"].is_u64();
+            // Of its callers the service tells, and so does who called it; of its routes the service alone.
+            && operation(&report, "orders.shop.svc.cluster.local", "/web")["routes"]
+                .as_object()
+                .is_some_and(|routes| !routes.is_empty());
         is_told.then_some(report)
     });
     assert_eq!(names(&report, "unused"), ["/old/*", "DELETE /items/{item}", "POST /refunds"], "{report:#}");
@@ -143,6 +146,13 @@ fn what_all_proxies_saw_names_the_planted_operations_of_the_mesh_and_no_other() 
 
     let text = site.rhumb(&compared).output;
     assert!(text.contains("SHADOW (1)\n  GET /v2/internal/{id}/dump"), "{text}");
+    // Two gateways of one Gateway are two proxies.
+    let proxies = site.rhumb(&["get", "proxies"]).output;
+    assert_eq!(proxies.matches("gateway/shop/edge/").count(), 2, "{proxies}");
+    for gateway in &gateways {
+        assert!(!gateway.log().contains("connected again"), "{}", gateway.log());
+    }
+
     let rules = site.rhumb(&["learn"]).output;
     assert!(rules.contains("learned-orders") && rules.contains("learned-web"), "{rules}");
 }

@@ -38,6 +38,9 @@ const DEFAULT_DIRECTORY: &str = "/var/lib/rhumb/member";
 /// Where key and certificate of a gateway are, in its directory.
 const IDENTITY: &str = "identity";
 
+/// The file with what a gateway is told apart by from others of the same Gateway, in its directory.
+const INSTANCE: &str = "instance";
+
 /// Where sidecars keep theirs.
 const SIDECARS: &str = "/var/lib/rhumb";
 
@@ -113,7 +116,7 @@ impl RemoteArgs {
         };
         Ok(Some(Member {
             servers: self.control.clone(),
-            name: format!("gateway/{gateway}"),
+            name: format!("gateway/{gateway}/{}", instance(&self.state)?),
             resources: vec![(Kind::Gateway, gateway.clone())],
             registration: None,
             joining: token.map_or(Joining::Nothing, Joining::Token),
@@ -124,6 +127,25 @@ impl RemoteArgs {
             lookups: None,
         }))
     }
+}
+
+/// What a proxy is told apart by from others that are the same: drawn once, and the same as long as its directory is.
+fn instance(directory: &Path) -> anyhow::Result<String> {
+    let path = directory.join(INSTANCE);
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let is_one = |text: &str| text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_one(kept.trim()) {
+        return Ok(kept.trim().to_owned());
+    }
+    let drawn = format!("{:08x}", Rng::from_os().next_u64() >> 32);
+    let write = || {
+        std::fs::create_dir_all(directory)?;
+        let new = path.with_extension("new");
+        std::fs::write(&new, format!("{drawn}\n"))?;
+        std::fs::rename(new, &path)
+    };
+    write().with_context(|| format!("{}: name of this proxy among others of its Gateway", path.display()))?;
+    Ok(drawn)
 }
 
 /// A process that becomes a member of a mesh.
@@ -326,4 +348,20 @@ fn own_address(servers: &[String]) -> anyhow::Result<IpAddr> {
         }
     }
     anyhow::bail!("the address of this workload is not known ({why}): write `workload: {{address: ADDRESS}}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_are_told_apart_by_their_directories_and_are_the_same_after_a_restart() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let deep = one.path().join("deep");
+        let first = instance(&deep).unwrap();
+        assert_eq!((first.len(), instance(&deep).unwrap()), (8, first.clone()));
+        assert_ne!(instance(two.path()).unwrap(), first);
+        std::fs::write(deep.join(INSTANCE), "").unwrap();
+        assert_eq!(instance(&deep).unwrap().len(), 8, "what a crash has left is no name");
+    }
 }
