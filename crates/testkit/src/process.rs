@@ -15,7 +15,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// How long a program may live: a test that hangs is ended and named by its output.
-const LIFETIME: Duration = Duration::from_secs(200);
+const LIFETIME: Duration = Duration::from_secs(400);
 
 /// Bytes of the end of a log that a failing test shows.
 const SHOWN: usize = 16 * 1024;
