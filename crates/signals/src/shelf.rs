@@ -135,7 +135,8 @@ impl Shelf {
     /// were taken off for that. `durable`: it survives a loss of power as soon as it is in the file, and when this is dropped.
     ///
     /// # Errors
-    /// When earlier changes could not be brought into the file, or so much waits for that that these are not taken: they are lost.
+    /// When so much waits to be brought into the file that these changes are not taken, or when earlier ones could not be brought there:
+    /// those are lost.
     pub(crate) fn apply(&mut self, mut writes: Vec<Write>, durable: bool) -> Result<usize, ShelfError> {
         if let Place::File(file) = &self.place {
             file.has_room()?;
@@ -172,7 +173,10 @@ impl Shelf {
                     }
                 }
             }
-            Place::File(file) => file.write(writes, durable)?,
+            Place::File(file) => {
+                file.write(writes, durable)?;
+                file.trouble()?;
+            }
         }
         Ok(taken_off)
     }

@@ -89,14 +89,15 @@ impl FilePlace {
         &self.path
     }
 
-    /// Tells once that changes were lost, and always when no more are taken.
+    /// Tells when no more changes are taken.
     pub(super) fn has_room(&self) -> Result<(), ShelfError> {
-        let mut ahead = lock(&self.ahead);
-        match ahead.trouble.take() {
-            Some(why) => Err(ShelfError::new(&self.path, why)),
-            None if ahead.bytes > AHEAD => Err(ShelfError::new(&self.path, "the disk does not keep up")),
-            None => Ok(()),
-        }
+        let is_full = lock(&self.ahead).bytes > AHEAD;
+        if is_full { Err(ShelfError::new(&self.path, "the disk does not keep up")) } else { Ok(()) }
+    }
+
+    /// Tells once that changes were lost.
+    pub(super) fn trouble(&self) -> Result<(), ShelfError> {
+        lock(&self.ahead).trouble.take().map_or(Ok(()), |why| Err(ShelfError::new(&self.path, why)))
     }
 
     /// Makes changes: they are there to be read at once, and in the file soon.
@@ -333,8 +334,9 @@ mod tests {
         assert_eq!(refused, "signals.redb: the disk does not keep up");
         disk.set(|state| (state.is_hanging, state.is_broken) = (false, true));
         settled(&place);
-        let lost = place.has_room().unwrap_err().to_string();
+        assert!(place.has_room().is_ok(), "what comes next is taken");
+        let lost = place.trouble().unwrap_err().to_string();
         assert!(lost.contains("broken"), "{lost}");
-        assert!(place.has_room().is_ok(), "it is told once");
+        assert!(place.trouble().is_ok(), "it is told once");
     }
 }
