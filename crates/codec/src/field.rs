@@ -291,6 +291,13 @@ impl KnownSet {
         set
     }
 
+    /// This set with one more name.
+    #[must_use]
+    pub(crate) const fn with(mut self, name: Known) -> Self {
+        self.insert(name);
+        self
+    }
+
     /// True when `name` is in the set. `Other` never is.
     #[inline]
     pub fn contains(self, name: Known) -> bool {

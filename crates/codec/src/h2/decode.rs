@@ -9,22 +9,10 @@ use super::hpack::{Block, Field, Name};
 use crate::authority::Authority;
 use crate::field::{Fields, Known, KnownSet, Span, is_token_byte};
 use crate::h1::{MAX_METHOD_BYTES, VOUCHED_FOR, may_be_trailer, spelled_with_hyphens};
-use crate::head::{Content, Method, RequestHead, ResponseHead, Scheme, Version, is_target_byte};
+use crate::head::{Content, IN_HEAD, Method, RequestHead, ResponseHead, Scheme, Version, is_target_byte};
 
 /// Fields that do not simply become a line of the head.
-const SPECIAL: KnownSet = KnownSet::of(&[
-    Known::Connection,
-    Known::ContentLength,
-    Known::Cookie,
-    Known::Expect,
-    Known::Host,
-    Known::Http2Settings,
-    Known::KeepAlive,
-    Known::ProxyConnection,
-    Known::Te,
-    Known::TransferEncoding,
-    Known::Upgrade,
-]);
+const SPECIAL: KnownSet = IN_HEAD.with(Known::Cookie);
 
 /// One kind of field section being read.
 trait Section {
