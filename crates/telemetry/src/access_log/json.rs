@@ -47,22 +47,6 @@ impl Key {
     }
 }
 
-const SCHEME: Key = Key::new(",\"scheme\":\"");
-const SCHEMES: [Key; 2] = [SCHEME.with(Scheme::Http.as_str()), SCHEME.with(Scheme::Https.as_str())];
-const SOURCE: Key = Key::new(",\"status_source\":\"");
-const SOURCES: [Key; 2] =
-    [SOURCE.with(StatusSource::Gateway.as_str()), SOURCE.with(StatusSource::Upstream.as_str())];
-const PROTOCOL: Key = Key::new(",\"protocol\":\"");
-const PROTOCOLS: [Key; 7] = [
-    PROTOCOL.with(Protocol::Http10.as_str()),
-    PROTOCOL.with(Protocol::Http11.as_str()),
-    PROTOCOL.with(Protocol::Http2.as_str()),
-    PROTOCOL.with(Protocol::Http3.as_str()),
-    PROTOCOL.with(Protocol::Tcp.as_str()),
-    PROTOCOL.with(Protocol::Tls.as_str()),
-    PROTOCOL.with(Protocol::Udp.as_str()),
-];
-
 /// The key of a text, with the quote that opens it.
 macro_rules! text {
     ($name:literal) => {
@@ -75,6 +59,39 @@ macro_rules! number {
     ($name:literal) => {
         const { &Key::new(concat!(",\"", $name, "\":")) }
     };
+}
+
+/// The key of one of the few values that it has, with it.
+macro_rules! word {
+    ($name:literal, $value:expr) => {
+        const { &Key::new(concat!(",\"", $name, "\":\"")).with($value.as_str()) }
+    };
+}
+
+const fn scheme(scheme: Scheme) -> &'static Key {
+    match scheme {
+        Scheme::Http => word!("scheme", Scheme::Http),
+        Scheme::Https => word!("scheme", Scheme::Https),
+    }
+}
+
+const fn status_source(source: StatusSource) -> &'static Key {
+    match source {
+        StatusSource::Gateway => word!("status_source", StatusSource::Gateway),
+        StatusSource::Upstream => word!("status_source", StatusSource::Upstream),
+    }
+}
+
+const fn protocol(protocol: Protocol) -> &'static Key {
+    match protocol {
+        Protocol::Http10 => word!("protocol", Protocol::Http10),
+        Protocol::Http11 => word!("protocol", Protocol::Http11),
+        Protocol::Http2 => word!("protocol", Protocol::Http2),
+        Protocol::Http3 => word!("protocol", Protocol::Http3),
+        Protocol::Tcp => word!("protocol", Protocol::Tcp),
+        Protocol::Tls => word!("protocol", Protocol::Tls),
+        Protocol::Udp => word!("protocol", Protocol::Udp),
+    }
 }
 
 impl Json<'_> {
@@ -168,7 +185,7 @@ impl Json<'_> {
 
     fn request(&mut self, r: &Record<'_>) {
         self.text(text!("method"), r.method);
-        self.key(&SCHEMES[r.scheme as usize]);
+        self.key(scheme(r.scheme));
         self.host(r);
         self.key(text!("path"));
         redact::path(self.out, text::json, r.path);
@@ -178,14 +195,14 @@ impl Json<'_> {
             redact::query(self.out, text::json, query);
             self.raw(b"\"");
         }
-        self.key(&PROTOCOLS[r.protocol as usize]);
+        self.key(protocol(r.protocol));
         self.text(text!("upgrade"), r.upgrade);
     }
 
     /// What there is to say without requests.
     #[cold]
     fn connection(&mut self, r: &Record<'_>) {
-        self.key(&PROTOCOLS[r.protocol as usize]);
+        self.key(protocol(r.protocol));
         self.host(r);
         self.text(text!("end"), r.end.as_bytes());
         self.failure(r);
@@ -194,7 +211,7 @@ impl Json<'_> {
 
     fn outcome(&mut self, r: &Record<'_>) {
         self.number(number!("status"), r.status.into());
-        self.key(&SOURCES[r.status_source as usize]);
+        self.key(status_source(r.status_source));
         self.failure(r);
         if let Some(status) = r.grpc_status {
             self.number(number!("grpc_status"), status.into());
