@@ -144,7 +144,9 @@ fn instance(directory: &Path) -> anyhow::Result<String> {
         std::fs::write(&new, format!("{drawn}\n"))?;
         std::fs::rename(new, &path)
     };
-    write().with_context(|| format!("{}: name of this proxy among others of its Gateway", path.display()))?;
+    write().with_context(|| {
+        format!("{} cannot be written: --state names a directory of this gateway's own", path.display())
+    })?;
     Ok(drawn)
 }
 
